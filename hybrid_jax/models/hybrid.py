@@ -1,0 +1,86 @@
+"""The paper's forward pass: encode, combine, synthesise (eqs. 1-4).
+
+Symbols as in the paper: `S` source frame, `D` driving frame, `W` identity latent in W+ (n, l, d), `F`
+facial-deformation latent, a tuple of (n, s) StyleSpace offsets. `G` is the generator's tree:
+{'params', 'noise_const', 'w_avg'}; `E` the encoder's {'params', 'batch_stats'}.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from hybrid_jax import latents
+from hybrid_jax.models.encoder import Encoder
+from hybrid_jax.models.stylegan2 import Generator
+
+Styles = tuple[jax.Array, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hybrid:
+  """Encoder and generator with the layers that carry the deformation.
+
+  Attributes:
+    deformation_layers: StyleSpace indices to which `F` is added; the paper's are the first ten
+      convolutions (`latents.first_convolutions(10)`).
+    hybrid: False is the ablation with both latents in W+: `F` is added to the first W+ rows.
+  """
+
+  generator: Generator
+  encoder: Encoder
+  deformation_layers: tuple[int, ...]
+  hybrid: bool = True
+
+  def encode(self, E: Mapping, G: Mapping, image: jax.Array) -> tuple[jax.Array, Styles]:
+    """Frame (n, h, w, 3) in [-1, 1] -> w_id (n, l, d) with the latent average added, s_f."""
+    W, F = self.encoder.apply(E, image)  # Eqs. 1-2: W_I, F_I = E(I)
+    return W + G['w_avg'], F
+
+  def identity(self, E: Mapping, G: Mapping, image: jax.Array) -> jax.Array:
+    """w_id alone: once per source."""
+    levels = self.encoder.apply(E, image, method='pyramid')
+    W = self.encoder.apply(E, levels, self.encoder.num_ws, method='identity')
+    return W + G['w_avg']
+
+  def deformation(self, E: Mapping, image: jax.Array) -> Styles:
+    """s_f alone: once per driving frame, without the cost of the identity heads."""
+    levels = self.encoder.apply(E, image, method='pyramid')
+    return self.encoder.apply(E, levels, method='deformation')
+
+  def combine(self, G: Mapping, W: jax.Array, F: Styles | None) -> Styles:
+    """A(W) + F: the style space of the re-enacted frame; `F` None is the neutral anchor G(W, 0)."""
+    if F is not None and not self.hybrid:
+      W = W.at[:, : len(F)].add(jax.numpy.stack(F, axis=1))
+      F = None
+    s = list(self.generator.apply({'params': G['params']}, W, method='to_style_space'))  # A(W)
+    for layer, offset in zip(self.deformation_layers, F or (), strict=F is not None):
+      s[layer] = s[layer] + offset  # s_l = A_l(W_l) + F_l
+    return tuple(s)
+
+  def synthesize(
+    self, G: Mapping, style_space: Styles, noise: Sequence[jax.Array] | None = None
+  ) -> jax.Array:
+    """Style space -> image (n, r, r, 3), with the stored noise maps unless others are given."""
+    noise = G['noise_const'] if noise is None else noise
+    return self.generator.apply({'params': G['params']}, style_space, noise, method='synthesize')
+
+  def reenact(
+    self,
+    G: Mapping,
+    W_S: jax.Array,
+    F_D: Styles | None,
+    noise: Sequence[jax.Array] | None = None,
+    dW_edit: jax.Array | float = 0.0,
+  ) -> jax.Array:
+    """R = G(W_S, F_D), the source's identity with the driver's deformation (n, r, r, 3)."""
+    # Eq. 3: R = G(W_S, F_D);  Eq. 4, with a semantic edit: G(W_S + dW_edit, F_D)
+    return self.synthesize(G, self.combine(G, W_S + dW_edit, F_D), noise)
+
+
+def deformation_widths(
+  channels: Sequence[int], deformation_layers: Sequence[int], w_dim: int, hybrid: bool
+) -> tuple[int, ...]:
+  """Length of each deformation vector: its layer's style width, or w_dim where F lives in W+."""
+  table = latents.style_layers(channels)
+  return tuple(table[i].width if hybrid else w_dim for i in deformation_layers)

@@ -1,0 +1,168 @@
+"""Operators of StyleGAN2: equalised layers, FIR resampling, modulated convolution.
+
+Arrays are NHWC, kernels HWIO (k k i o) and dense kernels (i, o). Values follow
+rosinality/stylegan2-pytorch, the layout of the public FFHQ and e4e checkpoints: stored weights have
+unit variance and are scaled at run time ("equalised learning rate", Karras et al. 2018).
+"""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SQRT2 = math.sqrt(2.0)
+
+
+def leaky_relu(x: jax.Array) -> jax.Array:
+  """Leaky ReLU of slope 0.2 with the sqrt(2) gain that keeps unit variance."""
+  return jax.nn.leaky_relu(x, 0.2) * SQRT2
+
+
+class EqualizedDense(nn.Module):
+  """Dense layer with weight scale `lr_multiplier / sqrt(in)` and bias scale `lr_multiplier`."""
+
+  features: int
+  lr_multiplier: float = 1.0
+  bias_init: float = 0.0
+  kernel_init: Any = nn.initializers.normal(1.0)
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    fan_in = x.shape[-1]
+    init = lambda key, shape: self.kernel_init(key, shape) / self.lr_multiplier  # noqa: E731
+    kernel = self.param('kernel', init, (fan_in, self.features))
+    bias = self.param('bias', nn.initializers.constant(self.bias_init), (self.features,))
+    return x @ (kernel * (self.lr_multiplier / math.sqrt(fan_in))) + bias * self.lr_multiplier
+
+
+def conv(
+  x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int | None = None
+) -> jax.Array:
+  """Plain convolution with symmetric explicit padding (k // 2 unless given).
+
+  Never 'SAME': for stride 2 it pads (0, 1), one pixel off PyTorch's (1, 1).
+  """
+  pad = kernel.shape[0] // 2 if padding is None else padding
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel.astype(x.dtype),
+    (stride, stride),
+    ((pad, pad), (pad, pad)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+def _blur_axis(x: jax.Array, axis: int, pad: tuple[int, int], gain: float) -> jax.Array:
+  """FIR [1, 3, 3, 1] / 8 * gain along one axis as shifted adds, which XLA fuses with what follows."""
+  widths = [(0, 0)] * x.ndim
+  widths[axis] = pad
+  x = jnp.pad(x, widths)
+  length = x.shape[axis] - 3
+  a, b, c, d = (jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(4))
+  return ((a + d) + 3 * (b + c)) * (gain / 8)
+
+
+def blur(x: jax.Array, pad: tuple[int, int], gain: float = 1.0) -> jax.Array:
+  """Separable [1, 3, 3, 1] low-pass over h and w; `gain` multiplies the 2-D kernel's unit sum."""
+  return _blur_axis(_blur_axis(x, 1, pad, math.sqrt(gain)), 2, pad, math.sqrt(gain))
+
+
+def _interleave(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
+  """even[0], odd[0], even[1], odd[1], ... along `axis`."""
+  shape = list(even.shape)
+  shape[axis] *= 2
+  return jnp.stack((even, odd), axis=axis + 1).reshape(shape)
+
+
+def upsample_skip(x: jax.Array) -> jax.Array:
+  """Doubles an RGB image with the FIR [1, 3, 3, 1] (gain 4): each output is 3/4 near + 1/4 far."""
+  for axis in (1, 2):
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (1, 1)
+    padded = jnp.pad(x, widths)  # zeros outside, as upfirdn2d has it
+    n = x.shape[axis]
+    before, after = (jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i in (0, 2))
+    x = _interleave(0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after, axis)
+  return x
+
+
+def _polyphase_table() -> np.ndarray:
+  """(phase, tap, k): weight of kernel tap k in the 3-tap filter of each output phase, one axis.
+
+  Zero insertion, transposed 3-tap convolution and the FIR f = [1, 3, 3, 1] / 4 with padding (1, 1) give
+  y[m] = sum_{u, k} f[u] w[k] x_up[m + u - 1 - k]. Only even positions of x_up hold x, so output
+  phase m = 2 i + p reads x[i + a - 1] with weight f[2 (a - 1) + 1 + k - p].
+  """
+  fir = np.array([1, 3, 3, 1], np.float32) / 4
+  table = np.zeros((2, 3, 3), np.float32)
+  for p in range(2):
+    for a in range(3):
+      for k in range(3):
+        u = 2 * (a - 1) + 1 + k - p
+        if 0 <= u < 4:
+          table[p, a, k] = fir[u]
+  return table
+
+
+def up_conv_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Doubles the resolution: transposed 3x3 convolution of stride 2, then the FIR (n 2h 2w o).
+
+  The cheaper lowering where only the input's gradient is needed; its *weight* gradient is slow.
+  """
+  y = jax.lax.conv_general_dilated(
+    x,
+    kernel[::-1, ::-1].astype(x.dtype),  # PyTorch's conv_transpose2d flips both axes
+    window_strides=(1, 1),
+    padding=((2, 2), (2, 2)),
+    lhs_dilation=(2, 2),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )  # n 2h+1 2w+1 o
+  return blur(y, (1, 1), gain=4.0)
+
+
+def up_conv_polyphase(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """The same as `up_conv_transposed`, as one 3x3 convolution to four phases and depth-to-space."""
+  n, h, w, _ = x.shape
+  features = kernel.shape[-1]
+  table = _polyphase_table()
+  phases = jnp.einsum('pak,qbl,klio->abipqo', table, table, kernel)
+  y = conv(x, phases.reshape(3, 3, kernel.shape[2], 4 * features))
+  y = y.reshape(n, h, w, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)  # n h p w q o
+  return y.reshape(n, 2 * h, 2 * w, features)
+
+
+UP_CONV = {'transposed': up_conv_transposed, 'polyphase': up_conv_polyphase}
+
+
+def demodulation(kernel: jax.Array, styles: jax.Array) -> jax.Array:
+  """(n, o) factors that give each output map unit variance: rsqrt(sum_ikk (w s)^2 + 1e-8)."""
+  energy = jnp.sum(jnp.square(kernel), axis=(0, 1))  # i o
+  return jax.lax.rsqrt(jnp.square(styles) @ energy + 1e-8)
+
+
+def modulated_conv(
+  x: jax.Array,
+  kernel: jax.Array,
+  styles: jax.Array,
+  *,
+  demodulate: bool = True,
+  up: str | None = None,
+) -> jax.Array:
+  """Convolution whose kernel is scaled per sample by `styles` (Karras et al. 2020, eqs. 1-3).
+
+  Computed as scale input, convolve with the shared kernel, scale output: the same numbers as the
+  grouped form to rounding, several times faster, and it leaves the batch axis alone for sharding.
+
+  Args:
+    x: (n, h, w, i). kernel: (k, k, i, o), float32, already equalised. styles: (n, i), float32.
+    demodulate: scale each output map to unit variance.
+    up: None, or the lowering that doubles the resolution: 'transposed' or 'polyphase'.
+  """
+  x = x * styles[:, None, None, :].astype(x.dtype)
+  y = conv(x, kernel) if up is None else UP_CONV[up](x, kernel)
+  if demodulate:
+    y = y * demodulation(kernel, styles)[:, None, None, :].astype(y.dtype)
+  return y

@@ -1,0 +1,222 @@
+"""StyleGAN2 (Karras et al. 2020): mapping, W+ to StyleSpace, synthesis, and both discriminators.
+
+Width and resolution are numbers: `channels` lists the feature maps at 4, 8, ... px, so the 1024 px
+paper model is `config_f_channels(1024)` and a 64 px model has five entries. Images are NHWC in
+[-1, 1] (not clipped), latents as in `latents.py`, all float32.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hybrid_jax import latents
+from hybrid_jax.models.ops import (
+  SQRT2,
+  EqualizedDense,
+  blur,
+  conv,
+  leaky_relu,
+  modulated_conv,
+  upsample_skip,
+)
+
+
+class Mapping(nn.Module):
+  """z (n, d) -> w (n, d): pixel norm, then equalised dense layers with leaky ReLU."""
+
+  w_dim: int
+  num_layers: int = 8
+  lr_multiplier: float = 0.01
+
+  @nn.compact
+  def __call__(self, z: jax.Array) -> jax.Array:
+    x = z * jax.lax.rsqrt(jnp.mean(jnp.square(z), axis=-1, keepdims=True) + 1e-8)
+    for i in range(self.num_layers):
+      dense = EqualizedDense(self.w_dim, lr_multiplier=self.lr_multiplier, name=f'dense_{i}')
+      x = leaky_relu(dense(x))
+    return x
+
+
+class StyledConv(nn.Module):
+  """Modulated 3x3 convolution, then noise, bias and leaky ReLU, in this order."""
+
+  features: int
+  up: str | None = None
+  clamp: float | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, styles: jax.Array, noise: jax.Array | None) -> jax.Array:
+    fan_in = 9 * x.shape[-1]
+    kernel = self.param('kernel', nn.initializers.normal(1.0), (3, 3, x.shape[-1], self.features))
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    strength = self.param('noise_strength', nn.initializers.zeros, ())
+    x = modulated_conv(x, kernel / math.sqrt(fan_in), styles, up=self.up)  # n h w o
+    if noise is not None:
+      x = x + (strength * noise).astype(x.dtype)
+    x = leaky_relu(x + bias.astype(x.dtype))
+    return x if self.clamp is None else jnp.clip(x, -self.clamp, self.clamp)
+
+
+class ToRGB(nn.Module):
+  """Modulated 1x1 convolution to RGB, not demodulated; the result is float32."""
+
+  clamp: float | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, styles: jax.Array) -> jax.Array:
+    kernel = self.param('kernel', nn.initializers.normal(1.0), (1, 1, x.shape[-1], 3))
+    bias = self.param('bias', nn.initializers.zeros, (3,))
+    kernel = kernel / math.sqrt(x.shape[-1])
+    rgb = modulated_conv(x, kernel, styles, demodulate=False).astype(jnp.float32) + bias
+    return rgb if self.clamp is None else jnp.clip(rgb, -self.clamp, self.clamp)
+
+
+class Generator(nn.Module):
+  """The StyleGAN2 generator with its two halves apart.
+
+  The paper adds its deformation between `to_style_space` and `synthesize`; ordinary W+ synthesis is
+  their composition.
+
+  Attributes:
+    channels: feature maps at 4, 8, ... px.
+    w_dim, mapping_layers, lr_multiplier: of the mapping network.
+    up: lowering of the up-convolutions, 'transposed' or 'polyphase' (see `ops`).
+    half_dtype, half_from: layers of at least `half_from` px compute in `half_dtype`, when given;
+      styles, demodulation and the RGB sum stay float32.
+    remat_from: layers of at least this many px are recomputed in the backward pass.
+    clamp: NVlabs' conv_clamp (256 in networks they trained in fp16), None otherwise.
+  """
+
+  channels: Sequence[int]
+  w_dim: int = 512
+  mapping_layers: int = 8
+  lr_multiplier: float = 0.01
+  up: str = 'transposed'
+  half_dtype: Any = None
+  half_from: int = 128
+  remat_from: int | None = None
+  clamp: float | None = None
+
+  def setup(self):
+    self.mapping = Mapping(self.w_dim, self.mapping_layers, self.lr_multiplier)
+    self.const = self.param('const', nn.initializers.normal(1.0), (4, 4, self.channels[0]))
+    table = latents.style_layers(self.channels)
+    # The stored bias already holds the 1 around which styles vary.
+    self.affines = [EqualizedDense(layer.width, bias_init=1.0) for layer in table]
+    self.layers = [self._layer(layer) for layer in table]
+
+  def _layer(self, layer: latents.StyleLayer) -> nn.Module:
+    remat = self.remat_from is not None and layer.resolution >= self.remat_from
+    wrap = nn.remat if remat else lambda module: module
+    if layer.kind == 'to_rgb':
+      return wrap(ToRGB)(self.clamp)
+    return wrap(StyledConv)(
+      layer.features, self.up if layer.kind == 'up_conv' else None, self.clamp
+    )
+
+  def map(self, z: jax.Array) -> jax.Array:
+    """z (n, d) -> w (n, d)."""
+    return self.mapping(z)
+
+  def to_style_space(self, w_plus: jax.Array) -> tuple[jax.Array, ...]:
+    """A of the paper: w_plus (n, l, d) -> one (n, s) style per layer, in StyleSpace order."""
+    table = latents.style_layers(self.channels)
+    return tuple(
+      affine(w_plus[:, layer.w_row]) for affine, layer in zip(self.affines, table, strict=True)
+    )
+
+  def synthesize(
+    self, style_space: Sequence[jax.Array], noise: Sequence[jax.Array] | None = None
+  ) -> jax.Array:
+    """StyleSpace -> image (n, r, r, 3).
+
+    `noise` holds one (n or 1, h, w, 1) map per convolution (stored or fresh); None is no noise.
+    """
+    n = style_space[0].shape[0]
+    table = latents.style_layers(self.channels)
+    maps = iter([None] * len(table) if noise is None else noise)
+    x = jnp.broadcast_to(self.const, (n, *self.const.shape))
+    rgb = None
+    for layer, module, styles in zip(table, self.layers, style_space, strict=True):
+      if layer.kind == 'to_rgb':
+        rgb = module(x, styles) + (0 if rgb is None else upsample_skip(rgb))
+      else:
+        half = self.half_dtype is not None and layer.resolution >= self.half_from
+        x = module(x.astype(self.half_dtype if half else jnp.float32), styles, next(maps))
+    return rgb
+
+  def __call__(self, z: jax.Array, noise: Sequence[jax.Array] | None = None) -> jax.Array:
+    """z (n, d) -> image, every W+ row the same w. Creates all parameters when initialised."""
+    w = self.map(z)
+    w_plus = jnp.repeat(w[:, None], latents.num_ws(self.channels), axis=1)  # n l d
+    return self.synthesize(self.to_style_space(w_plus), noise)
+
+
+class EqualizedConv(nn.Module):
+  """Equalised convolution, optionally blurred and strided, with bias and leaky ReLU if `activate`."""
+
+  features: int
+  kernel_size: int
+  down: bool = False
+  activate: bool = True
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    k = self.kernel_size
+    kernel = self.param('kernel', nn.initializers.normal(1.0), (k, k, x.shape[-1], self.features))
+    kernel = kernel / math.sqrt(k * k * x.shape[-1])
+    if self.down:
+      total = k + 1  # so that the blurred, unpadded, strided convolution halves the size
+      x = conv(blur(x, ((total + 1) // 2, total // 2)), kernel, stride=2, padding=0)
+    else:
+      x = conv(x, kernel)
+    if not self.activate:
+      return x
+    return leaky_relu(x + self.param('bias', nn.initializers.zeros, (self.features,)))
+
+
+def minibatch_stddev(x: jax.Array, group: int = 4) -> jax.Array:
+  """Appends one map: the mean over h, w, c of the standard deviation within groups of samples."""
+  n, h, w, c = x.shape
+  group = min(n, group)
+  y = x.reshape(group, n // group, h, w, c)
+  std = jnp.sqrt(jnp.var(y, axis=0) + 1e-8).mean(axis=(1, 2, 3))  # n/group
+  return jnp.concatenate((x, jnp.tile(std, group)[:, None, None, None] * jnp.ones((n, h, w, 1))), -1)
+
+
+class ImageDiscriminator(nn.Module):
+  """StyleGAN2's residual discriminator: image (n, r, r, 3) -> logits (n, 1)."""
+
+  channels: Sequence[int]
+
+  @nn.compact
+  def __call__(self, image: jax.Array) -> jax.Array:
+    x = EqualizedConv(self.channels[-1], 1, name='from_rgb')(image)
+    for i in reversed(range(1, len(self.channels))):
+      name = f'b{4 << i}'
+      y = EqualizedConv(self.channels[i], 3, name=f'{name}_conv0')(x)
+      y = EqualizedConv(self.channels[i - 1], 3, down=True, name=f'{name}_conv1')(y)
+      skip = EqualizedConv(
+        self.channels[i - 1], 1, down=True, activate=False, name=f'{name}_skip'
+      )(x)
+      x = (y + skip) / SQRT2
+    x = EqualizedConv(self.channels[0], 3, name='b4_conv')(minibatch_stddev(x))
+    x = leaky_relu(EqualizedDense(self.channels[0], name='b4_dense')(x.reshape(x.shape[0], -1)))
+    return EqualizedDense(1, name='logits')(x)
+
+
+class LatentDiscriminator(nn.Module):
+  """e4e's critic of single w vectors: (..., d) -> logits (..., 1); plain dense layers, slope 0.2."""
+
+  width: int = 512
+  num_layers: int = 4
+
+  @nn.compact
+  def __call__(self, w: jax.Array) -> jax.Array:
+    for i in range(self.num_layers - 1):
+      w = jax.nn.leaky_relu(nn.Dense(self.width, name=f'dense_{i}')(w), 0.2)
+    return nn.Dense(1, name=f'dense_{self.num_layers - 1}')(w)

@@ -1,0 +1,87 @@
+"""Ranger, the encoder's optimiser: RAdam inside Lookahead with centralised gradients, as in e4e."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class RangerState(NamedTuple):
+  count: jax.Array
+  mu: Any
+  nu: Any
+  slow: Any
+
+
+def centralize(gradient: jax.Array) -> jax.Array:
+  """Subtracts from each output channel's gradient its mean; channels are last in HWIO and (i, o)."""
+  if gradient.ndim < 2:
+    return gradient
+  return gradient - jnp.mean(gradient, axis=tuple(range(gradient.ndim - 1)), keepdims=True)
+
+
+def ranger(
+  learning_rate: float,
+  *,
+  b1: float = 0.95,
+  b2: float = 0.999,
+  eps: float = 1e-5,
+  sma_threshold: float = 5.0,
+  slow_steps: int = 6,
+  slow_rate: float = 0.5,
+  weight_decay: float = 0.0,
+  min_centralized_rank: int = 2,
+) -> optax.GradientTransformation:
+  """Ranger of omertov/encoder4editing `training/ranger.py`; the defaults are that file's.
+
+  It differs from `optax.lookahead(optax.radam(...))`: one set of weights, with the slow copy in the
+  state, and an epsilon that is added to sqrt(v) *before* bias correction.
+
+  Args:
+    sma_threshold: below this length of the moving average the step has no second moment.
+    slow_steps, slow_rate: every `slow_steps` steps, slow += slow_rate (fast - slow) and fast = slow.
+    weight_decay: decoupled, times the learning rate.
+    min_centralized_rank: gradients of at least this rank are centralised (4: convolutions only).
+  """
+
+  def init(params):
+    return RangerState(
+      count=jnp.zeros((), jnp.int32),
+      mu=jax.tree.map(jnp.zeros_like, params),
+      nu=jax.tree.map(jnp.zeros_like, params),
+      slow=jax.tree.map(jnp.copy, params),
+    )
+
+  def update(grads, state, params):
+    count = state.count + 1
+    t = count.astype(jnp.float32)
+    grads = jax.tree.map(lambda g: centralize(g) if g.ndim >= min_centralized_rank else g, grads)
+    mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
+    nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
+
+    # RAdam's rectification (Liu et al. 2020): N is the length of the approximated moving average.
+    # 1 - b2^t by expm1: in float32 the plain difference is off by 1e-4 in the first steps.
+    decay1, decay2 = (-jnp.expm1(t * math.log(b)) for b in (b1, b2))
+    n_max = 2 / (1 - b2) - 1
+    n = n_max - 2 * t * (1 - decay2) / decay2
+    rectified = n > sma_threshold
+    ratio = (n - 4) / (n_max - 4) * (n - 2) / n * n_max / (n_max - 2)
+    rectification = jnp.sqrt(decay2 * jnp.where(rectified, ratio, 1.0))
+    synchronise = count % slow_steps == 0
+
+    def fast_weights(p, m, v):
+      adaptive = rectification * m / (jnp.sqrt(v) + eps)
+      step = learning_rate / decay1 * jnp.where(rectified, adaptive, m)
+      return p * (1 - weight_decay * learning_rate) - step
+
+    fast = jax.tree.map(fast_weights, params, mu, nu)
+    slow = jax.tree.map(
+      lambda s, f: jnp.where(synchronise, s + slow_rate * (f - s), s), state.slow, fast
+    )
+    new = jax.tree.map(lambda s, f: jnp.where(synchronise, s, f), slow, fast)
+    updates = jax.tree.map(lambda a, b: a - b, new, params)
+    return updates, RangerState(count, mu, nu, slow)
+
+  return optax.GradientTransformation(init, update)

@@ -1,0 +1,343 @@
+"""PyTorch state dicts to Flax trees, tensor by tensor.
+
+A map is a dict `our path: (their key, layout)`, with our path written `params/layers_3/kernel`.
+Nothing is flipped or rescaled: our networks keep the stored values of rosinality's layout, so only
+axes move (OIHW to HWIO, (o, i) to (i, o)).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+from hybrid_jax import latents
+from hybrid_jax.models.perceptual import BACKBONES
+
+Layout = Callable[[np.ndarray], np.ndarray]
+KeyMap = dict[str, tuple[str, Layout]]
+
+
+class WeightsError(ValueError):
+  """A weights file that does not hold what its kind promises; one line that names the tensors."""
+
+
+def copy(x: np.ndarray) -> np.ndarray:
+  return x
+
+
+def conv(x: np.ndarray) -> np.ndarray:
+  """(o, i, k, k), or rosinality's (1, o, i, k, k) -> (k, k, i, o)."""
+  return np.moveaxis(x.reshape(x.shape[-4:]), (2, 3, 1, 0), (0, 1, 2, 3))
+
+
+def dense(x: np.ndarray) -> np.ndarray:
+  """(o, i) -> (i, o)."""
+  return x.T
+
+
+def flat(x: np.ndarray) -> np.ndarray:
+  """Drops the broadcasting axes of a bias or of an LPIPS linear layer: (1, c, 1, 1) -> (c,)."""
+  return x.reshape(-1)
+
+
+def scalar(x: np.ndarray) -> np.ndarray:
+  """(1,) or () -> ()."""
+  return x.reshape(())
+
+
+def image(x: np.ndarray) -> np.ndarray:
+  """(1, c, h, w) or (c, h, w) -> (h, w, c); (h, w) -> (h, w, 1)."""
+  return np.moveaxis(x.reshape(-1, *x.shape[-2:]), 0, -1)
+
+
+def first_plane(x: np.ndarray) -> np.ndarray:
+  """A noise map, (1, 1, h, w) or (h, w) -> (h, w, 1)."""
+  return x.reshape(*x.shape[-2:], 1)
+
+
+def convert(
+  state: Mapping[str, np.ndarray], keys: KeyMap, *, kind: str, unneeded: Iterable[str] = ()
+) -> dict:
+  """Moves every tensor of `state` to its place in a nested tree of float32 arrays.
+
+  Args:
+    state: tensors by their PyTorch name.
+    keys: the map of this kind of file.
+    kind: what the file is called in messages.
+    unneeded: patterns (full match) of tensors that may be there and are not used.
+
+  Raises:
+    WeightsError: a tensor is missing, or one is left over that `unneeded` does not name.
+  """
+  missing = [theirs for theirs, _ in keys.values() if theirs not in state]
+  if missing:
+    raise WeightsError(f'not a {kind}: {len(missing)} tensors are missing, first {missing[:3]}')
+  used = {theirs for theirs, _ in keys.values()}
+  known = re.compile('|'.join(f'(?:{p})' for p in (r'.*num_batches_tracked', *unneeded)))
+  extra = [key for key in state if key not in used and not known.fullmatch(key)]
+  if extra:
+    raise WeightsError(f'{kind}: {len(extra)} tensors have no place here, first {extra[:3]}')
+  tree: dict = {}
+  for ours, (theirs, layout) in keys.items():
+    *parents, leaf = ours.split('/')
+    node = tree
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[leaf] = np.array(layout(state[theirs]), np.float32, order='C')
+  return tree
+
+
+def with_prefix(state: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+  """The tensors whose key starts with `prefix`, without it."""
+  return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+
+
+# --- StyleGAN2 -----------------------------------------------------------------------------------
+
+
+def rosinality_channels(state: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+  """The channel table of a rosinality generator, from its toRGB weights (1, 3, c, 1, 1)."""
+  count = 1 + len([key for key in state if re.fullmatch(r'to_rgbs\.\d+\.conv\.weight', key)])
+  names = ['to_rgb1', *(f'to_rgbs.{i}' for i in range(count - 1))]
+  missing = [n for n in names if f'{n}.conv.weight' not in state]
+  if missing:
+    raise WeightsError(f'not a rosinality generator: no {missing[0]}.conv.weight')
+  return tuple(state[f'{name}.conv.weight'].shape[2] for name in names)
+
+
+def _layer_names(channels: tuple[int, ...], kind: str) -> list[str]:
+  """Module name of each StyleSpace entry in rosinality's or NVlabs' generator."""
+  names, conv_index, rgb_index = [], 0, 0
+  for layer in latents.style_layers(channels):
+    if kind == 'nvlabs':
+      part = {'up_conv': 'conv0', 'conv': 'conv1', 'to_rgb': 'torgb'}[layer.kind]
+      names.append(f'synthesis.b{layer.resolution}.{part}')
+    elif layer.kind == 'to_rgb':
+      names.append('to_rgb1' if rgb_index == 0 else f'to_rgbs.{rgb_index - 1}')
+      rgb_index += 1
+    else:
+      names.append('conv1' if conv_index == 0 else f'convs.{conv_index - 1}')
+      conv_index += 1
+  return names
+
+
+def rosinality_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> KeyMap:
+  """Keys of rosinality's `g_ema` (also e4e's and pSp's `decoder.`) but for the noise buffers."""
+  keys: KeyMap = {'params/const': ('input.input', image)}
+  for i in range(mapping_layers):
+    keys[f'params/mapping/dense_{i}/kernel'] = (f'style.{i + 1}.weight', dense)
+    keys[f'params/mapping/dense_{i}/bias'] = (f'style.{i + 1}.bias', copy)
+  table = latents.style_layers(channels)
+  for i, (layer, name) in enumerate(zip(table, _layer_names(channels, 'rosinality'), strict=True)):
+    keys[f'params/affines_{i}/kernel'] = (f'{name}.conv.modulation.weight', dense)
+    keys[f'params/affines_{i}/bias'] = (f'{name}.conv.modulation.bias', copy)
+    keys[f'params/layers_{i}/kernel'] = (f'{name}.conv.weight', conv)
+    if layer.kind == 'to_rgb':
+      keys[f'params/layers_{i}/bias'] = (f'{name}.bias', flat)
+    else:
+      keys[f'params/layers_{i}/bias'] = (f'{name}.activate.bias', flat)
+      keys[f'params/layers_{i}/noise_strength'] = (f'{name}.noise.weight', scalar)
+  return keys
+
+
+def nvlabs_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> KeyMap:
+  """Keys of stylegan2-ada-pytorch's `G_ema`, noise buffers and `w_avg` apart."""
+  keys: KeyMap = {'params/const': ('synthesis.b4.const', image)}
+  for i in range(mapping_layers):
+    keys[f'params/mapping/dense_{i}/kernel'] = (f'mapping.fc{i}.weight', dense)
+    keys[f'params/mapping/dense_{i}/bias'] = (f'mapping.fc{i}.bias', copy)
+  table = latents.style_layers(channels)
+  for i, (layer, name) in enumerate(zip(table, _layer_names(channels, 'nvlabs'), strict=True)):
+    keys[f'params/affines_{i}/kernel'] = (f'{name}.affine.weight', dense)
+    keys[f'params/affines_{i}/bias'] = (f'{name}.affine.bias', copy)
+    keys[f'params/layers_{i}/kernel'] = (f'{name}.weight', conv)
+    keys[f'params/layers_{i}/bias'] = (f'{name}.bias', copy)
+    if layer.kind != 'to_rgb':
+      keys[f'params/layers_{i}/noise_strength'] = (f'{name}.noise_strength', scalar)
+  return keys
+
+
+def generator(state: Mapping[str, np.ndarray], w_avg: np.ndarray) -> tuple[dict, tuple[int, ...]]:
+  """A rosinality generator -> ({'params', 'noise_const', 'w_avg'}, channel table).
+
+  Files without noise buffers (e4e loads `g_ema` leniently) get zero maps: nothing is invented.
+  """
+  channels = rosinality_channels(state)
+  tree = convert(
+    state,
+    rosinality_generator(channels, mapping_layers=len(_matches(state, r'style\.\d+\.weight'))),
+    kind='rosinality generator',
+    unneeded=(r'.*\.kernel', r'noises\.noise_\d+'),
+  )
+  shapes = latents.noise_shapes(channels)
+  noise = [state.get(f'noises.noise_{i}') for i in range(len(shapes))]
+  tree['noise_const'] = tuple(
+    np.zeros(shape, np.float32) if n is None else np.array(first_plane(n), np.float32)
+    for n, shape in zip(noise, shapes, strict=True)
+  )
+  tree['w_avg'] = np.asarray(w_avg, np.float32)
+  return tree, channels
+
+
+def generator_nvlabs(state: Mapping[str, np.ndarray]) -> tuple[dict, tuple[int, ...]]:
+  """NVlabs' `G_ema` state -> the same tree as `generator`."""
+  sizes = sorted(int(m[1]) for m in _matches(state, r'synthesis\.b(\d+)\.torgb\.weight'))
+  channels = tuple(state[f'synthesis.b{size}.torgb.weight'].shape[1] for size in sizes)
+  tree = convert(
+    state,
+    nvlabs_generator(channels, mapping_layers=len(_matches(state, r'mapping\.fc\d+\.weight'))),
+    kind='stylegan2-ada-pytorch generator',
+    unneeded=(r'.*resample_filter', r'.*noise_const', r'mapping\.w_avg'),
+  )
+  names = [name for name in _layer_names(channels, 'nvlabs') if not name.endswith('torgb')]
+  tree['noise_const'] = tuple(
+    np.array(first_plane(state[f'{name}.noise_const']), np.float32) for name in names
+  )
+  tree['w_avg'] = np.asarray(state['mapping.w_avg'], np.float32)
+  return tree, channels
+
+
+def _matches(state: Iterable[str], pattern: str) -> list[re.Match]:
+  return [m for m in (re.fullmatch(pattern, key) for key in state) if m]
+
+
+def image_discriminator(channels: tuple[int, ...]) -> KeyMap:
+  """Keys of rosinality's image discriminator `d`."""
+  keys: KeyMap = {
+    'params/from_rgb/kernel': ('convs.0.0.weight', conv),
+    'params/from_rgb/bias': ('convs.0.1.bias', copy),
+  }
+  for block, i in enumerate(reversed(range(1, len(channels))), start=1):
+    ours, theirs = f'params/b{4 << i}', f'convs.{block}'
+    keys[f'{ours}_conv0/kernel'] = (f'{theirs}.conv1.0.weight', conv)
+    keys[f'{ours}_conv0/bias'] = (f'{theirs}.conv1.1.bias', copy)
+    # Index 0 of a downsampling layer is its blur.
+    keys[f'{ours}_conv1/kernel'] = (f'{theirs}.conv2.1.weight', conv)
+    keys[f'{ours}_conv1/bias'] = (f'{theirs}.conv2.2.bias', copy)
+    keys[f'{ours}_skip/kernel'] = (f'{theirs}.skip.1.weight', conv)
+  keys |= {
+    'params/b4_conv/kernel': ('final_conv.0.weight', conv),
+    'params/b4_conv/bias': ('final_conv.1.bias', copy),
+    'params/b4_dense/kernel': ('final_linear.0.weight', dense_of_map(channels[0], 4)),
+    'params/b4_dense/bias': ('final_linear.0.bias', copy),
+    'params/logits/kernel': ('final_linear.1.weight', dense),
+    'params/logits/bias': ('final_linear.1.bias', copy),
+  }
+  return keys
+
+
+def latent_discriminator(num_layers: int = 4) -> KeyMap:
+  """Keys of e4e's LatentCodesDiscriminator: `mlp.0`, `mlp.2`, ..."""
+  keys: KeyMap = {}
+  for i in range(num_layers):
+    keys[f'params/dense_{i}/kernel'] = (f'mlp.{2 * i}.weight', dense)
+    keys[f'params/dense_{i}/bias'] = (f'mlp.{2 * i}.bias', copy)
+  return keys
+
+
+# --- IR-SE50: e4e's encoder and ArcFace ----------------------------------------------------------
+
+
+def _norm(ours: str, theirs: str) -> KeyMap:
+  return {
+    f'params/{ours}/scale': (f'{theirs}.weight', copy),
+    f'params/{ours}/bias': (f'{theirs}.bias', copy),
+    f'batch_stats/{ours}/mean': (f'{theirs}.running_mean', copy),
+    f'batch_stats/{ours}/var': (f'{theirs}.running_var', copy),
+  }
+
+
+def irse_body(units: Iterable[int], widths: Iterable[int], prefix: str = '') -> KeyMap:
+  """Keys of the IR-SE body as InsightFace_Pytorch, pSp and e4e name them."""
+  ours_root = 'backbone'
+  keys: KeyMap = {
+    f'params/{ours_root}/stem_conv/kernel': (f'{prefix}input_layer.0.weight', conv),
+    f'params/{ours_root}/stem_prelu/slope': (f'{prefix}input_layer.2.weight', copy),
+    **_norm(f'{ours_root}/stem_norm', f'{prefix}input_layer.1'),
+  }
+  widths = list(widths)
+  block, before = 0, widths[0]
+  for width, count in zip(widths, units, strict=True):
+    for _ in range(count):
+      ours, theirs = f'{ours_root}/body_{block}', f'{prefix}body.{block}'
+      keys |= _norm(f'{ours}/norm0', f'{theirs}.res_layer.0')
+      keys[f'params/{ours}/conv0/kernel'] = (f'{theirs}.res_layer.1.weight', conv)
+      keys[f'params/{ours}/prelu/slope'] = (f'{theirs}.res_layer.2.weight', copy)
+      keys[f'params/{ours}/conv1/kernel'] = (f'{theirs}.res_layer.3.weight', conv)
+      keys |= _norm(f'{ours}/norm1', f'{theirs}.res_layer.4')
+      keys[f'params/{ours}/squeeze/kernel'] = (f'{theirs}.res_layer.5.fc1.weight', conv)
+      keys[f'params/{ours}/excite/kernel'] = (f'{theirs}.res_layer.5.fc2.weight', conv)
+      if width != before:
+        keys[f'params/{ours}/shortcut_conv/kernel'] = (f'{theirs}.shortcut_layer.0.weight', conv)
+        keys |= _norm(f'{ours}/shortcut_norm', f'{theirs}.shortcut_layer.1')
+      block, before = block + 1, width
+  return keys
+
+
+def e4e_encoder(
+  units: Iterable[int], widths: Iterable[int], identity_split: Iterable[int], sizes: Iterable[int]
+) -> KeyMap:
+  """Keys of e4e's (and pSp's) encoder: body, pyramid and one `styles.i` per W+ row.
+
+  `sizes` are the side lengths of the three pyramid levels, (16, 32, 64) for 256 px frames.
+  """
+  keys = irse_body(units, widths)
+  for ours, theirs in (('lateral_medium', 'latlayer1'), ('lateral_fine', 'latlayer2')):
+    keys[f'params/{ours}/kernel'] = (f'{theirs}.weight', conv)
+    keys[f'params/{ours}/bias'] = (f'{theirs}.bias', copy)
+  row = 0
+  for size, count in zip(sizes, identity_split, strict=True):
+    for _ in range(count):
+      ours, theirs = f'params/identity_heads_{row}', f'styles.{row}'
+      for i in range(int(np.log2(size))):
+        keys[f'{ours}/conv_{i}/kernel'] = (f'{theirs}.convs.{2 * i}.weight', conv)
+        keys[f'{ours}/conv_{i}/bias'] = (f'{theirs}.convs.{2 * i}.bias', copy)
+      keys[f'{ours}/dense/kernel'] = (f'{theirs}.linear.weight', dense)
+      keys[f'{ours}/dense/bias'] = (f'{theirs}.linear.bias', copy)
+      row += 1
+  return keys
+
+
+def dense_of_map(channels: int, size: int) -> Layout:
+  """A dense layer over a flattened map: PyTorch flattens (c, h, w), we flatten (h, w, c)."""
+
+  def layout(x: np.ndarray) -> np.ndarray:
+    x = x.reshape(-1, channels, size, size)
+    return x.transpose(2, 3, 1, 0).reshape(size * size * channels, -1)
+
+  return layout
+
+
+def arcface(units: Iterable[int], widths: Iterable[int], size: int = 112) -> KeyMap:
+  """Keys of `model_ir_se50.pth`."""
+  widths = list(widths)
+  return {
+    **irse_body(units, widths),
+    **_norm('body_norm', 'output_layer.0'),
+    **_norm('out_norm', 'output_layer.4'),
+    'params/dense/kernel': ('output_layer.3.weight', dense_of_map(widths[-1], size // 16)),
+    'params/dense/bias': ('output_layer.3.bias', copy),
+  }
+
+
+# --- LPIPS ---------------------------------------------------------------------------------------
+
+TORCHVISION_UNNEEDED = (r'classifier\..*',)
+
+
+def lpips(net: str, lin: str = 'lin{}.model.1.weight', features: str = 'features.') -> KeyMap:
+  """Keys of a torchvision backbone together with LPIPS' linear layers."""
+  keys: KeyMap = {}
+  table, _ = BACKBONES[net]
+  for entry in table:
+    if entry == 'tap' or entry[1] == 'pool':
+      continue
+    index, kind, _ = entry
+    for part in ('squeeze', 'expand1x1', 'expand3x3') if kind == 'fire' else ('',):
+      ours = '/'.join(filter(None, (f'params/features_{index}', part)))
+      theirs = '.'.join(filter(None, (f'{features}{index}', part)))
+      keys[f'{ours}/kernel'] = (f'{theirs}.weight', conv)
+      keys[f'{ours}/bias'] = (f'{theirs}.bias', copy)
+  for i in range(table.count('tap')):
+    keys[f'params/lin{i}'] = (lin.format(i), flat)
+  return keys

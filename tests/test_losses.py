@@ -1,0 +1,116 @@
+"""Losses against the PyTorch code they come from, or against loops written here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import GOLDEN, error, nhwc
+
+from hybrid_jax import losses
+from hybrid_jax.models.stylegan2 import LatentDiscriminator
+from hybrid_jax.weights import key_maps, torch_file
+
+
+@pytest.mark.parametrize('case', ['p8', 'p4', 'p8ragged'])
+def test_gradient_variance(case, golden):
+  v = golden('gradient_variance_vectors')
+  target, output = (nhwc(v[f'{case}_{k}_u8']).astype(np.float32) / 255 for k in ('target', 'output'))
+  patch = int(v[f'{case}_patch_size'])
+  # The vectors are on [0, 1], the loss takes [-1, 1].
+  loss = lambda x: losses.gradient_variance(2 * x - 1, 2 * target - 1, patch)  # noqa: E731
+  value, grad = jax.value_and_grad(loss)(output)
+  assert error(value, v[f'{case}_loss']) < 1e-5
+  assert error(grad, nhwc(v[f'{case}_grad_output'])) < 1e-4
+
+
+def critic():
+  state = torch_file.load(GOLDEN / 'latent_discriminator.pt')
+  params = key_maps.convert(state, key_maps.latent_discriminator(), kind='latent discriminator')
+  return LatentDiscriminator(width=64), params
+
+
+def torch_grads(grads, v, prefix):
+  for i in range(4):
+    dense = grads['params'][f'dense_{i}']
+    yield dense['kernel'].T, v[f'{prefix}mlp.{2 * i}.weight']
+    yield dense['bias'], v[f'{prefix}mlp.{2 * i}.bias']
+
+
+def test_latent_discriminator(golden):
+  model, params = critic()
+  v = golden('latent_discriminator_vectors')
+  assert error(model.apply(params, v['real_w']), v['real_pred']) < 1e-5
+  assert error(model.apply(params, v['fake_w']), v['fake_pred']) < 1e-5
+  assert error(model.apply(params, v['fake_wplus']), v['pred_wplus']) < 1e-5
+
+  def loss(p):
+    return losses.discriminator(model.apply(p, v['real_w']), model.apply(p, v['fake_w']))
+
+  value, grads = jax.value_and_grad(loss)(params)
+  assert error(value, v['d_loss']) < 1e-5
+  for actual, expected in torch_grads(grads, v, 'd_loss_grad_'):
+    assert error(actual, expected) < 1e-5
+
+
+def test_r1(golden):
+  model, params = critic()
+  v = golden('latent_discriminator_vectors')
+  penalty = lambda p: losses.r1_penalty(lambda w: model.apply(p, w), v['real_w'])  # noqa: E731
+  assert error(penalty(params), v['r1_penalty']) < 1e-5
+  value, grads = jax.value_and_grad(lambda p: 10 / 2 * penalty(p) * 16)(params)
+  assert error(value, v['r1_final'][0]) < 1e-5
+  for actual, expected in torch_grads(grads, v, 'r1_final_grad_'):
+    if np.any(expected):
+      assert error(actual, expected) < 1e-5
+    else:
+      assert np.all(actual == 0)  # piecewise linear: no bias moves the gradient's norm
+
+
+def test_encoder_side_and_delta_norm(golden):
+  model, params = critic()
+  v = golden('latent_discriminator_vectors')
+  value, grad = jax.value_and_grad(lambda W: losses.adversarial(model.apply(params, W), 10))(
+    v['fake_wplus']
+  )
+  assert error(value, v['encoder_adv_loss']) < 1e-5
+  assert error(grad, v['encoder_adv_grad']) < 1e-5
+  for stage in (3, 9):
+
+    def loss(W, stage=stage):
+      rows = jnp.arange(10)[:, None]
+      return losses.w_variance(jnp.where(rows <= stage, W, W[:, :1]))  # rows above equal row 1
+
+    value, grad = jax.value_and_grad(loss)(v['fake_wplus'])
+    assert error(value, v[f'delta_loss_stage{stage}']) < 1e-5
+    assert error(grad, v[f'delta_loss_stage{stage}_grad']) < 1e-5
+
+
+def test_adversarial_counts_active_rows_only():
+  logits = jnp.arange(12.0).reshape(2, 6, 1) - 6
+  slow = np.mean([np.logaddexp(0, -np.asarray(logits)[:, i, 0]).mean() for i in range(4)])
+  np.testing.assert_allclose(losses.adversarial(logits, 4), slow, rtol=1e-6)
+
+
+def test_identity_consistency_proximity_by_loops():
+  rng = np.random.default_rng(0)
+  W, V = rng.standard_normal((2, 3, 4, 5)).astype(np.float32)
+  F = [rng.standard_normal((3, k)).astype(np.float32) for k in (2, 7)]
+  phi, psi = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (W[:, 0], V[:, 0]))
+  slow_identity = np.mean([1 - phi[n] @ psi[n] for n in range(3)])
+  np.testing.assert_allclose(losses.identity(phi, psi), slow_identity, rtol=1e-5)
+  rows = [np.linalg.norm(W[n, i] - V[n, i]) for n in range(3) for i in range(4)]
+  np.testing.assert_allclose(losses.latent_consistency(W, V), np.mean(rows), rtol=1e-5)
+  slow_proximity = sum(np.mean([np.linalg.norm(f[n]) for n in range(3)]) for f in F)
+  np.testing.assert_allclose(losses.style_proximity(F), slow_proximity, rtol=1e-5)
+
+
+def test_norms_have_a_zero_gradient_at_zero():
+  zero = jnp.zeros((2, 3, 4))
+  for loss in (losses.w_variance, lambda x: losses.latent_consistency(x, zero)):
+    assert np.all(jax.grad(loss)(zero) == 0)
+  assert np.all(jax.grad(lambda f: losses.style_proximity([f]))(zero[0]) == 0)
+
+
+def test_a_weight_without_a_term_is_refused():
+  with pytest.raises(KeyError, match='lpisp'):
+    losses.weighted_sum({'l2': 1.0, 'lpips': 2.0}, {'l2': 1.0, 'lpisp': 1.0})
