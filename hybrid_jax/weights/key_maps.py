@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from hybrid_jax import latents
+from hybrid_jax.errors import InputError
 from hybrid_jax.models.perceptual import BACKBONES
 
 Layout = Callable[[np.ndarray], np.ndarray]
 KeyMap = dict[str, tuple[str, Layout]]
 
 
-class WeightsError(ValueError):
+class WeightsError(InputError):
   """A weights file that does not hold what its kind promises; one line that names the tensors."""
 
 

@@ -1,0 +1,150 @@
+"""All fields of a run, as plain dicts: the paper's 1024 px model, stage 1.
+
+Each comment says what a field means, its unit, and where its value comes from: "paper" with its
+section, "e4e" (omertov/encoder4editing, from which the paper starts), or "ours" where the paper is
+silent. Nothing here needs ml_collections, so that scripts without it can read the same values.
+"""
+
+
+def paper() -> dict:
+  return {
+    'stage': 'pretrain',
+    'model': {
+      # Image size of the generator, px. Paper: 1024.
+      'resolution': 1024,
+      # Feature maps at r px: min(channel_max, channel_base / r). StyleGAN2 config-f.
+      'channel_base': 32768,
+      'channel_max': 512,
+      # Width of z and w, and layers between them. StyleGAN2.
+      'w_dim': 512,
+      'mapping_layers': 8,
+      # StyleSpace entries that carry the deformation: the first ten convolutions (paper, figure 4).
+      # The other reading counts toRGB: 0 to 9.
+      'deformation_layers': (0, 2, 3, 5, 6, 8, 9, 11, 12, 14),
+      # False is the ablation with both latents in W+ (paper, section 4.3).
+      'hybrid': True,
+      # Side of the frames the encoder sees, px. pSp, e4e.
+      'frame_size': 256,
+      # IR-SE50: channels and blocks of its stages, reduction of its gates. e4e.
+      'encoder_widths': (64, 128, 256, 512),
+      'encoder_units': (3, 4, 14, 3),
+      'encoder_reduction': 16,
+      # Channels of the convolutions in the heads. e4e.
+      'head_width': 512,
+      # Heads on the coarse, medium and fine level. Identity: e4e's, so that its weights load;
+      # deformation: the paper's figure.
+      'identity_split': (3, 4, 11),
+      'deformation_split': (2, 4, 4),
+      # Up-convolution: 'transposed' (frozen generator) or 'polyphase' (its weights are trained).
+      'up_conv': 'transposed',
+      # Type of the encoder and of generator layers of at least `half_from` px; '' is float32. Ours.
+      'half_dtype': 'bfloat16',
+      'half_from': 128,
+      # Generator layers of at least this size are recomputed in the backward pass; 0 is never.
+      'remat_from': 0,
+      # LPIPS backbone and, where they differ from torchvision's, its widths. e4e: AlexNet.
+      'lpips_net': 'alex',
+      'lpips_widths': (),
+      # ArcFace: input side px, embedding length, body widths. InsightFace_Pytorch.
+      'arcface_size': 112,
+      'arcface_embedding': 512,
+      'arcface_widths': (64, 128, 256, 512),
+    },
+    # Paths of the public files; 'random' is a seeded random network, for dry runs only.
+    'weights': {
+      # e4e for FFHQ: encoder, its StyleGAN2 decoder and the latent average.
+      'e4e': 'weights/e4e_ffhq_encode.pt',
+      # torchvision's AlexNet, and the LPIPS v0.1 linear layers on it.
+      'lpips_backbone': 'weights/alexnet-owt-7be5be79.pth',
+      'lpips_linear': 'weights/lpips_alex.pth',
+      # ArcFace IR-SE50 by TreB1eN, as e4e and pSp use it.
+      'arcface': 'weights/model_ir_se50.pth',
+    },
+    'data': {
+      # Folder of videos: each file is one identity, or each subfolder holds the clips of one.
+      'videos': '',
+      # YuNet model (.onnx) that crops the face; '' takes square clips as they are.
+      'face_detector': '',
+      # Side of the crop in face-box sides. Ours, after First Order Motion Model's preparation.
+      'crop_scale': 1.8,
+      # Frames kept of each clip, evenly spaced. Paper, section 4: 50.
+      'frames_per_clip': 50,
+      # Triplets per step. e4e: 8.
+      'batch_size': 8,
+      # Of the order of triplets.
+      'seed': 0,
+    },
+    'optim': {
+      # Ranger. e4e: 1e-4.
+      'encoder_lr': 1e-4,
+      # Adam, latent discriminator. e4e: 2e-5.
+      'critic_lr': 2e-5,
+    },
+    # W+ rows are switched on one by one: the second at `start_steps`. e4e; every_steps 0: all at once.
+    'progressive': {'start_steps': 20_000, 'every_steps': 2_000},
+    'loss': {
+      # Decoded images are pooled to this side before any loss, px. pSp, e4e.
+      'resolution': 256,
+      # Inside L_rec (eq. 7). e4e; gradient variance: ours, on [0, 1].
+      'reconstruction': {'l2': 1.0, 'lpips': 0.8, 'gradient_variance': 0.01},
+      'weights': {
+        'self_reconstruction': 1.0,  # eq. 5. e4e
+        'reenactment': 1.0,  # eq. 6. ours: equal to eq. 5
+        'anchor_identity': 0.1,  # eq. 8. e4e
+        'puppet_identity': 0.1,  # eq. 9. ours: equal to eq. 8
+        'latent_consistency': 1e-3,  # eq. 10. ours: of eq. 8's size at the start
+        'w_variance': 2e-4,  # eq. 11. e4e's delta norm
+        'adversarial': 0.1,  # e4e's published recipe
+      },
+      # Weight of eq. 12 over that of eq. 11: the paper fixes a ratio and does not give it. Ours: 1.
+      'style_proximity_ratio': 1.0,
+      # Latent discriminator: R1 weight and its interval in steps, size of the pool. e4e.
+      'r1_gamma': 10.0,
+      'r1_steps': 16,
+      'pool_size': 50,
+    },
+    'train': {
+      # Paper, section 4: 200,000.
+      'num_steps': 200_000,
+      'log_steps': 100,
+      'sample_steps': 1_000,
+      'checkpoint_steps': 5_000,
+      # Of initial weights, generator noise and mapping samples.
+      'seed': 0,
+    },
+  }
+
+
+def tiny() -> dict:
+  """A 64 px model with random frozen networks: shows that every part runs, not what it can learn."""
+  config = paper()
+  config['model'] |= {
+    'resolution': 64,
+    'channel_base': 1024,
+    'channel_max': 32,
+    'w_dim': 64,
+    'deformation_layers': (0, 2, 3, 5, 6, 8, 9),
+    'frame_size': 64,
+    'encoder_widths': (8, 16, 32, 64),
+    'encoder_units': (2, 2, 2, 2),
+    'encoder_reduction': 4,
+    'head_width': 64,
+    'identity_split': (3, 4, 3),
+    'deformation_split': (2, 4, 1),
+    'half_dtype': '',
+    'lpips_widths': (8, 24, 48, 32, 32),
+    'arcface_size': 48,
+    'arcface_embedding': 64,
+    'arcface_widths': (8, 16, 32, 64),
+  }
+  config['weights'] = {name: 'random' for name in config['weights']}
+  config['data'] |= {'frames_per_clip': 16, 'batch_size': 4}
+  config['progressive'] |= {'start_steps': 40, 'every_steps': 10}
+  config['loss'] |= {'resolution': 64}
+  config['train'] |= {
+    'num_steps': 200,
+    'log_steps': 10,
+    'sample_steps': 100,
+    'checkpoint_steps': 100,
+  }
+  return config

@@ -1,0 +1,22 @@
+"""Stage 1: pre-training of the hybrid encoder (section 3.2 of the paper).
+
+  python -m hybrid_jax.main --config=configs/pretrain.py --workdir=runs/pretrain \\
+      --config.data.videos=DIR --config.data.face_detector=face_detection_yunet.onnx
+
+The default is the paper's 1024 px model and needs the public weight files of `weights`;
+`configs/pretrain.py:tiny` is a 64 px model with random frozen networks that runs in about a minute
+on 2 CPU cores, to see every part work.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+VARIANTS = {'': common.paper, 'tiny': common.tiny}
+
+
+def get_config(variant: str = '') -> ConfigDict:
+  """The config of a variant: '' (the paper) or 'tiny'."""
+  if variant not in VARIANTS:
+    raise ValueError(f"configs/pretrain.py has no variant '{variant}'; it has {sorted(VARIANTS)}")
+  return ConfigDict(VARIANTS[variant]())

@@ -1,0 +1,38 @@
+"""Trains the hybrid encoder.
+
+  python -m hybrid_jax.main --config=configs/pretrain.py:tiny --workdir=runs/tiny \\
+      --config.data.videos=DIR
+
+Any field of the config can be set on the command line, e.g. --config.train.num_steps=1000. Run again
+with the same --workdir to resume. The workdir gets config.json, metrics.csv, samples/ and checkpoints/.
+"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.', lock_config=True)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, logs and samples go.')
+_CACHE = flags.DEFINE_string(
+  'compilation_cache', None, "Where compiled programs are kept; '' keeps none.",
+)  # fmt: skip
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f'unexpected argument {argv[1]!r}; options are written --name=value')
+  # Imported here: data worker processes import this module again and need none of it.
+  from hybrid_jax import compilation, train
+  from hybrid_jax.errors import InputError
+
+  compilation.use_cache(_CACHE.value)
+  try:
+    train.train(_CONFIG.value, _WORKDIR.value)
+  except (InputError, FloatingPointError) as error:
+    sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+  flags.mark_flags_as_required(['config', 'workdir'])
+  app.run(main)

@@ -1,0 +1,94 @@
+"""The networks of one configuration, and the tree of everything that training keeps frozen.
+
+`frozen` is one argument of every step: {'generator': {'params', 'noise_const', 'w_avg'},
+'lpips': {...}, 'arcface': {...}}. Modules hold sizes only, never weights or file names.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hybrid_jax import latents
+from hybrid_jax.models.encoder import Encoder
+from hybrid_jax.models.hybrid import Hybrid, deformation_widths
+from hybrid_jax.models.perceptual import LPIPS, ArcFace
+from hybrid_jax.models.stylegan2 import Generator, LatentDiscriminator
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+  """All modules of a run. `frame_size` is the side in px of the frames that the encoder sees."""
+
+  hybrid: Hybrid
+  lpips: LPIPS
+  arcface: ArcFace
+  critic: LatentDiscriminator
+  frame_size: int
+
+
+def build(model: Any) -> Networks:
+  """Modules for the `model` section of a config (see configs/common.py for its fields)."""
+  channels = latents.config_f_channels(model.resolution, model.channel_base, model.channel_max)
+  half = jnp.dtype(model.half_dtype) if model.half_dtype else None
+  generator = Generator(
+    channels,
+    w_dim=model.w_dim,
+    mapping_layers=model.mapping_layers,
+    up=model.up_conv,
+    half_dtype=half,
+    half_from=model.half_from,
+    remat_from=model.remat_from or None,
+  )
+  layers = tuple(model.deformation_layers)
+  encoder = Encoder(
+    num_ws=latents.num_ws(channels),
+    w_dim=model.w_dim,
+    deformation_widths=deformation_widths(channels, layers, model.w_dim, model.hybrid),
+    identity_split=tuple(model.identity_split),
+    deformation_split=tuple(model.deformation_split),
+    widths=tuple(model.encoder_widths),
+    units=tuple(model.encoder_units),
+    reduction=model.encoder_reduction,
+    head_width=model.head_width,
+    dtype=half or jnp.float32,
+  )
+  return Networks(
+    hybrid=Hybrid(generator, encoder, layers, model.hybrid),
+    lpips=LPIPS(model.lpips_net, tuple(model.lpips_widths) or None),
+    arcface=ArcFace(
+      model.arcface_size,
+      model.arcface_embedding,
+      tuple(model.arcface_widths),
+      tuple(model.encoder_units),
+      model.encoder_reduction,
+    ),
+    critic=LatentDiscriminator(model.w_dim),
+    frame_size=model.frame_size,
+  )
+
+
+def random_frozen(networks: Networks, key: jax.Array) -> dict:
+  """Frozen networks with random weights: for tests, timings and dry runs only."""
+  key_g, key_z, key_n, key_l, key_a = jax.random.split(key, 5)
+  generator = networks.hybrid.generator
+  params = generator.init(key_g, jnp.zeros((1, generator.w_dim)))['params']
+  z = jax.random.normal(key_z, (1024, generator.w_dim))
+  image = jnp.zeros((1, networks.frame_size, networks.frame_size, 3))
+  noise = latents.random_noise(key_n, 1, generator.channels)
+  return {
+    'generator': {
+      'params': params,
+      'noise_const': tuple(n[0] for n in noise),
+      'w_avg': generator.apply({'params': params}, z, method='map').mean(0),
+    },
+    'lpips': networks.lpips.init(key_l, image, image),
+    'arcface': networks.arcface.init(key_a, image),
+  }
+
+
+def init_encoder(networks: Networks, key: jax.Array) -> dict:
+  """A fresh encoder: {'params', 'batch_stats'}, its deformation heads zero."""
+  image = jnp.zeros((1, networks.frame_size, networks.frame_size, 3))
+  return networks.hybrid.encoder.init(key, image)

@@ -1,0 +1,189 @@
+"""The training loop: restore, draw, step, log, show, save."""
+
+import csv
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from hybrid_jax import checkpoint, parallel, steps, triplets
+from hybrid_jax.errors import InputError
+from hybrid_jax.media import stills
+from hybrid_jax.networks import Networks, build
+from hybrid_jax.state import TrainState
+from hybrid_jax.weights import load
+
+SAMPLE_COLUMNS = 'source, driver, self-reconstruction, re-enactment, anchor, cross re-enactment'
+
+
+class ScalarLog:
+  """metrics.csv, and TensorBoard where TensorFlow is installed."""
+
+  def __init__(self, workdir: str, stage: str, start: int):
+    self.stage = stage
+    self.path = pathlib.Path(workdir) / 'metrics.csv'
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    if self.path.exists():  # a resumed run drops the rows that it is about to write again
+      rows = list(csv.reader(self.path.open()))
+      kept = rows[:1] + [row for row in rows[1:] if int(row[0]) <= start]
+      with self.path.open('w', newline='') as file:
+        csv.writer(file).writerows(kept)
+    try:
+      from clu import metric_writers  # imports tensorflow, which is slow and may be absent
+
+      self.writer = metric_writers.SummaryWriter(workdir)
+    except ImportError:
+      logging.info('no TensorBoard log: TensorFlow and clu are not installed; see metrics.csv')
+      self.writer = None
+
+  def write(self, step: int, metrics: dict[str, float]) -> None:
+    named = {f'{self.stage}/{name}': float(value) for name, value in sorted(metrics.items())}
+    new = not self.path.exists()
+    with self.path.open('a', newline='') as file:
+      table = csv.writer(file)
+      if new:
+        table.writerow(['step', *named])
+      table.writerow([step, *(f'{value:.8g}' for value in named.values())])
+    if self.writer:
+      self.writer.write_scalars(step, named)
+
+
+def check_finite(step: int, metrics: dict[str, float]) -> None:
+  """Raises FloatingPointError naming the terms that are not finite."""
+  bad = sorted(name for name, value in metrics.items() if not np.isfinite(value))
+  if bad:
+    raise FloatingPointError(
+      f'step {step}: {", ".join(bad)} not finite; the last checkpoint is kept'
+    )
+
+
+def make_sampler(networks: Networks) -> Any:
+  """(encoder, frozen, batch) -> the six columns of the sample grid, uint8 (n, 6, r, r, 3)."""
+  hybrid = networks.hybrid
+
+  @jax.jit
+  def sample(E, frozen, batch):
+    G = frozen['generator']
+    S, D, D_other = (batch[role] / 127.5 - 1 for role in ('source', 'driving', 'other'))
+    W_S, F_S = hybrid.encode(E, G, S)
+    F_D, F_other = hybrid.deformation(E, D), hybrid.deformation(E, D_other)
+    decoded = [hybrid.reenact(G, W_S, F) for F in (F_S, F_D, None, F_other)]
+    size = decoded[0].shape[1:]
+    inputs = [jax.image.resize(x, (len(x), *size), 'linear') for x in (S, D)]
+    images = jax.numpy.stack((*inputs, *decoded), axis=1)  # n 6 h w c
+    return to_uint8(images)
+
+  return sample
+
+
+def to_uint8(image: jax.Array) -> jax.Array:
+  """[-1, 1] -> 0 to 255, rounded and clipped, on the device."""
+  return jax.numpy.clip(jax.numpy.round((image + 1) * 127.5), 0, 255).astype('uint8')
+
+
+def parameter_overview(tree: Any) -> str:
+  """One line per part of the encoder: its name and number of parameters."""
+  counts = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in tree.items()}
+  groups: dict[str, int] = {}
+  for name, count in counts.items():
+    group = name.rstrip('0123456789').rstrip('_')
+    groups[group] = groups.get(group, 0) + count
+  return ', '.join(f'{group} {count:,}' for group, count in groups.items())
+
+
+def train(config: Any, workdir: str) -> TrainState:
+  """Runs or resumes the training of `config` in `workdir`; returns the last state.
+
+  Raises:
+    InputError: missing weights or videos, or a workdir that holds another model.
+    FloatingPointError: a loss term became NaN or infinite.
+  """
+  # --- Networks and data: everything that may be missing is looked for before any work.
+  load.check_files(config.weights)
+  videos = triplets.find_videos(config.data.videos)
+  networks = build(config.model)
+  mesh = parallel.make_mesh()
+  if config.data.batch_size % mesh.size:
+    raise InputError(
+      f'config.data.batch_size={config.data.batch_size} must be divisible by the '
+      f'{mesh.size} devices'
+    )
+  checkpoint.write_config(workdir, config.to_dict())
+  logging.info('%d videos, %d device(s) of kind %s', len(videos), mesh.size, jax.devices()[0].device_kind)
+  clips, skipped = triplets.read_folder(
+    config.data.videos,
+    size=config.model.frame_size,
+    frames_per_clip=config.data.frames_per_clip,
+    face_detector=config.data.face_detector,
+    crop_scale=config.data.crop_scale,
+  )
+  for line in skipped:
+    logging.warning('%s', line)
+  logging.info('%d of %d clips used, %d identities', len(clips), len(videos), len({c.identity for c in clips}))
+  batches = iter(
+    triplets.triplets(
+      clips,
+      batch_size=config.data.batch_size // jax.process_count(),
+      seed=config.data.seed,
+      process=jax.process_index(),
+      processes=jax.process_count(),
+    )
+  )
+
+  # --- State.
+  frozen, encoder = load.load(networks, config.weights, config.train.seed)
+  if encoder is None:
+    logging.warning('RANDOM frozen networks: this run shows that every part works, and learns nothing')
+  _, replicated = parallel.shardings(mesh)
+  frozen = jax.device_put(frozen, replicated)
+  init = jax.jit(
+    lambda key, encoder: steps.init_state(networks, config, key, encoder), out_shardings=replicated
+  )
+  state = init(jax.random.key(config.train.seed), encoder)
+  logging.info('encoder parameters: %s', parameter_overview(state.encoder['params']))
+  checkpoints = checkpoint.manager(workdir)
+  if checkpoints.latest_step() is not None:
+    state = checkpoint.restore(checkpoints, state, batches)
+    logging.info('resumed at step %d', int(state.step))
+
+  # --- Loop. Metrics are read only at logging steps: reading waits for the device.
+  step_fn = parallel.jit_step(steps.make_pretrain_step(networks, config), mesh)
+  sampler = make_sampler(networks)
+  start = int(state.step)
+  scalars = ScalarLog(workdir, config.stage, start)
+  last_time, last_step = time.monotonic(), start
+  progress = tqdm(
+    range(start, config.train.num_steps),
+    initial=start,
+    total=config.train.num_steps,
+    desc=config.stage,
+    unit='step',
+  )
+  for step in progress:
+    batch = parallel.put_batch(next(batches), mesh)
+    state, metrics = step_fn(state, frozen, batch)
+    done = step + 1
+    last = done == config.train.num_steps
+    if done % config.train.log_steps == 0 or last:
+      metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+      check_finite(done, metrics)
+      now = time.monotonic()
+      metrics['steps_per_second'] = (done - last_step) / (now - last_time)
+      last_time, last_step = now, done
+      scalars.write(done, metrics)
+      progress.set_postfix(total=f'{metrics["total"]:.4f}')
+    if done % config.train.sample_steps == 0 or last:
+      images = np.asarray(sampler(state.encoder, frozen, batch))
+      path = pathlib.Path(workdir) / 'samples' / f'{done:07d}.png'
+      path.parent.mkdir(exist_ok=True)
+      stills.write_image(path, stills.grid([list(row) for row in images]))
+    if done % config.train.checkpoint_steps == 0 or last:
+      # Before the next batch is drawn, so that the saved iterator is exactly at this step.
+      checkpoint.save(checkpoints, state, batches)
+  checkpoints.wait_until_finished()
+  logging.info('done: %s; samples show %s', workdir, SAMPLE_COLUMNS)
+  return state
