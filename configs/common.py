@@ -35,8 +35,9 @@ def paper() -> dict:
       # deformation: the paper's figure.
       'identity_split': (3, 4, 11),
       'deformation_split': (2, 4, 4),
-      # Up-convolution: 'transposed' (frozen generator) or 'polyphase' (its weights are trained).
-      'up_conv': 'transposed',
+      # Up-convolutions to at least this many px are lowered as polyphase, smaller ones as transposed
+      # convolutions. Measured on CPU; 0 where the generator's weights are trained.
+      'polyphase_from': 512,
       # Type of the encoder and of generator layers of at least `half_from` px; '' is float32. Ours.
       'half_dtype': 'bfloat16',
       'half_from': 128,

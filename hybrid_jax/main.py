@@ -9,14 +9,14 @@ with the same --workdir to resume. The workdir gets config.json, metrics.csv, sa
 
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.', lock_config=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, logs and samples go.')
 _CACHE = flags.DEFINE_string(
-  'compilation_cache', None, "Where compiled programs are kept; '' keeps none.",
-)  # fmt: skip
+  'compilation_cache', None, "Folder of compiled programs; '' keeps none (~/.cache/hybrid_jax)."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -27,6 +27,8 @@ def main(argv: list[str]) -> None:
   from hybrid_jax.errors import InputError
 
   compilation.use_cache(_CACHE.value)
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax logs two dozen lines per checkpoint otherwise
   try:
     train.train(_CONFIG.value, _WORKDIR.value)
   except (InputError, FloatingPointError) as error:

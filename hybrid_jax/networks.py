@@ -36,7 +36,7 @@ def build(model: Any) -> Networks:
     channels,
     w_dim=model.w_dim,
     mapping_layers=model.mapping_layers,
-    up=model.up_conv,
+    polyphase_from=model.polyphase_from,
     half_dtype=half,
     half_from=model.half_from,
     remat_from=model.remat_from or None,

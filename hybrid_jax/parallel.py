@@ -9,9 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 def make_mesh(devices: int | None = None) -> Mesh:
   """A one-dimensional mesh named 'data' over the first `devices` devices (all when None)."""
   chosen = jax.devices()[:devices]
-  return jax.make_mesh(
-    (len(chosen),), ('data',), axis_types=(AxisType.Auto,), devices=chosen
-  )
+  return jax.make_mesh((len(chosen),), ('data',), axis_types=(AxisType.Auto,), devices=chosen)
 
 
 def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:

@@ -80,7 +80,9 @@ def batched(items: Iterable, size: int) -> Iterator[tuple]:
     yield chunk
 
 
-def square_source(path: str, size: int, detector: faces.FaceDetector | None, scale: float) -> np.ndarray:
+def square_source(
+  path: str, size: int, detector: faces.FaceDetector | None, scale: float
+) -> np.ndarray:
   """The head in a portrait as (size, size, 3) uint8.
 
   Raises:
@@ -91,28 +93,28 @@ def square_source(path: str, size: int, detector: faces.FaceDetector | None, sca
   if detector is not None:
     found = detector.detect(image)
     if not found:
-      raise InputError(f'{path}: no face found; crop the head to a square and leave the detector out')
-    return faces.crop_square(image, faces.square_box(found[0].box, scale), size)
+      raise InputError(f'{path}: no face found; crop the head to a square, without the detector')
+    return faces.crop_square(image, faces.square_box(found[0].box, scale, (h, w)), size)
   if h != w:
     raise InputError(f'{path}: {w}x{h} is not square; crop the head or give --face-detector')
   return faces.crop_square(image, (0, 0, w, h), size)
 
 
-def driving_box(
-  path: str, detector: faces.FaceDetector | None, scale: float
-) -> tuple[tuple[float, float, float, float], int | None]:
-  """(square box around the head over the whole clip, number of frames where known)."""
+def driving_square(path: str, detector: faces.FaceDetector | None, scale: float) -> faces.Square:
+  """One square around the head for the whole clip.
+
+  Raises:
+    InputError: unreadable, no face, or not square without a detector.
+  """
   info = video.probe(path)
   if detector is not None:
-    track = faces.track_box((f.rgb for f in video.read_frames(path)), detector, scale=scale)
-    if track.box is None:
-      raise InputError(f'{path}: no face found in it')
-    return track.box, track.num_frames
+    frames = (frame.rgb for frame in video.read_frames(path))
+    return faces.track_box(frames, detector, scale=scale, name=path).square
   if info.height != info.width:
     raise InputError(
       f'{path}: {info.width}x{info.height} is not square; crop the head or give --face-detector'
     )
-  return (0, 0, info.width, info.height), info.num_frames
+  return 0, 0, info.width, info.height
 
 
 def reenact(
@@ -135,7 +137,8 @@ def reenact(
   detector = faces.FaceDetector(face_detector) if face_detector else None
   scale, size = config.data.crop_scale, networks.frame_size
   portrait = square_source(source, size, detector, scale)
-  box, total = driving_box(driving, detector, scale)
+  square = driving_square(driving, detector, scale)
+  info = video.probe(driving)
   E = checkpoint.restore_encoder(workdir)
   frozen, encoder = load.load(networks, config.weights, config.train.seed)
   if encoder is None:
@@ -148,19 +151,19 @@ def reenact(
   def frames():
     for frame in video.read_frames(driving):
       times.append(frame.time)
-      yield faces.crop_square(frame.rgb, box, size)
+      yield faces.crop_square(frame.rgb, square, size)
 
   side = config.model.resolution
-  time_base = video.probe(driving).time_base
   written = 0
   with video.VideoWriter(
-    output, side, side, time_base=time_base, crf=crf, audio_from=driving
+    output, side, side, time_base=info.time_base, crf=crf, audio_from=driving
   ) as writer:
     images = render_all(render, E, frozen, W_S, frames(), batch_size)
-    for image in tqdm(images, total=total, desc='re-enacting', unit='frame'):
+    for image in tqdm(images, total=info.frames, desc='re-enacting', unit='frame'):
       writer.write(image, times.popleft())
       written += 1
-  print(f'{output}: {written} frames of {side}x{side}' + (f'; {writer.audio_note}' if writer.audio_note else ''))
+  note = f'; {writer.audio_note}' if writer.audio_note else ''
+  print(f'{output}: {written} frames of {side}x{side}{note}')
   return written
 
 
@@ -172,7 +175,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
   )
   parser.add_argument('--workdir', required=True, help='workdir of a training run')
   parser.add_argument('--source', required=True, help='portrait, any still image')
-  parser.add_argument('--driving', required=True, help='video whose expressions and motion are used')
+  parser.add_argument(
+    '--driving', required=True, help='video whose expressions and motion are used'
+  )
   parser.add_argument('--output', required=True, help='video to write, .mp4, .mov or .mkv')
   parser.add_argument('--face-detector', default='', help='YuNet model (.onnx) that crops the head')
   parser.add_argument('--batch-size', type=int, default=8, help='frames computed together (8)')

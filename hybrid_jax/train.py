@@ -1,13 +1,13 @@
 """The training loop: restore, draw, step, log, show, save."""
 
 import csv
+import os
 import pathlib
 import time
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from tqdm import tqdm
 
 from hybrid_jax import checkpoint, parallel, steps, triplets
@@ -32,12 +32,15 @@ class ScalarLog:
       kept = rows[:1] + [row for row in rows[1:] if int(row[0]) <= start]
       with self.path.open('w', newline='') as file:
         csv.writer(file).writerows(kept)
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     try:
-      from clu import metric_writers  # imports tensorflow, which is slow and may be absent
+      import tensorflow as tf  # slow to import, and may be absent
+      from clu import metric_writers
 
+      tf.config.set_visible_devices([], 'GPU')  # the GPU's memory is JAX's
       self.writer = metric_writers.SummaryWriter(workdir)
     except ImportError:
-      logging.info('no TensorBoard log: TensorFlow and clu are not installed; see metrics.csv')
+      print('no TensorBoard log, since TensorFlow or clu is not installed; metrics.csv has all')
       self.writer = None
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
@@ -113,7 +116,8 @@ def train(config: Any, workdir: str) -> TrainState:
       f'{mesh.size} devices'
     )
   checkpoint.write_config(workdir, config.to_dict())
-  logging.info('%d videos, %d device(s) of kind %s', len(videos), mesh.size, jax.devices()[0].device_kind)
+  kind = jax.devices()[0].device_kind
+  print(f'{len(videos)} videos, {mesh.size} device(s) of kind {kind}')
   clips, skipped = triplets.read_folder(
     config.data.videos,
     size=config.model.frame_size,
@@ -122,8 +126,9 @@ def train(config: Any, workdir: str) -> TrainState:
     crop_scale=config.data.crop_scale,
   )
   for line in skipped:
-    logging.warning('%s', line)
-  logging.info('%d of %d clips used, %d identities', len(clips), len(videos), len({c.identity for c in clips}))
+    print(line)
+  people = {clip.identity for clip in clips}
+  print(f'{len(clips)} of {len(videos)} clips used, {len(people)} identities')
   batches = iter(
     triplets.triplets(
       clips,
@@ -137,20 +142,20 @@ def train(config: Any, workdir: str) -> TrainState:
   # --- State.
   frozen, encoder = load.load(networks, config.weights, config.train.seed)
   if encoder is None:
-    logging.warning('RANDOM frozen networks: this run shows that every part works, and learns nothing')
+    print('RANDOM frozen networks: this run shows the plumbing and learns nothing useful')
   _, replicated = parallel.shardings(mesh)
   frozen = jax.device_put(frozen, replicated)
   init = jax.jit(
     lambda key, encoder: steps.init_state(networks, config, key, encoder), out_shardings=replicated
   )
   state = init(jax.random.key(config.train.seed), encoder)
-  logging.info('encoder parameters: %s', parameter_overview(state.encoder['params']))
+  print(f'encoder parameters: {parameter_overview(state.encoder["params"])}')
   checkpoints = checkpoint.manager(workdir)
   if checkpoints.latest_step() is not None:
     state = checkpoint.restore(checkpoints, state, batches)
-    logging.info('resumed at step %d', int(state.step))
+    print(f'resumed at step {int(state.step)}')
 
-  # --- Loop. Metrics are read only at logging steps: reading waits for the device.
+  # --- Loop. Metrics are read only every `log_steps`: reading waits for the device.
   step_fn = parallel.jit_step(steps.make_pretrain_step(networks, config), mesh)
   sampler = make_sampler(networks)
   start = int(state.step)
@@ -185,5 +190,5 @@ def train(config: Any, workdir: str) -> TrainState:
       # Before the next batch is drawn, so that the saved iterator is exactly at this step.
       checkpoint.save(checkpoints, state, batches)
   checkpoints.wait_until_finished()
-  logging.info('done: %s; samples show %s', workdir, SAMPLE_COLUMNS)
+  print(f'done: {workdir}; the columns of samples/ are {SAMPLE_COLUMNS}')
   return state

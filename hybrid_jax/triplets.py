@@ -4,6 +4,7 @@ Frames are uint8 (h, w, 3) RGB squares at the encoder's size, held in memory: th
 folders of up to a few hundred clips. No jax here, so that worker processes can import it.
 """
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -53,19 +54,23 @@ def read_clip(
   Raises:
     InputError: unreadable, no face, not square without a detector, fewer than two frames.
   """
-  if detector is None:
-    total = 0
+  info, total = video.probe(path), 0
+
+  def counted():
+    nonlocal total
     for frame in video.read_frames(path):
-      h, w, _ = frame.rgb.shape
       total += 1
-    if total and h != w:
-      raise InputError(f'{path.name}: {w}x{h} is not square; give a face detector to crop it')
-    box = (0, 0, w, h) if total else None
+      yield frame.rgb
+
+  if detector is not None:
+    box = faces.track_box(counted(), detector, scale=crop_scale, name=path.name).square
+  elif info.height == info.width:
+    box = (0, 0, info.width, info.height)
+    collections.deque(counted(), maxlen=0)
   else:
-    track = faces.track_box((f.rgb for f in video.read_frames(path)), detector, scale=crop_scale)
-    box, total = track.box, track.num_frames
-    if box is None:
-      raise InputError(f'{path.name}: no face found in it')
+    raise InputError(
+      f'{path.name}: {info.width}x{info.height} is not square; give a face detector to crop it'
+    )
   if total < 2:
     raise InputError(f'{path.name}: {total} frame(s); a triplet needs two of one person')
   chosen = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())

@@ -14,7 +14,9 @@ from hybrid_jax.weights import key_maps, torch_file
 @pytest.mark.parametrize('case', ['p8', 'p4', 'p8ragged'])
 def test_gradient_variance(case, golden):
   v = golden('gradient_variance_vectors')
-  target, output = (nhwc(v[f'{case}_{k}_u8']).astype(np.float32) / 255 for k in ('target', 'output'))
+  target, output = (
+    nhwc(v[f'{case}_{k}_u8']).astype(np.float32) / 255 for k in ('target', 'output')
+  )
   patch = int(v[f'{case}_patch_size'])
   # The vectors are on [0, 1], the loss takes [-1, 1].
   loss = lambda x: losses.gradient_variance(2 * x - 1, 2 * target - 1, patch)  # noqa: E731

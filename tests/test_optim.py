@@ -16,9 +16,10 @@ NAMES = ('conv', 'fc', 'bias', 'scalar')
 
 def outputs_last(name, x):
   """PyTorch keeps output channels first; the gradient is centralised over all other axes."""
-  return {'conv': lambda: np.moveaxis(x, (-2, -1, -3, -4), (-4, -3, -2, -1)), 'fc': lambda: x.mT}.get(
-    name, lambda: x
-  )()
+  return {
+    'conv': lambda: np.moveaxis(x, (-2, -1, -3, -4), (-4, -3, -2, -1)),
+    'fc': lambda: x.mT,
+  }.get(name, lambda: x)()
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,11 @@ def outputs_last(name, x):
 def test_ranger(run, options, golden):
   v = golden('ranger_trajectories')
   at = lambda prefix: {n: outputs_last(n, v[f'{prefix}_{n}']) for n in NAMES}  # noqa: E731
-  target, curvature, noise = at('target'), at('curvature'), outputs_last('conv', v['grad_noise_conv'])
+  target, curvature, noise = (
+    at('target'),
+    at('curvature'),
+    outputs_last('conv', v['grad_noise_conv']),
+  )
   tx = optim.ranger(**({'learning_rate': 0.01} | options))
 
   def loss(params, g):

@@ -110,7 +110,8 @@ def _polyphase_table() -> np.ndarray:
 def up_conv_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Doubles the resolution: transposed 3x3 convolution of stride 2, then the FIR (n 2h 2w o).
 
-  The cheaper lowering where only the input's gradient is needed; its *weight* gradient is slow.
+  The cheaper lowering of wide layers where only the input's gradient is needed; its *weight* gradient
+  is slow, and at 512 px and above its blur costs more than the convolution.
   """
   y = jax.lax.conv_general_dilated(
     x,

@@ -84,7 +84,8 @@ class Generator(nn.Module):
   Attributes:
     channels: feature maps at 4, 8, ... px.
     w_dim, mapping_layers, lr_multiplier: of the mapping network.
-    up: lowering of the up-convolutions, 'transposed' or 'polyphase' (see `ops`).
+    polyphase_from: up-convolutions to at least this many px use the polyphase lowering, smaller ones
+      the transposed (see `ops`); 0 where the generator's weights are trained.
     half_dtype, half_from: layers of at least `half_from` px compute in `half_dtype`, when given;
       styles, demodulation and the RGB sum stay float32.
     remat_from: layers of at least this many px are recomputed in the backward pass.
@@ -95,7 +96,7 @@ class Generator(nn.Module):
   w_dim: int = 512
   mapping_layers: int = 8
   lr_multiplier: float = 0.01
-  up: str = 'transposed'
+  polyphase_from: int = 512
   half_dtype: Any = None
   half_from: int = 128
   remat_from: int | None = None
@@ -114,9 +115,10 @@ class Generator(nn.Module):
     wrap = nn.remat if remat else lambda module: module
     if layer.kind == 'to_rgb':
       return wrap(ToRGB)(self.clamp)
-    return wrap(StyledConv)(
-      layer.features, self.up if layer.kind == 'up_conv' else None, self.clamp
-    )
+    up = None
+    if layer.kind == 'up_conv':
+      up = 'polyphase' if layer.resolution >= self.polyphase_from else 'transposed'
+    return wrap(StyledConv)(layer.features, up, self.clamp)
 
   def map(self, z: jax.Array) -> jax.Array:
     """z (n, d) -> w (n, d)."""
@@ -185,7 +187,9 @@ def minibatch_stddev(x: jax.Array, group: int = 4) -> jax.Array:
   group = min(n, group)
   y = x.reshape(group, n // group, h, w, c)
   std = jnp.sqrt(jnp.var(y, axis=0) + 1e-8).mean(axis=(1, 2, 3))  # n/group
-  return jnp.concatenate((x, jnp.tile(std, group)[:, None, None, None] * jnp.ones((n, h, w, 1))), -1)
+  return jnp.concatenate(
+    (x, jnp.tile(std, group)[:, None, None, None] * jnp.ones((n, h, w, 1))), -1
+  )
 
 
 class ImageDiscriminator(nn.Module):
@@ -200,9 +204,9 @@ class ImageDiscriminator(nn.Module):
       name = f'b{4 << i}'
       y = EqualizedConv(self.channels[i], 3, name=f'{name}_conv0')(x)
       y = EqualizedConv(self.channels[i - 1], 3, down=True, name=f'{name}_conv1')(y)
-      skip = EqualizedConv(
-        self.channels[i - 1], 1, down=True, activate=False, name=f'{name}_skip'
-      )(x)
+      skip = EqualizedConv(self.channels[i - 1], 1, down=True, activate=False, name=f'{name}_skip')(
+        x
+      )
       x = (y + skip) / SQRT2
     x = EqualizedConv(self.channels[0], 3, name='b4_conv')(minibatch_stddev(x))
     x = leaky_relu(EqualizedDense(self.channels[0], name='b4_dense')(x.reshape(x.shape[0], -1)))

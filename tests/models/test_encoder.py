@@ -67,9 +67,7 @@ def test_progressive_rows(e4e):
 
 def test_body_and_pyramid(e4e):
   variables, _, v, image = e4e
-  (c3, p2, p1), state = MODEL.apply(
-    variables, image, method='pyramid', capture_intermediates=True
-  )
+  (c3, p2, p1), state = MODEL.apply(variables, image, method='pyramid', capture_intermediates=True)
   calls = state['intermediates']['backbone']
   names = {'stem_prelu': 'input_layer'} | {f'body_{i}': f'body_{i:02d}' for i in range(24)}
   for ours, theirs in names.items():

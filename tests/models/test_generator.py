@@ -27,9 +27,9 @@ def nvlabs():
   return key_maps.generator_nvlabs(torch_file.load(GOLDEN / 'nvlabs64.pt'))
 
 
-@pytest.fixture(params=['transposed', 'polyphase'])
+@pytest.fixture(params=[0, 32, 512], ids=['polyphase', 'mixed', 'transposed'])
 def model(request):
-  return Generator(CHANNELS, w_dim=64, up=request.param)
+  return Generator(CHANNELS, w_dim=64, polyphase_from=request.param)
 
 
 def image_of(model, tree, w_plus, noise='const', offsets=None, layers=()):

@@ -25,9 +25,7 @@ def slow_up_conv(x, kernel):
       t[:, a : a + 2 * h : 2, b : b + 2 * w : 2] += x @ kernel[a, b]
   t = np.pad(t, ((0, 0), (1, 1), (1, 1), (0, 0)))
   fir = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 16
-  return sum(
-    fir[a, b] * t[:, a : a + 2 * h, b : b + 2 * w] for a in range(4) for b in range(4)
-  )
+  return sum(fir[a, b] * t[:, a : a + 2 * h, b : b + 2 * w] for a in range(4) for b in range(4))
 
 
 @pytest.mark.parametrize('lowering', ['transposed', 'polyphase'])
@@ -73,9 +71,7 @@ def test_upsample_aligned_keeps_corners_and_is_linear_between():
   for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
     np.testing.assert_allclose(y[:, corner[0], corner[1]], x[:, corner[0], corner[1]], atol=1e-6)
   rows = np.linspace(0, 3, 8)
-  np.testing.assert_allclose(
-    y[0, :, 0, 0], np.interp(rows, range(4), x[0, :, 0, 0]), atol=1e-6
-  )
+  np.testing.assert_allclose(y[0, :, 0, 0], np.interp(rows, range(4), x[0, :, 0, 0]), atol=1e-6)
 
 
 @pytest.mark.parametrize(('size', 'out'), [(188, 112), (64, 16), (47, 48), (7, 3)])

@@ -1,0 +1,76 @@
+"""Between the frames of FFmpeg and (h, w, 3) uint8 RGB in full range: colour, shape, direction."""
+
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, Interpolation
+
+# Without these flags swscale repeats chroma samples and rounds down.
+_SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
+# FFmpeg's AVColorSpace, as streams are tagged, to the matrices of swscale.
+_MATRICES = {
+  1: Colorspace.ITU709,
+  4: Colorspace.FCC,
+  5: Colorspace.ITU601,
+  6: Colorspace.ITU601,
+  7: Colorspace.SMPTE240M,
+  9: Colorspace.BT2020,
+  10: Colorspace.BT2020,
+}
+
+
+class Upright:
+  """Turns the decoded frames of one stream into upright RGB with square pixels, all of one size.
+
+  size: (h, w) of what it returns.
+  """
+
+  def __init__(self, first: av.VideoFrame, stream: av.VideoStream):
+    aspect = stream.sample_aspect_ratio or 1
+    if not Fraction(1, 8) <= aspect <= 8:  # a damaged header
+      aspect = 1
+    self._height, self._width = first.height, max(1, round(first.width * aspect))
+    # Stored column p and row q are shown at column a p + c q and row b p + d q.
+    matrix = next((s for s in first.side_data if s.type.name == 'DISPLAYMATRIX'), None)
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5] if matrix else (1, 0, 0, 0, 1)
+    self._lying = abs(int(b)) > abs(int(a))
+    x, y = (c, b) if self._lying else (a, d)
+    self._flips = slice(None, None, -1 if y < 0 else 1), slice(None, None, -1 if x < 0 else 1)
+    self.size = (self._width, self._height) if self._lying else (self._height, self._width)
+
+  def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+    pixels, matrix, full = frame.format, None, None
+    alpha = pixels.has_palette or any(part.is_alpha for part in pixels.components)
+    if not pixels.is_rgb and not pixels.has_palette:
+      large = frame.width >= 1280 or frame.height > 576  # what players assume of untagged streams
+      matrix = _MATRICES.get(frame.colorspace, Colorspace.ITU709 if large else Colorspace.ITU601)
+      full = frame.color_range == ColorRange.JPEG or pixels.name.startswith('yuvj')
+    rgb = frame.reformat(
+      width=self._width,
+      height=self._height,
+      format='rgba' if alpha else 'rgb24',
+      src_colorspace=matrix,
+      src_color_range=full if full is None else ColorRange.JPEG if full else ColorRange.MPEG,
+      dst_color_range=ColorRange.JPEG,
+      interpolation=_SCALING,
+    ).to_ndarray()
+    rgb = over_white(rgb) if alpha else rgb
+    rgb = rgb.transpose(1, 0, 2) if self._lying else rgb
+    return np.ascontiguousarray(rgb[self._flips])
+
+
+def to_yuv(rgb: np.ndarray) -> av.VideoFrame:
+  """(h, w, 3) uint8 with even sides to yuv420p by BT.709 in limited range."""
+  return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format='rgb24').reformat(
+    format='yuv420p',
+    dst_colorspace=Colorspace.ITU709,
+    dst_color_range=ColorRange.MPEG,
+    interpolation=_SCALING | Interpolation.FULL_CHR_H_INP,
+  )
+
+
+def over_white(rgba: np.ndarray) -> np.ndarray:
+  """Composites (h, w, 4) uint8 with straight alpha over white -> (h, w, 3) uint8."""
+  rgb, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:].astype(np.uint16)
+  return ((rgb * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)  # at most 65152
