@@ -35,8 +35,8 @@ def paper() -> dict:
       # deformation: the paper's figure.
       'identity_split': (3, 4, 11),
       'deformation_split': (2, 4, 4),
-      # Up-convolutions to at least this many px are lowered as polyphase, smaller ones as transposed
-      # convolutions. Measured on CPU; 0 where the generator's weights are trained.
+      # Up-convolutions to at least this many px are lowered as polyphase, smaller ones as
+      # transposed convolutions. Measured on CPU; 0 where the generator's weights are trained.
       'polyphase_from': 512,
       # Type of the encoder and of generator layers of at least `half_from` px; '' is float32. Ours.
       'half_dtype': 'bfloat16',
@@ -81,7 +81,8 @@ def paper() -> dict:
       # Adam, latent discriminator. e4e: 2e-5.
       'critic_lr': 2e-5,
     },
-    # W+ rows are switched on one by one: the second at `start_steps`. e4e; every_steps 0: all at once.
+    # W+ rows are switched on one by one, the second at `start_steps`; every_steps 0: all at once.
+    # e4e.
     'progressive': {'start_steps': 20_000, 'every_steps': 2_000},
     'loss': {
       # Decoded images are pooled to this side before any loss, px. pSp, e4e.
@@ -117,7 +118,7 @@ def paper() -> dict:
 
 
 def tiny() -> dict:
-  """A 64 px model with random frozen networks: shows that every part runs, not what it can learn."""
+  """A 64 px model with random frozen networks: shows that every part runs, and learns nothing."""
   config = paper()
   config['model'] |= {
     'resolution': 64,

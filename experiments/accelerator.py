@@ -3,9 +3,9 @@
   python experiments/accelerator.py --output=experiments/results/h100.json
   python experiments/accelerator.py --parts=golden,generator    # some parts only
 
-Needs jax, flax, optax and numpy, nothing else of the project's dependencies (jax 0.10 or 0.11). Each
-part runs in a process of its own, so that its peak memory is its own and one that does not fit stops no
-other. On a CPU only what fits is run: float32, small batches, one triplet.
+Needs jax, flax, optax and numpy, nothing else of the project's dependencies (jax 0.10 or 0.11).
+Each part runs in a process of its own, so that its peak memory is its own and one that does not fit
+stops no other. On a CPU only what fits is run: float32, small batches, one triplet.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def paper_config(precision: str, **model):
 
 
 def seconds(call, *, repeats: int) -> float:
-  """Median seconds of `call()`, which returns arrays, after one call to compile and one to warm up."""
+  """Median seconds of `call()`, which returns arrays, after two calls to compile and warm up."""
   import jax
 
   jax.block_until_ready(call())

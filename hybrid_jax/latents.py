@@ -4,11 +4,12 @@ Conventions used everywhere in the package:
 
   w           (n, d)      mapping network output, d = 512 in the paper
   w_plus      (n, l, d)   one w per W+ row, l = 18 at 1024 px
-  style_space tuple of (n, s) arrays, one per entry of `style_layers`, in the order of the StyleSpace
-              paper (Wu et al. 2021): for each resolution its convolutions, then its toRGB
+  style_space tuple of (n, s) arrays, one per entry of `style_layers`, in the order of Wu et al.
+              (2021): for each resolution its convolutions, then its toRGB
   s_f         tuple of (n, s) arrays, additive offsets for the chosen entries only
 
-A style vector is as wide as its layer's *input*, so `style_space` is a list of arrays, not one array.
+A style vector is as wide as its layer's *input*, so `style_space` is a tuple, not
+one array.
 """
 
 import dataclasses
@@ -30,12 +31,12 @@ class StyleLayer:
 
 
 def config_f_channels(resolution: int, base: int = 32768, maximum: int = 512) -> tuple[int, ...]:
-  """Feature maps at 4, 8, ... `resolution` px of StyleGAN2 config-f: 512 up to 64 px, 32 at 1024 px."""
+  """Feature maps at 4, 8, ... `resolution` px of StyleGAN2 config-f: 512 to 64 px, 32 at 1024."""
   return tuple(min(maximum, base >> i) for i in range(2, int(math.log2(resolution)) + 1))
 
 
 def resolution_of(channels: Sequence[int]) -> int:
-  """Image size in px of a generator with this channel table: 4 px doubled for each further entry."""
+  """Image size in px of a generator with this channel table: 4, doubled for each further entry."""
   return 2 ** (len(channels) + 1)
 
 

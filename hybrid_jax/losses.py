@@ -1,10 +1,12 @@
 """The paper's losses (section 3.2), one function per equation.
 
-Symbols: `S` source, `D` same-identity driver, `R` a re-enacted frame, `W` identity latent (n, l, d), `F`
-deformation latent, `phi` unit identity embeddings (n, d). Images are NHWC in [-1, 1] at the loss
-resolution. Each function returns one scalar, a mean over the batch; no function chooses a weight.
+Symbols: `S` source, `D` same-identity driver, `R` a re-enacted frame, `W` identity latent
+(n, l, d), `F` deformation latent, `phi` unit identity embeddings (n, d). Images are NHWC in [-1, 1]
+at the loss resolution. Each function returns one scalar, a mean over the batch; none chooses a
+weight.
 
-[stated] and [read] repeat how sure we are of each formula, since our copy of the paper has lost them.
+[stated] and [read] repeat how sure we are of each formula, since our copy of the paper has lost
+them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +20,7 @@ _GREY = np.array([0.2989, 0.5870, 0.1140], np.float32)
 
 
 def safe_norm(x: jax.Array, axis: int | tuple[int, ...] = -1) -> jax.Array:
-  """||x||_2 whose gradient at zero is zero: switched-off rows and zero-initialised F are exactly 0."""
+  """||x||_2 with a zero gradient at zero: switched-off rows and a fresh F are exactly zero."""
   square = jnp.sum(jnp.square(x), axis=axis)
   zero = square == 0
   return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
@@ -32,8 +34,8 @@ def mse(x: jax.Array, y: jax.Array) -> jax.Array:
 def gradient_variance(x: jax.Array, y: jax.Array, patch: int = 8) -> jax.Array:
   """Distance of the local variances of Sobel gradients (Abrahamyan et al. 2022), images in [-1, 1].
 
-  Computed on [0, 1]: the loss grows with the fourth power of the range. The variance over a patch is
-  unbiased; rows and columns that fill no whole patch are dropped.
+  Computed on [0, 1]: the loss grows with the fourth power of the range. The variance over a patch
+  is unbiased; rows and columns that fill no whole patch are dropped.
   """
 
   def variances(image: jax.Array) -> list[jax.Array]:
@@ -57,7 +59,7 @@ def reconstruction(
   lpips: Callable[[jax.Array, jax.Array], jax.Array],
   weights: Mapping[str, float],
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """L_rec(I, J) = l2 MSE + lpips LPIPS + gradient_variance GV [stated] -> value, unweighted terms."""
+  """L_rec(I, J) = l2 MSE + lpips LPIPS + gradient_variance GV [stated] -> value, bare terms."""
   terms = {  # Eq. (7)
     'l2': mse(image, target),
     'lpips': jnp.mean(lpips(image, target)),

@@ -3,8 +3,9 @@
   python -m hybrid_jax.main --config=configs/pretrain.py:tiny --workdir=runs/tiny \\
       --config.data.videos=DIR
 
-Any field of the config can be set on the command line, e.g. --config.train.num_steps=1000. Run again
-with the same --workdir to resume. The workdir gets config.json, metrics.csv, samples/ and checkpoints/.
+Any field of the config can be set on the command line, e.g. --config.train.num_steps=1000. Run
+again with the same --workdir to resume. The workdir gets config.json, metrics.csv, samples/ and
+checkpoints/.
 """
 
 import sys
@@ -35,6 +36,21 @@ def main(argv: list[str]) -> None:
     sys.exit(f'error: {error}')
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+  """absl's parser, with a mistake in the config told in one line."""
+  app.define_help_flags()
+  try:
+    rest = flags.FLAGS(argv)
+    _CONFIG.value.lock()  # a config file that cannot be loaded fails at its first use
+    return rest
+  except (flags.Error, AttributeError, KeyError, ImportError, OSError) as error:
+    # The last line: config_flags puts a traceback of the config file before it.
+    lines = [line.strip() for line in str(error).replace('\\n', '\n').splitlines()]
+    told = next(line for line in reversed(lines) if line).strip("'")
+    field = 'no such config field; ' if isinstance(error, AttributeError | KeyError) else ''
+    sys.exit(f'error: {field}{told}')
+
+
 if __name__ == '__main__':
   flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

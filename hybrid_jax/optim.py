@@ -16,7 +16,7 @@ class RangerState(NamedTuple):
 
 
 def centralize(gradient: jax.Array) -> jax.Array:
-  """Subtracts from each output channel's gradient its mean; channels are last in HWIO and (i, o)."""
+  """Subtracts each output channel's mean gradient; channels are last in HWIO and (i, o)."""
   if gradient.ndim < 2:
     return gradient
   return gradient - jnp.mean(gradient, axis=tuple(range(gradient.ndim - 1)), keepdims=True)
@@ -41,7 +41,7 @@ def ranger(
 
   Args:
     sma_threshold: below this length of the moving average the step has no second moment.
-    slow_steps, slow_rate: every `slow_steps` steps, slow += slow_rate (fast - slow) and fast = slow.
+    slow_steps, slow_rate: every `slow_steps` steps, slow += slow_rate (fast - slow), fast = slow.
     weight_decay: decoupled, times the learning rate.
     min_centralized_rank: gradients of at least this rank are centralised (4: convolutions only).
   """

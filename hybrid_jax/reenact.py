@@ -3,9 +3,9 @@
   python -m hybrid_jax.reenact --workdir=runs/tiny --source=portrait.jpg --driving=clip.mp4 \\
       --output=out.mp4
 
-Source and driving video must be square crops of the head, or --face-detector must name a YuNet model
-that finds the face in them. Frames keep the driving video's presentation times, and its sound is
-copied.
+Source and driving video must be square crops of the head, or --face-detector must name a YuNet
+model that finds the face in them. Frames keep the driving video's presentation times, and its sound
+is copied.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """One pure training step: step(state, frozen, batch) -> (state, metrics).
 
-A batch is {'source', 'driving', 'other'}: uint8 (n, h, w, 3) frames S, D and D' at the encoder's size.
-Images that go through one network together are stacked on a new axis 1 and folded into the batch,
-which keeps them on their device; concatenating along the batch axis would move them.
+A batch is {'source', 'driving', 'other'}: uint8 (n, h, w, 3) frames S, D and D' at the encoder's
+size. Images that go through one network together are stacked on a new axis 1 and folded into the
+batch, which keeps them on their device; concatenating along the batch axis would move them.
 """
 
 from collections.abc import Callable, Mapping
@@ -180,7 +180,7 @@ def make_pretrain_step(networks: Networks, config: Any) -> Step:
     params = optax.apply_updates(params, updates)
     # The critic learns after the encoder, from the same latents: e4e encodes a second time.
     state, critic_metrics = critic_step(state, frozen, jax.lax.stop_gradient(W_S), rows, key_critic)
-    metrics |= critic_metrics | {'active_rows': rows, 'gradient_norm': optax.global_norm(grads)}
+    metrics |= critic_metrics | {'active_rows': rows, 'gradient_norm': optax.tree.norm(grads)}
     state = state.replace(
       step=state.step + 1,
       encoder={'params': params, 'batch_stats': batch_stats},

@@ -1,4 +1,4 @@
-"""Full float32 products, parsed absl flags (Grain needs them), and the way to the reference files."""
+"""Full float32 products, parsed absl flags (Grain needs them), and where reference files lie."""
 
 import os
 import pathlib

@@ -1,7 +1,7 @@
-"""The hybrid encoder (section 3.1): frame -> identity latent in W+ and deformation latent in StyleSpace.
+"""The hybrid encoder (section 3.1): frame -> identity in W+ and deformation in StyleSpace.
 
-IR-SE50 with a feature pyramid, as pSp and e4e have it, and two sets of `map2style` heads. Frames are
-NHWC in [-1, 1], 256 px in the paper; each level is a quarter of the area of the one below it.
+IR-SE50 with a feature pyramid, as pSp and e4e have it, and two sets of `map2style` heads. Frames
+are NHWC in [-1, 1], 256 px in the paper; each level is a quarter of the area of the one below it.
 """
 
 from collections.abc import Sequence

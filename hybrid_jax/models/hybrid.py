@@ -1,7 +1,7 @@
 """The paper's forward pass: encode, combine, synthesise (eqs. 1-4).
 
-Symbols as in the paper: `S` source frame, `D` driving frame, `W` identity latent in W+ (n, l, d), `F`
-facial-deformation latent, a tuple of (n, s) StyleSpace offsets. `G` is the generator's tree:
+Symbols as in the paper: `S` source frame, `D` driving frame, `W` identity latent in W+ (n, l, d),
+`F` facial-deformation latent, a tuple of (n, s) StyleSpace offsets. `G` is the generator's tree:
 {'params', 'noise_const', 'w_avg'}; `E` the encoder's {'params', 'batch_stats'}.
 """
 

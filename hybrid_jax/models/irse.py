@@ -19,7 +19,7 @@ PAPER_UNITS = (3, 4, 14, 3)
 class BatchNorm(nn.Module):
   """Batch normalisation as PyTorch updates it: momentum 0.1 and an *unbiased* running variance.
 
-  Flax's keeps the biased variance, which differs visibly at 16x16 and below. Statistics are float32.
+  Flax's keeps the biased variance, which differs visibly at 16x16 and below.
   """
 
   epsilon: float = 1e-5

@@ -56,7 +56,7 @@ def conv(
 
 
 def _blur_axis(x: jax.Array, axis: int, pad: tuple[int, int], gain: float) -> jax.Array:
-  """FIR [1, 3, 3, 1] / 8 * gain along one axis as shifted adds, which XLA fuses with what follows."""
+  """FIR [1, 3, 3, 1] / 8 * gain along one axis as shifted adds, which XLA fuses with the rest."""
   widths = [(0, 0)] * x.ndim
   widths[axis] = pad
   x = jnp.pad(x, widths)
@@ -92,9 +92,9 @@ def upsample_skip(x: jax.Array) -> jax.Array:
 def _polyphase_table() -> np.ndarray:
   """(phase, tap, k): weight of kernel tap k in the 3-tap filter of each output phase, one axis.
 
-  Zero insertion, transposed 3-tap convolution and the FIR f = [1, 3, 3, 1] / 4 with padding (1, 1) give
-  y[m] = sum_{u, k} f[u] w[k] x_up[m + u - 1 - k]. Only even positions of x_up hold x, so output
-  phase m = 2 i + p reads x[i + a - 1] with weight f[2 (a - 1) + 1 + k - p].
+  Zero insertion, transposed 3-tap convolution and the FIR f = [1, 3, 3, 1] / 4 with padding (1, 1)
+  give y[m] = sum_{u, k} f[u] w[k] x_up[m + u - 1 - k]. Only even positions of x_up hold x, so
+  output phase m = 2 i + p reads x[i + a - 1] with weight f[2 (a - 1) + 1 + k - p].
   """
   fir = np.array([1, 3, 3, 1], np.float32) / 4
   table = np.zeros((2, 3, 3), np.float32)
@@ -110,8 +110,8 @@ def _polyphase_table() -> np.ndarray:
 def up_conv_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Doubles the resolution: transposed 3x3 convolution of stride 2, then the FIR (n 2h 2w o).
 
-  The cheaper lowering of wide layers where only the input's gradient is needed; its *weight* gradient
-  is slow, and at 512 px and above its blur costs more than the convolution.
+  The cheaper lowering of wide layers where only the input's gradient is needed; its *weight*
+  gradient is slow, and at 512 px and above its blur costs more than the convolution.
   """
   y = jax.lax.conv_general_dilated(
     x,

@@ -14,7 +14,8 @@ import numpy as np
 from hybrid_jax.models.irse import IRSE, PAPER_UNITS, PAPER_WIDTHS, BatchNorm
 from hybrid_jax.models.ops import conv
 
-# Backbones as torchvision numbers their `features`: (index, kind, argument). A tap follows each 'tap'.
+# Backbones as torchvision numbers their `features`: (index, kind, argument), and 'tap' where LPIPS
+# compares.
 #   conv: (width index, kernel, stride, padding); pool: (window, ceil_mode), stride 2;
 #   fire: (squeeze, expand).
 ALEX = (

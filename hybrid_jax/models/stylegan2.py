@@ -84,8 +84,8 @@ class Generator(nn.Module):
   Attributes:
     channels: feature maps at 4, 8, ... px.
     w_dim, mapping_layers, lr_multiplier: of the mapping network.
-    polyphase_from: up-convolutions to at least this many px use the polyphase lowering, smaller ones
-      the transposed (see `ops`); 0 where the generator's weights are trained.
+    polyphase_from: up-convolutions to at least this many px use the polyphase lowering, smaller
+      ones the transposed (see `ops`); 0 where the generator's weights are trained.
     half_dtype, half_from: layers of at least `half_from` px compute in `half_dtype`, when given;
       styles, demodulation and the RGB sum stay float32.
     remat_from: layers of at least this many px are recomputed in the backward pass.
@@ -159,7 +159,7 @@ class Generator(nn.Module):
 
 
 class EqualizedConv(nn.Module):
-  """Equalised convolution, optionally blurred and strided, with bias and leaky ReLU if `activate`."""
+  """Equalised convolution, blurred and strided if `down`, bias and leaky ReLU if `activate`."""
 
   features: int
   kernel_size: int
@@ -214,7 +214,7 @@ class ImageDiscriminator(nn.Module):
 
 
 class LatentDiscriminator(nn.Module):
-  """e4e's critic of single w vectors: (..., d) -> logits (..., 1); plain dense layers, slope 0.2."""
+  """e4e's critic of single w vectors, (..., d) -> logits (..., 1): dense layers, slope 0.2."""
 
   width: int = 512
   num_layers: int = 4

@@ -1,1 +1,1 @@
-"""Reading foreign weight files: `torch_file` reads the bytes, `key_maps` gives tensors their place."""
+"""Foreign weight files: `torch_file` reads the bytes, `key_maps` gives tensors their place."""

@@ -1,4 +1,4 @@
-"""From the paths of a config to the frozen tree of `networks` and the encoder that training starts from."""
+"""From the paths of a config to the frozen tree and the encoder that training starts from."""
 
 import pathlib
 from collections.abc import Mapping

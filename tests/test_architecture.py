@@ -1,0 +1,149 @@
+"""The paper model's sizes, the public files' names and shapes, and the order of imports."""
+
+import ast
+import json
+import pathlib
+
+import jax
+import numpy as np
+from conftest import GOLDEN
+from flax.traverse_util import flatten_dict
+
+import hybrid_jax
+from configs import common
+from hybrid_jax import latents, networks
+from hybrid_jax.models.perceptual import LPIPS
+from hybrid_jax.weights import key_maps
+
+
+class Config(dict):
+  def __getattr__(self, name):
+    value = self[name]
+    return Config(value) if isinstance(value, dict) else value
+
+
+def paper():
+  nets = networks.build(Config(common.paper()).model)
+  frozen = jax.eval_shape(lambda key: networks.random_frozen(nets, key), jax.random.key(0))
+  encoder = jax.eval_shape(lambda key: networks.init_encoder(nets, key), jax.random.key(0))
+  return nets, frozen, encoder
+
+
+def count(tree, only=''):
+  return sum(int(np.prod(x.shape)) for k, x in flatten_dict(tree, sep='/').items() if only in k)
+
+
+def test_parameter_counts():
+  _, frozen, encoder = paper()
+  generator = frozen['generator']['params']
+  assert count(generator, 'mapping') == 2_101_248
+  assert count(generator) == 30_370_060
+  deformation = count(encoder['params'], 'deformation')
+  assert deformation == 125_336_576
+  assert count(encoder['params']) - deformation == 267_136_704
+  assert count(encoder['params'], 'identity_heads') == 235_988_992
+
+
+def keys_of(name):
+  return json.loads((GOLDEN / 'keys' / f'{name}.json').read_text())
+
+
+def zeros(shapes):
+  """Arrays of these shapes that take no memory."""
+  return {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+
+
+def assert_fills(tree, expected):
+  """Every parameter of the model is filled, with its shape, and nothing else is."""
+  actual = {k: x.shape for k, x in flatten_dict(tree, sep='/').items()}
+  wanted = {k: x.shape for k, x in flatten_dict(expected, sep='/').items()}
+  assert actual == wanted
+
+
+def test_public_generator_and_e4e_files():
+  _, frozen, encoder = paper()
+  expected = {'params': frozen['generator']['params']}
+  state = zeros(keys_of('rosinality_generator_1024')['keys'])
+  tree, channels = key_maps.generator(state, np.zeros(512))
+  assert channels == latents.config_f_channels(1024)
+  assert_fills({'params': tree['params']}, expected)
+  assert [n.shape for n in tree['noise_const']] == list(latents.noise_shapes(channels))
+
+  nvlabs = zeros(keys_of('nvlabs_ada_G_ema_1024')['keys'])
+  tree, channels = key_maps.generator_nvlabs(nvlabs)
+  assert channels == latents.config_f_channels(1024)
+  assert_fills({'params': tree['params']}, expected)
+
+  state = zeros(keys_of('e4e_1024')['keys'])
+  keys = key_maps.e4e_encoder((3, 4, 14, 3), (64, 128, 256, 512), (3, 4, 11), (16, 32, 64))
+  # Too large to copy here: shapes through the map's layouts are enough.
+  shapes = {
+    ours: layout(state[f'encoder.{theirs}']).shape for ours, (theirs, layout) in keys.items()
+  }
+  wanted = {k: x.shape for k, x in flatten_dict(encoder, sep='/').items() if 'deformation' not in k}
+  assert shapes == wanted
+  used = {f'encoder.{theirs}' for theirs, _ in keys.values()}
+  left = {k for k in state if k.startswith('encoder.') and k not in used}
+  assert all(k.endswith('num_batches_tracked') for k in left)
+
+
+def test_public_arcface_and_lpips_files():
+  _, frozen, _ = paper()
+  state = zeros(keys_of('arcface_ir_se50')['keys'])
+  tree = key_maps.convert(
+    state, key_maps.arcface((3, 4, 14, 3), (64, 128, 256, 512)), kind='arcface'
+  )
+  assert_fills(tree, frozen['arcface'])
+  files = keys_of('lpips_vgg16_alexnet')
+  for net, backbone in (('alex', 'alexnet'), ('vgg', 'vgg16')):
+    state = zeros({k: s for k, s in files[backbone].items() if k.startswith('features')})
+    state |= zeros(files[f'lpips_v0.1_{net}'])
+    tree = key_maps.convert(state, key_maps.lpips(net), kind=net)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    assert_fills(tree, jax.eval_shape(LPIPS(net).init, jax.random.key(0), image, image))
+
+
+def test_style_space_table_of_the_reference():
+  table = latents.style_layers(latents.config_f_channels(1024))
+  reference = json.loads((GOLDEN / 'keys' / 'stylespace_table_1024.json').read_text())
+  for layer, row in zip(table, reference, strict=True):
+    assert (layer.kind == 'to_rgb') == (row['kind'] == 'toRGB')
+    assert (layer.resolution, layer.w_row, layer.width, layer.features) == (
+      row['resolution'],
+      row['wplus_index'],
+      row['s_channels'],
+      row['out_channels'],
+    )
+
+
+ORDER = [
+  {'errors', 'compilation'},
+  {'latents', 'media'},
+  {'models'},
+  {'losses', 'optim', 'state', 'networks'},
+  {'weights', 'steps'},
+  {'checkpoint', 'triplets', 'parallel'},
+  {'train', 'reenact'},
+  {'main'},
+]
+
+
+def test_imports_only_go_up():
+  level = {name: i for i, names in enumerate(ORDER) for name in names}
+  root = pathlib.Path(hybrid_jax.__file__).parent
+  for path in root.rglob('*.py'):
+    here = path.relative_to(root).with_suffix('').parts[0]
+    if here == '__init__':
+      continue
+    for node in ast.walk(ast.parse(path.read_text())):
+      modules = []
+      if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('hybrid_jax'):
+        parts = node.module.split('.')
+        modules = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+      for module in modules:
+        allowed = level[module] < level[here] or module == here
+        peer = level[module] == level[here] and here in ('state', 'networks', 'steps', 'weights')
+        assert allowed or peer, f'{path.name} imports {module}'
+      if isinstance(node, ast.Import | ast.ImportFrom):
+        names = [a.name for a in node.names] + [getattr(node, 'module', None) or '']
+        assert not any(name.split('.')[0] == 'torch' for name in names), path

@@ -1,0 +1,330 @@
+"""The whole path on small real video files: train, resume, re-enact; devices; bad input."""
+
+import csv
+import subprocess
+import sys
+from fractions import Fraction
+
+import jax
+import numpy as np
+import pytest
+from conftest import SHARED
+from ml_collections import ConfigDict
+
+from configs import common, pretrain
+from hybrid_jax import checkpoint, compilation, networks, parallel, reenact, steps, train, triplets
+from hybrid_jax.errors import InputError
+from hybrid_jax.media import stills, video
+from hybrid_jax.weights import load
+
+SIZE = 32
+
+
+def small_config(**train_fields):
+  """The tiny config with fewer layers, at 32 px."""
+  config = ConfigDict(common.tiny())
+  config.model.update(
+    resolution=SIZE,
+    channel_base=512,
+    channel_max=16,
+    w_dim=16,
+    frame_size=SIZE,
+    encoder_units=(1, 1, 1, 1),
+    head_width=16,
+    identity_split=(2, 3, 3),
+    deformation_layers=(0, 2, 3, 5, 6),
+    deformation_split=(2, 2, 1),
+    arcface_size=16,
+  )
+  config.loss.resolution = SIZE
+  config.progressive.start_steps, config.progressive.every_steps = 2, 1
+  config.train.update(num_steps=4, log_steps=1, sample_steps=2, checkpoint_steps=2)
+  config.train.update(train_fields)
+  return config
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cache(tmp_path_factory):
+  compilation.use_cache(str(tmp_path_factory.mktemp('cache')))
+  yield
+  jax.config.update('jax_compilation_cache_dir', None)
+
+
+def write_clip(path, seed, frames=6, shape=(SIZE, SIZE)):
+  """A blob that wanders over a coloured ground, at an irregular frame rate."""
+  rng = np.random.default_rng(seed)
+  ground, colour = rng.integers(0, 255, (2, 3))
+  y, x = np.mgrid[: shape[0], : shape[1]]
+  times = [Fraction(i * i + 20 * i, 600) for i in range(frames)]
+  with video.VideoWriter(path, *shape, time_base=Fraction(1, 600)) as writer:
+    for i, time in enumerate(times):
+      mask = ((y - 12 - i) ** 2 + (x - 10 - seed - i) ** 2 < 60)[..., None]
+      writer.write(np.where(mask, colour, ground).astype(np.uint8), time)
+  return times
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('videos')
+  for seed in range(3):
+    write_clip(folder / f'person{seed}.mp4', seed)
+  return folder
+
+
+def config_for(videos, **train_fields):
+  config = small_config(**train_fields)
+  config.data.videos = str(videos)
+  return config
+
+
+def rows(workdir):
+  return list(csv.DictReader((workdir / 'metrics.csv').open()))
+
+
+@pytest.fixture(scope='module')
+def trained(videos, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('run')
+  train.train(config_for(videos), str(workdir))
+  return workdir
+
+
+def test_training_writes_what_it_says(trained):
+  table = rows(trained)
+  assert [int(row['step']) for row in table] == [1, 2, 3, 4]
+  assert [int(float(row['pretrain/active_rows'])) for row in table] == [1, 1, 2, 3]
+  assert [float(row['pretrain/r1']) > 0 for row in table] == [True, False, False, False]
+  grid = stills.read_image(trained / 'samples' / '0000004.png')
+  assert grid.shape == (4 * SIZE, 6 * SIZE, 3)
+  assert sorted(p.name for p in (trained / 'samples').iterdir()) == ['0000002.png', '0000004.png']
+  assert checkpoint.manager(str(trained)).all_steps() == [2, 4]
+
+
+def test_resumed_run_equals_an_uninterrupted_one(trained, videos, tmp_path):
+  train.train(config_for(videos, num_steps=2), str(tmp_path))
+  train.train(config_for(videos), str(tmp_path))
+  ignored = 'pretrain/steps_per_second'
+  for a, b in zip(rows(trained), rows(tmp_path), strict=True):
+    assert a | {ignored: 0} == b | {ignored: 0}  # every digit, the order of the data included
+
+
+def test_reenactment_keeps_the_times_of_the_driver(trained, videos, tmp_path):
+  times = write_clip(tmp_path / 'driver.mp4', 5, frames=11)
+  first = next(video.read_frames(videos / 'person0.mp4'))
+  stills.write_image(tmp_path / 'portrait.png', first.rgb)
+  output = tmp_path / 'out.mp4'
+  count = reenact.reenact(
+    str(trained),
+    str(tmp_path / 'portrait.png'),
+    str(tmp_path / 'driver.mp4'),
+    str(output),
+    batch_size=4,
+  )
+  frames = list(video.read_frames(output))
+  assert count == len(frames) == 11
+  assert [frame.time for frame in frames] == times
+  assert frames[0].rgb.shape == (SIZE, SIZE, 3)
+
+
+def test_batches_do_not_change_the_images(trained, videos):
+  config = ConfigDict(checkpoint.read_config(str(trained)))
+  nets = networks.build(config.model)
+  E = checkpoint.restore_encoder(str(trained))
+  frozen, _ = load.load(nets, config.weights, config.train.seed)
+  identity, render = reenact.make_renderer(nets)
+  frames = [frame.rgb for frame in video.read_frames(videos / 'person1.mp4')]
+  W_S = identity(E, frozen, frames[0][None])
+  one, four = (
+    np.stack(list(reenact.render_all(render, E, frozen, W_S, frames, n))).astype(int)
+    for n in (1, 4)
+  )
+  assert len(one) == len(frames)
+  assert np.abs(one - four).max() <= 1
+
+
+def random_batch(n):
+  rng = np.random.default_rng(0)
+  roles = ('source', 'driving', 'other')
+  return {role: rng.integers(0, 255, (n, SIZE, SIZE, 3), dtype=np.uint8) for role in roles}
+
+
+def test_one_and_four_devices_give_the_same_losses():
+  assert jax.device_count() >= 4
+  config = small_config()
+  nets = networks.build(config.model)
+  key = jax.random.key(0)
+  start = jax.jit(
+    lambda key: (steps.init_state(nets, config, key), networks.random_frozen(nets, key))
+  )(key)
+  results = []
+  for devices in (1, 4):
+    mesh, traces = parallel.make_mesh(devices), []
+    _, replicated = parallel.shardings(mesh)
+    # jnp.copy: the step donates its state, and the second mesh needs it once more.
+    state, frozen = jax.device_put(jax.tree.map(jax.numpy.copy, start), replicated)
+    pretrain_step = steps.make_pretrain_step(nets, config)
+
+    def counted(*args, step=pretrain_step, traces=traces):
+      traces.append(1)
+      return step(*args)
+
+    step, history = parallel.jit_step(counted, mesh), []
+    for _ in range(4):
+      state, metrics = step(state, frozen, parallel.put_batch(random_batch(8), mesh))
+      history.append(jax.device_get(metrics))
+    assert len(traces) == 1  # the progressive schedule and lazy R1 recompile nothing
+    results.append(history)
+  for a, b in zip(*results, strict=True):
+    for name in a:
+      np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_not_hybrid_deforms_w_plus():
+  config = small_config()
+  config.model.hybrid = False
+  nets = networks.build(config.model)
+  frozen = jax.jit(lambda key: networks.random_frozen(nets, key))(jax.random.key(0))
+  W = jax.random.normal(jax.random.key(1), (1, 8, 16))
+  F = tuple(jax.random.normal(jax.random.key(i), (1, 16)) for i in range(5))
+  G = frozen['generator']
+  actual = nets.hybrid.combine(G, W, F)
+  moved = W.at[:, :5].add(np.stack([np.asarray(f) for f in F], axis=1))
+  for a, b in zip(actual, nets.hybrid.combine(G, moved, None), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_paper_step_lowers_with_abstract_arrays():
+  """1024 px, batch 8, bfloat16, no array made; the compiled form is the slow test below."""
+  lower_paper_step()
+
+
+@pytest.mark.slow
+def test_paper_step_compiles_ahead_of_time():
+  memory = lower_paper_step().compile().memory_analysis()
+  assert memory.temp_size_in_bytes > 0
+
+
+def lower_paper_step():
+  config = pretrain.get_config()
+  nets = networks.build(config.model)
+  key = jax.random.key(0)
+  state = jax.eval_shape(lambda key: steps.init_state(nets, config, key), key)
+  frozen = jax.eval_shape(lambda key: networks.random_frozen(nets, key), key)
+  size = config.model.frame_size
+  image = jax.ShapeDtypeStruct((config.data.batch_size, size, size, 3), np.uint8)
+  batch = {role: image for role in ('source', 'driving', 'other')}
+  step = parallel.jit_step(steps.make_pretrain_step(nets, config), parallel.make_mesh(1))
+  return step.lower(state, frozen, batch)
+
+
+def test_triplets_pair_frames_as_they_must(videos):
+  clips, skipped = triplets.read_folder(
+    str(videos), size=SIZE, frames_per_clip=4, face_detector='', crop_scale=1.0
+  )
+  assert not skipped and [len(clip.frames) for clip in clips] == [4, 4, 4]
+  owner = {frame.tobytes(): clip.identity for clip in clips for frame in clip.frames}
+  batches = iter(triplets.triplets(clips, batch_size=5, seed=3))
+  seen = set()
+  for _ in range(6):
+    batch = next(batches)
+    for S, D, D_other in zip(batch['source'], batch['driving'], batch['other'], strict=True):
+      assert owner[S.tobytes()] == owner[D.tobytes()] != owner[D_other.tobytes()]
+      assert S.tobytes() != D.tobytes()
+      seen.add(owner[S.tobytes()])
+  assert seen == {'person0', 'person1', 'person2'}
+
+
+# --- Bad input: one line each --------------------------------------------------------------------
+
+
+def read(folder):
+  return triplets.read_folder(
+    str(folder), size=SIZE, frames_per_clip=4, face_detector='', crop_scale=1.0
+  )
+
+
+def test_corrupt_and_unsquare_clips_are_skipped_and_named(videos, tmp_path):
+  for path in videos.iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  (tmp_path / 'broken.mp4').write_bytes(b'no video at all')
+  write_clip(tmp_path / 'wide.mp4', 0, shape=(32, 48))
+  write_clip(tmp_path / 'still.mp4', 0, frames=1)
+  clips, skipped = read(tmp_path)
+  assert len(clips) == 3
+  assert len(skipped) == 3 and all('\n' not in line for line in skipped)
+  for name, line in zip(('broken.mp4', 'still.mp4', 'wide.mp4'), skipped, strict=True):
+    assert name in line
+
+
+def test_folders_that_cannot_be_used(videos, tmp_path):
+  with pytest.raises(InputError, match='no folder of videos'):
+    read(tmp_path / 'nowhere')
+  with pytest.raises(InputError, match='no video in it'):
+    read(tmp_path)
+  one = tmp_path / 'videos' / 'one_person'
+  one.mkdir(parents=True)
+  for path in videos.iterdir():
+    (one / path.name).write_bytes(path.read_bytes())
+  with pytest.raises(InputError, match='one_person.*second person'):
+    read(one.parent)
+
+
+def test_workdir_of_another_model_is_refused(trained, videos):
+  config = config_for(videos)
+  config.model.w_dim = 32
+  with pytest.raises(InputError, match='another model.*w_dim 16 -> 32'):
+    train.train(config, str(trained))
+
+
+def test_a_term_that_is_not_finite_stops_the_run_by_name():
+  with pytest.raises(FloatingPointError, match='step 7: lpips, total not finite'):
+    train.check_finite(7, {'l2': 1.0, 'lpips': float('nan'), 'total': float('inf')})
+
+
+def run(*command):
+  result = subprocess.run(
+    [sys.executable, '-m', *command], capture_output=True, text=True, timeout=300
+  )
+  assert 'Traceback' not in result.stderr, result.stderr
+  return result.returncode, result.stderr
+
+
+def test_commands_fail_with_one_message(videos, tmp_path):
+  def main(config, *options):
+    fields = (f'--workdir={tmp_path}/run', f'--config.data.videos={videos}')
+    return run('hybrid_jax.main', f'--config=configs/pretrain.py{config}', *fields, *options)
+
+  code, message = main('')
+  assert code == 1 and '4 weight files are missing' in message
+  for field in common.paper()['weights']:
+    assert message.count(f'config.weights.{field}=') == 1
+  code, message = main(':tiny', '--config.train.num_stepz=3')
+  assert code and 'num_stepz' in message
+  code, message = main(':huge')
+  assert code and 'huge' in message
+  code, message = run(
+    'hybrid_jax.reenact', f'--workdir={tmp_path}', '--source=a.png', '--driving=b.mp4',
+    f'--output={tmp_path}/out.mp4',
+  )  # fmt: skip
+  assert code == 1 and 'nothing was trained there' in message
+
+
+def test_real_clips_train_and_reenact(tmp_path):
+  """Ten real clips, YuNet crops, a real portrait; nothing of them is kept."""
+  if not (SHARED / 'faces').exists():
+    pytest.skip('the real clips are not beside this checkout: no shared/faces')
+  detector = str(SHARED / 'models' / 'yunet_n_dynamic.onnx')
+  config = config_for(SHARED / 'faces' / 'driving', num_steps=2)
+  config.data.face_detector = detector
+  train.train(config, str(tmp_path / 'run'))
+  output = tmp_path / 'out.mp4'
+  driving = SHARED / 'faces' / 'driving' / 'drive_02_vfr_man_suit.mp4'
+  reenact.reenact(
+    str(tmp_path / 'run'),
+    str(SHARED / 'faces' / 'portraits' / 'src_03_tom_cruise.jpg'),
+    str(driving),
+    str(output),
+    face_detector=detector,
+  )
+  times = [frame.time for frame in video.read_frames(driving)]
+  assert [frame.time for frame in video.read_frames(output)] == times
+  assert video.probe(output).audio == video.probe(driving).audio
