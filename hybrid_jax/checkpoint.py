@@ -50,8 +50,8 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> An
   return restored['state'].replace(encoder=restored['encoder'])
 
 
-def restore_encoder(workdir: str) -> Mapping:
-  """The newest encoder {'params', 'batch_stats'} alone, as host arrays.
+def restore_encoder(workdir: str, encoder: Any) -> Mapping:
+  """The newest encoder alone, with the shapes of `encoder`, on this machine's first device.
 
   Raises:
     InputError: the workdir holds no checkpoint.
@@ -60,8 +60,13 @@ def restore_encoder(workdir: str) -> Mapping:
   step = checkpoints.latest_step()
   if step is None:
     raise InputError(f'{workdir}: no checkpoint in it; train first with --workdir={workdir}')
-  restored = checkpoints.restore(step, args=ocp.args.Composite(encoder=ocp.args.StandardRestore()))
-  return restored['encoder']
+  # Named here, since the devices it was saved from may not exist on this machine.
+  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), dict(encoder)
+  )
+  args = ocp.args.Composite(encoder=ocp.args.StandardRestore(abstract))
+  return checkpoints.restore(step, args=args)['encoder']
 
 
 def write_config(workdir: str, config: Mapping) -> None:

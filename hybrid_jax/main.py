@@ -46,9 +46,10 @@ def parse_flags(argv: list[str]) -> list[str]:
   except (flags.Error, AttributeError, KeyError, ImportError, OSError) as error:
     # The last line: config_flags puts a traceback of the config file before it.
     lines = [line.strip() for line in str(error).replace('\\n', '\n').splitlines()]
-    told = next(line for line in reversed(lines) if line).strip("'")
-    field = 'no such config field; ' if isinstance(error, AttributeError | KeyError) else ''
-    sys.exit(f'error: {field}{told}')
+    told = next(line for line in reversed(lines) if line)
+    if isinstance(error, AttributeError | KeyError):
+      told = 'no such config field; ' + told.strip("'")
+    sys.exit(f'error: {told}')
 
 
 if __name__ == '__main__':

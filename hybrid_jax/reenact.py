@@ -24,7 +24,7 @@ from tqdm import tqdm
 from hybrid_jax import checkpoint, compilation
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import faces, stills, video
-from hybrid_jax.networks import Networks, build
+from hybrid_jax.networks import Networks, build, init_encoder
 from hybrid_jax.weights import load
 
 IN_FLIGHT = 2  # batches that the device computes while the host decodes and encodes
@@ -139,7 +139,8 @@ def reenact(
   portrait = square_source(source, size, detector, scale)
   square = driving_square(driving, detector, scale)
   info = video.probe(driving)
-  E = checkpoint.restore_encoder(workdir)
+  shapes = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
+  E = checkpoint.restore_encoder(workdir, shapes)
   frozen, encoder = load.load(networks, config.weights, config.train.seed)
   if encoder is None:
     print('note: this model has RANDOM frozen networks; the video shows the plumbing, not a face')

@@ -155,7 +155,7 @@ def train(config: Any, workdir: str) -> TrainState:
     state = checkpoint.restore(checkpoints, state, batches)
     print(f'resumed at step {int(state.step)}')
 
-  # --- Loop. Metrics are read only every `log_steps`: reading waits for the device.
+  # --- Loop. Metrics are read only where they are logged or saved: reading waits for the device.
   step_fn = parallel.jit_step(steps.make_pretrain_step(networks, config), mesh)
   sampler = make_sampler(networks)
   start = int(state.step)
@@ -172,21 +172,23 @@ def train(config: Any, workdir: str) -> TrainState:
     batch = parallel.put_batch(next(batches), mesh)
     state, metrics = step_fn(state, frozen, batch)
     done = step + 1
-    last = done == config.train.num_steps
-    if done % config.train.log_steps == 0 or last:
+    due = lambda every: done % every == 0 or done == config.train.num_steps  # noqa: B023, E731
+    log, save = due(config.train.log_steps), due(config.train.checkpoint_steps)
+    if log or save:
       metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-      check_finite(done, metrics)
+      check_finite(done, metrics)  # before saving, so that the last checkpoint is a good one
+    if log:
       now = time.monotonic()
       metrics['steps_per_second'] = (done - last_step) / (now - last_time)
       last_time, last_step = now, done
       scalars.write(done, metrics)
       progress.set_postfix(total=f'{metrics["total"]:.4f}')
-    if done % config.train.sample_steps == 0 or last:
+    if due(config.train.sample_steps):
       images = np.asarray(sampler(state.encoder, frozen, batch))
       path = pathlib.Path(workdir) / 'samples' / f'{done:07d}.png'
       path.parent.mkdir(exist_ok=True)
       stills.write_image(path, stills.grid([list(row) for row in images]))
-    if done % config.train.checkpoint_steps == 0 or last:
+    if save:
       # Before the next batch is drawn, so that the saved iterator is exactly at this step.
       checkpoint.save(checkpoints, state, batches)
   checkpoints.wait_until_finished()

@@ -1,6 +1,7 @@
 """The whole path on small real video files: train, resume, re-enact; devices; bad input."""
 
 import csv
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -125,10 +126,27 @@ def test_reenactment_keeps_the_times_of_the_driver(trained, videos, tmp_path):
   assert frames[0].rgb.shape == (SIZE, SIZE, 3)
 
 
+def test_trained_on_four_devices_reenacts_on_one(trained, videos, tmp_path):
+  clip = str(videos / 'person0.mp4')
+  stills.write_image(tmp_path / 'portrait.png', next(video.read_frames(clip)).rgb)
+  environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=1'}
+  code, message = run(
+    'hybrid_jax.reenact',
+    f'--workdir={trained}',
+    f'--source={tmp_path}/portrait.png',
+    f'--driving={clip}',
+    f'--output={tmp_path}/out.mp4',
+    env=environment,
+  )
+  assert code == 0, message
+  assert len(list(video.read_frames(tmp_path / 'out.mp4'))) == 6
+
+
 def test_batches_do_not_change_the_images(trained, videos):
   config = ConfigDict(checkpoint.read_config(str(trained)))
   nets = networks.build(config.model)
-  E = checkpoint.restore_encoder(str(trained))
+  shapes = jax.eval_shape(lambda key: networks.init_encoder(nets, key), jax.random.key(0))
+  E = checkpoint.restore_encoder(str(trained), shapes)
   frozen, _ = load.load(nets, config.weights, config.train.seed)
   identity, render = reenact.make_renderer(nets)
   frames = [frame.rgb for frame in video.read_frames(videos / 'person1.mp4')]
@@ -280,9 +298,9 @@ def test_a_term_that_is_not_finite_stops_the_run_by_name():
     train.check_finite(7, {'l2': 1.0, 'lpips': float('nan'), 'total': float('inf')})
 
 
-def run(*command):
+def run(*command, env=None):
   result = subprocess.run(
-    [sys.executable, '-m', *command], capture_output=True, text=True, timeout=300
+    [sys.executable, '-m', *command], capture_output=True, text=True, timeout=300, env=env
   )
   assert 'Traceback' not in result.stderr, result.stderr
   return result.returncode, result.stderr

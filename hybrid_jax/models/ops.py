@@ -35,7 +35,9 @@ class EqualizedDense(nn.Module):
     init = lambda key, shape: self.kernel_init(key, shape) / self.lr_multiplier  # noqa: E731
     kernel = self.param('kernel', init, (fan_in, self.features))
     bias = self.param('bias', nn.initializers.constant(self.bias_init), (self.features,))
-    return x @ (kernel * (self.lr_multiplier / math.sqrt(fan_in))) + bias * self.lr_multiplier
+    kernel = kernel * (self.lr_multiplier / math.sqrt(fan_in))
+    # Latents and styles stay float32 on every device: a TPU's default product is bfloat16.
+    return jnp.dot(x, kernel, precision='highest') + bias * self.lr_multiplier
 
 
 def conv(
@@ -141,7 +143,7 @@ UP_CONV = {'transposed': up_conv_transposed, 'polyphase': up_conv_polyphase}
 def demodulation(kernel: jax.Array, styles: jax.Array) -> jax.Array:
   """(n, o) factors that give each output map unit variance: rsqrt(sum_ikk (w s)^2 + 1e-8)."""
   energy = jnp.sum(jnp.square(kernel), axis=(0, 1))  # i o
-  return jax.lax.rsqrt(jnp.square(styles) @ energy + 1e-8)
+  return jax.lax.rsqrt(jnp.dot(jnp.square(styles), energy, precision='highest') + 1e-8)
 
 
 def modulated_conv(
