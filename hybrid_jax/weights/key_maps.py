@@ -72,7 +72,7 @@ def convert(
   """
   missing = [theirs for theirs, _ in keys.values() if theirs not in state]
   if missing:
-    raise WeightsError(f'not a {kind}: {len(missing)} tensors are missing, first {missing[:3]}')
+    raise WeightsError(f'no {kind}: {len(missing)} tensors are missing, first {missing[:3]}')
   used = {theirs for theirs, _ in keys.values()}
   known = re.compile('|'.join(f'(?:{p})' for p in (r'.*num_batches_tracked', *unneeded)))
   extra = [key for key in state if key not in used and not known.fullmatch(key)]

@@ -49,13 +49,10 @@ def load(networks: Networks, paths: Mapping[str, str], seed: int) -> tuple[dict,
   if not check_files(paths):
     # The same for training and re-enactment: they must meet the same random generator.
     return jax.jit(lambda key: random_frozen(networks, key))(jax.random.key(seed)), None
-  generator, encoder = load_e4e(networks, paths['e4e'])
   features = torch_file.load(paths['lpips_backbone'])
   linear = torch_file.load(paths['lpips_linear'])
-  arcface = torch_file.load(paths['arcface'])
   body = networks.arcface
   frozen = {
-    'generator': generator,
     'lpips': key_maps.convert(
       {**features, **linear},
       key_maps.lpips(networks.lpips.net),
@@ -63,14 +60,16 @@ def load(networks: Networks, paths: Mapping[str, str], seed: int) -> tuple[dict,
       unneeded=key_maps.TORCHVISION_UNNEEDED,
     ),
     'arcface': key_maps.convert(
-      arcface,
+      torch_file.load(paths['arcface']),
       key_maps.arcface(body.units, body.widths, body.size),
       kind=f'ArcFace of {paths["arcface"]}',
     ),
   }
+  frozen['generator'], encoder = load_e4e(networks, paths['e4e'])
   expected = jax.eval_shape(lambda key: random_frozen(networks, key), jax.random.key(0))
+  files = {'lpips': 'lpips_backbone', 'arcface': 'arcface', 'generator': 'e4e'}
   for part in frozen:
-    _check_shapes(frozen[part], expected[part], paths.get(part, part))
+    _check_shapes(frozen[part], expected[part], paths[files[part]])
   return frozen, encoder
 
 
