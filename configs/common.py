@@ -5,6 +5,8 @@ section, "e4e" (omertov/encoder4editing, from which the paper starts), or "ours"
 silent. Nothing here needs ml_collections, so that scripts without it can read the same values.
 """
 
+from hybrid_jax.latents import first_convolutions
+
 
 def paper() -> dict:
   return {
@@ -19,8 +21,8 @@ def paper() -> dict:
       'w_dim': 512,
       'mapping_layers': 8,
       # StyleSpace entries that carry the deformation: the first ten convolutions (paper, figure 4).
-      # The other reading counts toRGB: 0 to 9.
-      'deformation_layers': (0, 2, 3, 5, 6, 8, 9, 11, 12, 14),
+      # The other reading counts toRGB: tuple(range(10)).
+      'deformation_layers': first_convolutions(10),
       # False is the ablation with both latents in W+ (paper, section 4.3).
       'hybrid': True,
       # Side of the frames the encoder sees, px. pSp, e4e.
@@ -38,7 +40,8 @@ def paper() -> dict:
       # Up-convolutions to at least this many px are lowered as polyphase, smaller ones as
       # transposed convolutions. Measured on CPU; 0 where the generator's weights are trained.
       'polyphase_from': 512,
-      # Type of the encoder and of generator layers of at least `half_from` px; '' is float32. Ours.
+      # Type of the encoder and of generator layers of at least `half_from` px; '' is float32, whose
+      # products run at the device's default precision (TF32 on recent GPUs). Ours.
       'half_dtype': 'bfloat16',
       'half_from': 128,
       # Generator layers of at least this size are recomputed in the backward pass; 0 is never.
@@ -46,10 +49,12 @@ def paper() -> dict:
       # LPIPS backbone and, where they differ from torchvision's, its widths. e4e: AlexNet.
       'lpips_net': 'alex',
       'lpips_widths': (),
-      # ArcFace: input side px, embedding length, body widths. InsightFace_Pytorch.
+      # ArcFace: input side px, embedding length, body as the encoder's. InsightFace_Pytorch.
       'arcface_size': 112,
       'arcface_embedding': 512,
       'arcface_widths': (64, 128, 256, 512),
+      'arcface_units': (3, 4, 14, 3),
+      'arcface_reduction': 16,
     },
     # Paths of the public files; 'random' is a seeded random network, for dry runs only.
     'weights': {
@@ -125,7 +130,7 @@ def tiny() -> dict:
     'channel_base': 1024,
     'channel_max': 32,
     'w_dim': 64,
-    'deformation_layers': (0, 2, 3, 5, 6, 8, 9),
+    'deformation_layers': first_convolutions(7),
     'frame_size': 64,
     'encoder_widths': (8, 16, 32, 64),
     'encoder_units': (2, 2, 2, 2),
@@ -138,6 +143,8 @@ def tiny() -> dict:
     'arcface_size': 48,
     'arcface_embedding': 64,
     'arcface_widths': (8, 16, 32, 64),
+    'arcface_units': (2, 2, 2, 2),
+    'arcface_reduction': 4,
   }
   config['weights'] = {name: 'random' for name in config['weights']}
   config['data'] |= {'frames_per_clip': 16, 'batch_size': 4}

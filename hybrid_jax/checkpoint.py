@@ -1,8 +1,9 @@
 """Every Orbax call: the training state and the data iterator, saved and restored together."""
 
 import json
+import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import grain
@@ -12,6 +13,9 @@ import orbax.checkpoint as ocp
 from hybrid_jax.errors import InputError
 
 CONFIG = 'config.json'
+SECTIONS = ('model', 'weights', 'data', 'progressive', 'train')  # what every config of ours has
+# Fields of `model` that say how it is computed, not what it is: a run may go on with others.
+RUNTIME = {'polyphase_from', 'half_dtype', 'half_from', 'remat_from'}
 
 
 def manager(workdir: str, keep: int = 3) -> ocp.CheckpointManager:
@@ -37,71 +41,160 @@ def save(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> None:
 
 
 def restore(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> Any:
-  """The newest saved state with `state`'s shapes and shardings; moves `iterator` to its place."""
+  """The newest saved state; moves `iterator` to its place.
+
+  `state` gives shapes and shardings, as arrays or as jax.ShapeDtypeStruct; its PRNG key is a typed
+  one.
+
+  Raises:
+    InputError: the checkpoint holds other shapes, or is damaged.
+  """
   abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-  restored = checkpoints.restore(
+  restored = _restore(
+    checkpoints,
     checkpoints.latest_step(),
-    args=ocp.args.Composite(
-      encoder=ocp.args.StandardRestore(abstract.encoder),
-      state=ocp.args.StandardRestore(abstract.replace(encoder=None)),
-      data=grain.checkpoint.CheckpointRestore(iterator),
-    ),
+    encoder=ocp.args.StandardRestore(abstract.encoder),
+    state=ocp.args.StandardRestore(abstract.replace(encoder=None)),
+    data=grain.checkpoint.CheckpointRestore(iterator),
   )
   return restored['state'].replace(encoder=restored['encoder'])
 
 
-def restore_encoder(workdir: str, encoder: Any) -> Mapping:
-  """The newest encoder alone, with the shapes of `encoder`, on this machine's first device.
+def restore_encoder(workdir: str, encoder: Any) -> tuple[int, Mapping]:
+  """(step, encoder) of the newest checkpoint, on this machine's first device; writes nothing.
+
+  `encoder` gives the shapes.
 
   Raises:
-    InputError: the workdir holds no checkpoint.
+    InputError: the workdir holds no checkpoint, one of other shapes, or a damaged one.
   """
-  checkpoints = manager(workdir)
-  step = checkpoints.latest_step()
-  if step is None:
-    raise InputError(f'{workdir}: no checkpoint in it; train first with --workdir={workdir}')
-  # Named here, since the devices it was saved from may not exist on this machine.
-  device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  abstract = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), dict(encoder)
+  path = pathlib.Path(workdir).absolute() / 'checkpoints'
+  options = ocp.CheckpointManagerOptions(read_only=True)
+  with ocp.CheckpointManager(path, options=options) as checkpoints:
+    step = checkpoints.latest_step()
+    if step is None:
+      raise InputError(f'{workdir}: no checkpoint in it; train first with --workdir={workdir}')
+    # Named here, since the devices it was saved from may not exist on this machine.
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), dict(encoder)
+    )
+    restored = _restore(checkpoints, step, encoder=ocp.args.StandardRestore(abstract))
+    return step, restored['encoder']
+
+
+def _restore(checkpoints: ocp.CheckpointManager, step: int, **items: Any) -> Mapping:
+  path = checkpoints.directory / str(step)
+  try:
+    for name, args in items.items():
+      if isinstance(args, ocp.args.StandardRestore):
+        _check_shapes(path / name, args.item)
+    return checkpoints.restore(step, args=ocp.args.Composite(**items))
+  except (ValueError, KeyError, OSError) as error:  # Orbax has no errors of its own for these
+    why = ' '.join(str(error).split())[:200]
+    raise InputError(
+      f'{path}: not a checkpoint of this config, or damaged ({why}); take the config of that run, '
+      'or another --workdir'
+    ) from error
+
+
+def _check_shapes(path: Any, abstract: Any) -> None:
+  """Raises ValueError at the first array saved with another shape.
+
+  Orbax finds it too, but leaves unfinished reads behind, whose tracebacks the user would see.
+  """
+  named = lambda tree: {  # noqa: E731
+    jax.tree_util.keystr(key, simple=True, separator='.'): x
+    for key, x in jax.tree_util.tree_leaves_with_path(tree)
+  }
+  saved = named(ocp.PyTreeCheckpointHandler().metadata(path).tree)
+  for key, x in named(abstract).items():
+    is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # saved as its words
+    if key in saved and saved[key].shape != x.shape and not is_key:
+      raise ValueError(f'{key} is {saved[key].shape}, not {x.shape}')
+
+
+# --- The config of a workdir ---------------------------------------------------------------------
+
+
+def check_config(workdir: str, config: Mapping) -> None:
+  """Compares the resolved config with the one that the workdir was begun with; writes nothing.
+
+  Raises:
+    InputError: the workdir cannot be used, or holds another model or one trained on other weights.
+  """
+  path = pathlib.Path(workdir).absolute()
+  exists = next(p for p in (path, *path.parents) if os.path.lexists(p))
+  if not exists.is_dir():
+    raise InputError(f'--workdir={workdir}: {exists} is not a folder; take another --workdir')
+  if not os.access(exists, os.W_OK | os.X_OK):
+    raise InputError(f'--workdir={workdir}: no permission to write in {exists}; take another one')
+  if not (path / CONFIG).exists():
+    return
+  before, config = read_config(workdir), json.loads(json.dumps(config))  # tuples to lists, as read
+  model = _changes(before['model'], config['model'], RUNTIME)
+  if model:
+    raise InputError(
+      f'{workdir} holds checkpoints of another model ({model}); take another --workdir or the '
+      'config of that run'
+    )
+  weights = _changes(before['weights'], config['weights'])
+  seeds = [{'train.seed': c['train'].get('seed')} for c in (before, config)]
+  if not weights and set(config['weights'].values()) == {'random'}:
+    weights = _changes(*seeds)  # the frozen networks are made from it
+  if weights:
+    raise InputError(
+      f'{workdir} was trained with other weights ({weights}); take another --workdir or the '
+      'weights of that run'
+    )
+
+
+def _changes(before: Mapping, now: Mapping, ignored: Collection[str] = ()) -> str:
+  keys = [key for key in {**now, **before} if key not in ignored]
+  return '; '.join(
+    f'{key} {before.get(key)} -> {now.get(key)}' for key in keys if before.get(key) != now.get(key)
   )
-  args = ocp.args.Composite(encoder=ocp.args.StandardRestore(abstract))
-  return checkpoints.restore(step, args=args)['encoder']
 
 
 def write_config(workdir: str, config: Mapping) -> None:
-  """Writes the resolved config, or compares it with the one that the workdir was begun with.
+  """Writes the resolved config, whole or not at all; `check_config` comes first.
 
   Raises:
-    InputError: the workdir holds another model; its checkpoints would not fit.
+    InputError: the workdir cannot be written.
   """
   path = pathlib.Path(workdir) / CONFIG
-  config = json.loads(json.dumps(config))  # tuples become lists, as they will when read again
-  if path.exists():
-    before = json.loads(path.read_text())
-    changed = [
-      f'{key} {before["model"].get(key)} -> {value}'
-      for key, value in config['model'].items()
-      if before['model'].get(key) != value
-    ]
-    if changed:
-      raise InputError(
-        f'{workdir} holds checkpoints of another model ({"; ".join(changed)}); take another '
-        '--workdir or the config of that run'
-      )
-  path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(config, indent=2) + '\n')
-  temporary.rename(path)
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(json.dumps(config, indent=2) + '\n')
+    temporary.replace(path)
+  except OSError as error:
+    raise InputError(
+      f'--workdir={workdir}: {path} cannot be written ({error.strerror or error}); take another one'
+    ) from error
 
 
 def read_config(workdir: str) -> dict:
   """The resolved config of a workdir.
 
   Raises:
-    InputError: nothing was trained there.
+    InputError: nothing was trained there, or its config.json is damaged or not ours.
   """
   path = pathlib.Path(workdir) / CONFIG
-  if not path.exists():
-    raise InputError(f'{workdir}: no {CONFIG} in it, so nothing was trained there')
-  return json.loads(path.read_text())
+  try:
+    config = json.loads(path.read_text())
+  except (FileNotFoundError, NotADirectoryError):
+    raise InputError(f'{workdir}: no {CONFIG} in it, so nothing was trained there') from None
+  except OSError as error:
+    raise InputError(f'{path}: cannot be read ({error.strerror or error})') from error
+  except ValueError as error:  # no JSON, or no UTF-8
+    raise InputError(
+      f'{path}: truncated or damaged ({error}); take another --workdir, or put back the file'
+    ) from error
+  sections = config if isinstance(config, dict) else {}
+  missing = [name for name in SECTIONS if not isinstance(sections.get(name), dict)]
+  if missing:
+    raise InputError(
+      f"{path}: not a config of ours, it has no '{missing[0]}' section; take another --workdir"
+    )
+  return config

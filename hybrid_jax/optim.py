@@ -9,7 +9,7 @@ import optax
 
 
 class RangerState(NamedTuple):
-  count: jax.Array
+  count: Any  # steps of each parameter since its first gradient
   mu: Any
   nu: Any
   slow: Any
@@ -48,40 +48,45 @@ def ranger(
 
   def init(params):
     return RangerState(
-      count=jnp.zeros((), jnp.int32),
+      count=jax.tree.map(lambda _: jnp.zeros((), jnp.int32), params),
       mu=jax.tree.map(jnp.zeros_like, params),
       nu=jax.tree.map(jnp.zeros_like, params),
       slow=jax.tree.map(jnp.copy, params),
     )
 
   def update(grads, state, params):
-    count = state.count + 1
-    t = count.astype(jnp.float32)
     grads = jax.tree.map(lambda g: centralize(g) if g.ndim >= min_centralized_rank else g, grads)
+    # PyTorch skips a parameter that has had no gradient: its count, and with it the warm-up, starts
+    # with its first one. So does ours, or a head that is switched on late would begin with v near
+    # zero, no correction left, and steps of several learning rates.
+    count = jax.tree.map(
+      lambda t, g: jnp.where((t > 0) | jnp.any(g != 0), t + 1, 0), state.count, grads
+    )
     mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
     nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
 
-    # RAdam's rectification (Liu et al. 2020): N is the length of the approximated moving average.
-    # 1 - b2^t by expm1: in float32 the plain difference is off by 1e-4 in the first steps.
-    decay1, decay2 = (-jnp.expm1(t * math.log(b)) for b in (b1, b2))
-    n_max = 2 / (1 - b2) - 1
-    n = n_max - 2 * t * (1 - decay2) / decay2
-    rectified = n > sma_threshold
-    ratio = (n - 4) / (n_max - 4) * (n - 2) / n * n_max / (n_max - 2)
-    rectification = jnp.sqrt(decay2 * jnp.where(rectified, ratio, 1.0))
-    synchronise = count % slow_steps == 0
-
-    def fast_weights(p, m, v):
+    def fast_weights(p, m, v, t):
+      # RAdam's rectification (Liu et al. 2020): n is the length of the approximated moving average.
+      # 1 - b2^t by expm1: in float32 the plain difference is off by 1e-4 in the first steps.
+      t = jnp.maximum(t, 1).astype(jnp.float32)
+      decay1, decay2 = (-jnp.expm1(t * math.log(b)) for b in (b1, b2))
+      n_max = 2 / (1 - b2) - 1
+      n = n_max - 2 * t * (1 - decay2) / decay2
+      rectified = n > sma_threshold
+      ratio = (n - 4) / (n_max - 4) * (n - 2) / n * n_max / (n_max - 2)
+      rectification = jnp.sqrt(decay2 * jnp.where(rectified, ratio, 1.0))
       adaptive = rectification * m / (jnp.sqrt(v) + eps)
       step = learning_rate / decay1 * jnp.where(rectified, adaptive, m)
       return p * (1 - weight_decay * learning_rate) - step
 
-    fast = jax.tree.map(fast_weights, params, mu, nu)
-    slow = jax.tree.map(
-      lambda s, f: jnp.where(synchronise, s + slow_rate * (f - s), s), state.slow, fast
-    )
-    new = jax.tree.map(lambda s, f: jnp.where(synchronise, s, f), slow, fast)
-    updates = jax.tree.map(lambda a, b: a - b, new, params)
+    def update_leaf(p, m, v, t, slow):
+      fast = jnp.where(t > 0, fast_weights(p, m, v, t), p)
+      synchronise = (t > 0) & (t % slow_steps == 0)
+      slow = jnp.where(synchronise, slow + slow_rate * (fast - slow), slow)
+      return jnp.where(synchronise, slow, fast) - p, slow
+
+    pairs = jax.tree.map(update_leaf, params, mu, nu, count, state.slow)
+    updates, slow = jax.tree.transpose(jax.tree.structure(params), None, pairs)
     return updates, RangerState(count, mu, nu, slow)
 
   return optax.GradientTransformation(init, update)

@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from hybrid_jax import checkpoint, compilation
+from hybrid_jax import checkpoint, compilation, steps
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import faces, stills, video
+from hybrid_jax.models.ops import from_uint8, to_uint8
 from hybrid_jax.networks import Networks, build, init_encoder
 from hybrid_jax.weights import load
 
@@ -31,42 +33,51 @@ IN_FLIGHT = 2  # batches that the device computes while the host decodes and enc
 
 
 def make_renderer(networks: Networks) -> tuple[Callable, Callable]:
-  """(identity(E, frozen, image) -> w_id, render(E, frozen, w_id, frames) -> uint8 images), jitted.
+  """(identity(E, G, image, rows) -> w_id, render(E, G, w_id, frames) -> (images, finite)), jitted.
 
-  Frames are uint8 (n, h, w, 3). The identity is encoded once per video, the deformation per frame.
+  Frames and images are uint8 (n, h, w, 3). The identity is encoded once per video, the deformation
+  per frame. `finite` says whether every value was a number before it became 8 bits.
   """
   hybrid = networks.hybrid
 
   @jax.jit
-  def identity(E, frozen, image):
-    return hybrid.identity(E, frozen['generator'], image / 127.5 - 1)
+  def identity(E, G, image, rows):
+    return hybrid.identity(E, G, from_uint8(image), rows)
 
   @jax.jit
-  def render(E, frozen, W_S, frames):
-    F_D = hybrid.deformation(E, frames / 127.5 - 1)  # Eq. 2
-    W_S = jax.numpy.repeat(W_S, len(frames), axis=0)
-    R = hybrid.reenact(frozen['generator'], W_S, F_D)  # Eq. 3
-    return jax.numpy.clip(jax.numpy.round((R + 1) * 127.5), 0, 255).astype('uint8')
+  def render(E, G, W_S, frames):
+    F_D = hybrid.deformation(E, from_uint8(frames))  # Eq. 2
+    R = hybrid.reenact(G, jnp.repeat(W_S, len(frames), axis=0), F_D)  # Eq. 3
+    return to_uint8(R), jnp.isfinite(R).all()
 
   return identity, render
 
 
 def render_all(
-  render: Callable, E: Any, frozen: Any, W_S: jax.Array, frames: Iterable[np.ndarray], batch: int
+  render: Callable, E: Any, G: Any, W_S: jax.Array, frames: Iterable[np.ndarray], batch: int
 ) -> Iterator[np.ndarray]:
-  """One image per frame, in order; memory does not grow with their number."""
+  """One image per frame, in order; memory does not grow with their number.
+
+  Raises:
+    FloatingPointError: a batch holds a value that is no number.
+  """
   pending: collections.deque = collections.deque()
+  done = 0
 
   def collect():
-    images, count = pending.popleft()
+    nonlocal done
+    images, finite, count = pending.popleft()
+    if not finite:
+      raise FloatingPointError(f'frames {done} to {done + count - 1} of the result are not finite')
+    done += count
     yield from np.asarray(images)[:count]
 
   for chunk in batched(frames, batch):
     count = len(chunk)
     padded = np.stack([*chunk, *[chunk[-1]] * (batch - count)])  # one shape, one program
-    images = render(E, frozen, W_S, padded)
+    images, finite = render(E, G, W_S, padded)
     images.copy_to_host_async()
-    pending.append((images, count))
+    pending.append((images, finite, count))
     if len(pending) > IN_FLIGHT:
       yield from collect()
   while pending:
@@ -140,13 +151,14 @@ def reenact(
   square = driving_square(driving, detector, scale)
   info = video.probe(driving)
   shapes = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
-  E = checkpoint.restore_encoder(workdir, shapes)
-  frozen, encoder = load.load(networks, config.weights, config.train.seed)
-  if encoder is None:
+  step, E = checkpoint.restore_encoder(workdir, shapes)
+  G = load.load_generator(networks, config.weights, config.train.seed)
+  if config.weights.e4e == 'random':
     print('note: this model has RANDOM frozen networks; the video shows the plumbing, not a face')
 
   identity, render = make_renderer(networks)
-  W_S = identity(E, frozen, portrait[None])
+  rows = steps.active_rows(step, config.progressive, networks.hybrid.encoder.num_ws)
+  W_S = identity(E, G, portrait[None], rows)
   times: collections.deque = collections.deque()
 
   def frames():
@@ -159,7 +171,7 @@ def reenact(
   with video.VideoWriter(
     output, side, side, time_base=info.time_base, crf=crf, audio_from=driving
   ) as writer:
-    images = render_all(render, E, frozen, W_S, frames(), batch_size)
+    images = render_all(render, E, G, W_S, frames(), batch_size)
     for image in tqdm(images, total=info.frames, desc='re-enacting', unit='frame'):
       writer.write(image, times.popleft())
       written += 1
@@ -196,7 +208,7 @@ def main() -> None:
   compilation.use_cache()
   try:
     reenact(**vars(args))
-  except InputError as error:
+  except (InputError, FloatingPointError) as error:
     sys.exit(f'error: {error}')
 
 

@@ -25,6 +25,7 @@ class TrainState:
   encoder_opt: Any
   critic: Any
   critic_opt: Any
+  r1: jax.Array  # the last penalty: it is computed every few steps only
   pool_real: LatentPool
   pool_fake: LatentPool
 

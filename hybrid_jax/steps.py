@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from hybrid_jax import latents, losses, optim
-from hybrid_jax.models.perceptual import adaptive_avg_pool
+from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
 from hybrid_jax.networks import Networks, init_encoder
 from hybrid_jax.state import TrainState, empty_pool, query_pool
 
@@ -31,11 +31,12 @@ def _unfold(x: jax.Array, k: int) -> list[jax.Array]:
   return [x[:, i] for i in range(k)]
 
 
-def active_rows(step: jax.Array, start: int, every: int, num_ws: int) -> jax.Array:
-  """Progressive W+ rows as in e4e: one until `start`, a second then, one more every `every` steps.
+def active_rows(step: jax.Array | int, progressive: Any, num_ws: int) -> jax.Array:
+  """Progressive W+ rows as in e4e: one until `start_steps`, one more every `every_steps` steps.
 
-  `every` 0 switches all rows on from the beginning.
+  `every_steps` 0 switches all rows on from the beginning.
   """
+  start, every = progressive.start_steps, progressive.every_steps
   if every == 0:
     return jnp.asarray(num_ws)
   return jnp.where(step < start, 1, jnp.minimum(2 + (step - start) // every, num_ws))
@@ -62,6 +63,7 @@ def init_state(
     encoder_opt=encoder_tx.init(encoder['params']),
     critic=critic,
     critic_opt=critic_tx.init(critic),
+    r1=jnp.zeros(()),
     pool_real=empty_pool(config.loss.pool_size, w_dim),
     pool_fake=empty_pool(config.loss.pool_size, w_dim),
   )
@@ -77,7 +79,7 @@ def make_pretrain_step(networks: Networks, config: Any) -> Step:
 
   def encoder_loss(params, state, frozen, batch, rows, key):
     G = frozen['generator']
-    S, D, D_other = (batch[role] / 127.5 - 1 for role in ('source', 'driving', 'other'))
+    S, D, D_other = (from_uint8(batch[role]) for role in ('source', 'driving', 'other'))
 
     # Eqs. 1-2, one pass over 3 n frames. Only the source's identity latent is ever used.
     E = {'params': params, 'batch_stats': state.encoder['batch_stats']}
@@ -160,18 +162,18 @@ def make_pretrain_step(networks: Networks, config: Any) -> Step:
     critic, opt, r1 = jax.lax.cond(
       state.step % config.loss.r1_steps == 0,
       r1_step,
-      lambda critic, opt: (critic, opt, jnp.zeros(())),
+      lambda critic, opt: (critic, opt, state.r1),
       critic,
       opt,
     )
-    state = state.replace(critic=critic, critic_opt=opt, pool_real=pool_real, pool_fake=pool_fake)
+    state = state.replace(
+      critic=critic, critic_opt=opt, r1=r1, pool_real=pool_real, pool_fake=pool_fake
+    )
     return state, {'critic': value, 'r1': r1}
 
   def step(state: TrainState, frozen: Mapping, batch: Mapping):
     key_noise, key_critic = jax.random.split(jax.random.fold_in(state.key, state.step))
-    rows = active_rows(
-      state.step, config.progressive.start_steps, config.progressive.every_steps, encoder.num_ws
-    )
+    rows = active_rows(state.step, config.progressive, encoder.num_ws)
     params = state.encoder['params']
     grads, (W_S, batch_stats, metrics) = jax.grad(encoder_loss, has_aux=True)(
       params, state, frozen, batch, rows, key_noise

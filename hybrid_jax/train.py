@@ -10,9 +10,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_jax import checkpoint, parallel, steps, triplets
+from hybrid_jax import checkpoint, config_check, parallel, steps, triplets
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import stills
+from hybrid_jax.media import replacing, stills
+from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
 from hybrid_jax.networks import Networks, build
 from hybrid_jax.state import TrainState
 from hybrid_jax.weights import load
@@ -27,11 +28,12 @@ class ScalarLog:
     self.stage = stage
     self.path = pathlib.Path(workdir) / 'metrics.csv'
     self.path.parent.mkdir(parents=True, exist_ok=True)
-    if self.path.exists():  # a resumed run drops the rows that it is about to write again
-      rows = list(csv.reader(self.path.open()))
-      kept = rows[:1] + [row for row in rows[1:] if int(row[0]) <= start]
-      with self.path.open('w', newline='') as file:
-        csv.writer(file).writerows(kept)
+    if self.path.exists():
+      # A resumed run drops the rows it is about to write again, and one that was cut off.
+      header, *rows = list(csv.reader(self.path.open())) or [[]]
+      kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= start]
+      with replacing(self.path) as part, part.open('w', newline='') as file:
+        csv.writer(file).writerows([header, *kept] if header else [])
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     try:
       import tensorflow as tf  # slow to import, and may be absent
@@ -45,7 +47,7 @@ class ScalarLog:
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
     named = {f'{self.stage}/{name}': float(value) for name, value in sorted(metrics.items())}
-    new = not self.path.exists()
+    new = not self.path.exists() or not self.path.stat().st_size
     with self.path.open('a', newline='') as file:
       table = csv.writer(file)
       if new:
@@ -65,27 +67,24 @@ def check_finite(step: int, metrics: dict[str, float]) -> None:
 
 
 def make_sampler(networks: Networks) -> Any:
-  """(encoder, frozen, batch) -> the six columns of the sample grid, uint8 (n, 6, r, r, 3)."""
+  """(encoder, frozen, batch, active rows) -> the columns of the sample grid, uint8 (n, 6, r, r, 3).
+
+  At most four rows, r no more than the frames' size: pictures to look at, also of a 1024 px model.
+  """
   hybrid = networks.hybrid
 
   @jax.jit
-  def sample(E, frozen, batch):
+  def sample(E, frozen, batch, rows):
     G = frozen['generator']
-    S, D, D_other = (batch[role] / 127.5 - 1 for role in ('source', 'driving', 'other'))
-    W_S, F_S = hybrid.encode(E, G, S)
+    S, D, D_other = (from_uint8(batch[role][:4]) for role in ('source', 'driving', 'other'))
+    W_S, F_S = hybrid.encode(E, G, S, rows)
     F_D, F_other = hybrid.deformation(E, D), hybrid.deformation(E, D_other)
     decoded = [hybrid.reenact(G, W_S, F) for F in (F_S, F_D, None, F_other)]
-    size = decoded[0].shape[1:]
-    inputs = [jax.image.resize(x, (len(x), *size), 'linear') for x in (S, D)]
-    images = jax.numpy.stack((*inputs, *decoded), axis=1)  # n 6 h w c
-    return to_uint8(images)
+    size = min(S.shape[1], decoded[0].shape[1])
+    images = [adaptive_avg_pool(x, size) for x in (S, D, *decoded)]
+    return to_uint8(jax.numpy.stack(images, axis=1))  # n 6 h w c
 
   return sample
-
-
-def to_uint8(image: jax.Array) -> jax.Array:
-  """[-1, 1] -> 0 to 255, rounded and clipped, on the device."""
-  return jax.numpy.clip(jax.numpy.round((image + 1) * 127.5), 0, 255).astype('uint8')
 
 
 def parameter_overview(tree: Any) -> str:
@@ -102,10 +101,11 @@ def train(config: Any, workdir: str) -> TrainState:
   """Runs or resumes the training of `config` in `workdir`; returns the last state.
 
   Raises:
-    InputError: missing weights or videos, or a workdir that holds another model.
+    InputError: a bad field, missing weights or videos, or a workdir that holds another model.
     FloatingPointError: a loss term became NaN or infinite.
   """
-  # --- Networks and data: everything that may be missing is looked for before any work.
+  # --- Networks and data: everything that may be missing or wrong is looked for before any work.
+  config_check.check(config)
   load.check_files(config.weights)
   videos = triplets.find_videos(config.data.videos)
   networks = build(config.model)
@@ -115,7 +115,7 @@ def train(config: Any, workdir: str) -> TrainState:
       f'config.data.batch_size={config.data.batch_size} must be divisible by the '
       f'{mesh.size} devices'
     )
-  checkpoint.write_config(workdir, config.to_dict())
+  checkpoint.check_config(workdir, config.to_dict())
   kind = jax.devices()[0].device_kind
   print(f'{len(videos)} videos, {mesh.size} device(s) of kind {kind}')
   clips, skipped = triplets.read_folder(
@@ -129,15 +129,8 @@ def train(config: Any, workdir: str) -> TrainState:
     print(line)
   people = {clip.identity for clip in clips}
   print(f'{len(clips)} of {len(videos)} clips used, {len(people)} identities')
-  batches = iter(
-    triplets.triplets(
-      clips,
-      batch_size=config.data.batch_size // jax.process_count(),
-      seed=config.data.seed,
-      process=jax.process_index(),
-      processes=jax.process_count(),
-    )
-  )
+  checkpoint.write_config(workdir, config.to_dict())
+  batches = iter(triplets.triplets(clips, batch_size=config.data.batch_size, seed=config.data.seed))
 
   # --- State.
   frozen, encoder = load.load(networks, config.weights, config.train.seed)
@@ -148,12 +141,19 @@ def train(config: Any, workdir: str) -> TrainState:
   init = jax.jit(
     lambda key, encoder: steps.init_state(networks, config, key, encoder), out_shardings=replicated
   )
-  state = init(jax.random.key(config.train.seed), encoder)
-  print(f'encoder parameters: {parameter_overview(state.encoder["params"])}')
+  key = jax.random.key(config.train.seed)
   checkpoints = checkpoint.manager(workdir)
-  if checkpoints.latest_step() is not None:
-    state = checkpoint.restore(checkpoints, state, batches)
+  if checkpoints.latest_step() is None:
+    state = init(key, encoder)
+  else:  # from shapes alone: two whole states may not fit
+    shapes = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
+      jax.eval_shape(init, key, encoder),
+    )
+    state = checkpoint.restore(checkpoints, shapes, batches)
     print(f'resumed at step {int(state.step)}')
+  del encoder
+  print(f'encoder parameters: {parameter_overview(state.encoder["params"])}')
 
   # --- Loop. Metrics are read only where they are logged or saved: reading waits for the device.
   step_fn = parallel.jit_step(steps.make_pretrain_step(networks, config), mesh)
@@ -184,7 +184,8 @@ def train(config: Any, workdir: str) -> TrainState:
       scalars.write(done, metrics)
       progress.set_postfix(total=f'{metrics["total"]:.4f}')
     if due(config.train.sample_steps):
-      images = np.asarray(sampler(state.encoder, frozen, batch))
+      rows = steps.active_rows(state.step, config.progressive, networks.hybrid.encoder.num_ws)
+      images = np.asarray(sampler(state.encoder, frozen, batch, rows))
       path = pathlib.Path(workdir) / 'samples' / f'{done:07d}.png'
       path.parent.mkdir(exist_ok=True)
       stills.write_image(path, stills.grid([list(row) for row in images]))

@@ -134,12 +134,9 @@ class DrawTriplet(grain.transforms.RandomMap):
 
 
 def triplets(
-  clips: Sequence[Clip], *, batch_size: int, seed: int, process: int = 0, processes: int = 1
+  clips: Sequence[Clip], *, batch_size: int, seed: int
 ) -> Iterable[dict[str, np.ndarray]]:
-  """Endless shuffled batches {'source', 'driving', 'other'} of (n, h, w, 3); resumes exactly.
-
-  `batch_size` is that of this process; each process draws from its own share of the epochs.
-  """
+  """Endless shuffled batches {'source', 'driving', 'other'} of (n, h, w, 3); resumes exactly."""
   dataset = grain.MapDataset.range(len(clips)).seed(seed).shuffle().repeat()
-  dataset = dataset[process::processes].random_map(DrawTriplet(clips))
+  dataset = dataset.random_map(DrawTriplet(clips))
   return dataset.batch(batch_size, drop_remainder=True).to_iter_dataset()

@@ -61,6 +61,28 @@ def test_ranger(run, options, golden):
       assert error(params[name], outputs_last(name, v[f'{run}_{name}'][i])) < 1e-5, (name, i)
 
 
+def test_a_parameter_warms_up_from_its_first_gradient():
+  """A head that is switched on late takes the same steps as one that was on from the start."""
+  tx = optim.ranger(0.01)
+  grads = np.random.default_rng(0).standard_normal((20, 3, 4)).astype(np.float32)
+  zero = np.zeros_like(grads[:1])
+  early, late = np.concatenate((grads, zero)), np.concatenate((np.repeat(zero, 1000, 0), grads))
+
+  def run(sequence):
+    def step(carry, g):
+      params, state = carry
+      updates, state = tx.update({'w': g}, state, params)
+      params = optax.apply_updates(params, updates)
+      return (params, state), params['w']
+
+    params = {'w': jnp.ones((3, 4))}
+    return jax.jit(lambda xs: jax.lax.scan(step, (params, tx.init(params)), xs)[1])(sequence)
+
+  path = run(late)
+  np.testing.assert_array_equal(path[999], np.ones((3, 4)))
+  np.testing.assert_allclose(path[1000:], run(early)[:20], rtol=1e-6)
+
+
 def test_critic_training_with_lazy_r1(golden):
   """20 steps of e4e's update; R1 is a second Adam step on the same state every fourth time."""
   v = golden('latent_discriminator_training')

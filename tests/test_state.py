@@ -1,5 +1,7 @@
 """The pool of past latents against a plain loop, and the progressive schedule."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,9 +50,11 @@ def test_pool_of_size_zero_passes_through():
 
 def test_progressive_rows_as_in_e4e():
   start, every, num_ws = 20_000, 2_000, 18
+  progressive = types.SimpleNamespace(start_steps=start, every_steps=every)
   # e4e switches stage i on at steps[i] = 0, start, start + every, ...
   steps = [0] + [start + i * every for i in range(num_ws - 1)]
   for step in (0, 1, 19_999, 20_000, 21_999, 22_000, 51_999, 52_000, 200_000):
     expected = sum(step >= s for s in steps)
-    assert int(active_rows(jnp.asarray(step), start, every, num_ws)) == expected
-  assert int(active_rows(jnp.asarray(0), start, 0, num_ws)) == num_ws
+    assert int(active_rows(jnp.asarray(step), progressive, num_ws)) == expected
+  progressive.every_steps = 0
+  assert int(active_rows(jnp.asarray(0), progressive, num_ws)) == num_ws

@@ -32,16 +32,23 @@ class Hybrid:
   deformation_layers: tuple[int, ...]
   hybrid: bool = True
 
-  def encode(self, E: Mapping, G: Mapping, image: jax.Array) -> tuple[jax.Array, Styles]:
-    """Frame (n, h, w, 3) in [-1, 1] -> w_id (n, l, d) with the latent average added, s_f."""
-    W, F = self.encoder.apply(E, image)  # Eqs. 1-2: W_I, F_I = E(I)
-    return W + G['w_avg'], F
+  def encode(
+    self, E: Mapping, G: Mapping, image: jax.Array, active_rows: jax.Array | int | None = None
+  ) -> tuple[jax.Array, Styles]:
+    """Frame (n, h, w, 3) in [-1, 1] -> w_id (n, l, d) with the latent average added, s_f.
 
-  def identity(self, E: Mapping, G: Mapping, image: jax.Array) -> jax.Array:
+    `active_rows` is how far progressive training has come; None is all of W+.
+    """
+    W, F = self.encoder.apply(E, image, active_rows=active_rows)  # Eqs. 1-2: W_I, F_I = E(I)
+    return W + G['w_avg'], F  # [stated]
+
+  def identity(
+    self, E: Mapping, G: Mapping, image: jax.Array, active_rows: jax.Array | int | None = None
+  ) -> jax.Array:
     """w_id alone: once per source."""
+    rows = self.encoder.num_ws if active_rows is None else active_rows
     levels = self.encoder.apply(E, image, method='pyramid')
-    W = self.encoder.apply(E, levels, self.encoder.num_ws, method='identity')
-    return W + G['w_avg']
+    return self.encoder.apply(E, levels, rows, method='identity') + G['w_avg']
 
   def deformation(self, E: Mapping, image: jax.Array) -> Styles:
     """s_f alone: once per driving frame, without the cost of the identity heads."""
@@ -55,7 +62,7 @@ class Hybrid:
       F = None
     s = list(self.generator.apply({'params': G['params']}, W, method='to_style_space'))  # A(W)
     for layer, offset in zip(self.deformation_layers, F or (), strict=F is not None):
-      s[layer] = s[layer] + offset  # s_l = A_l(W_l) + F_l
+      s[layer] = s[layer] + offset  # s_l = A_l(W_l) + F_l [stated by the figure]
     return tuple(s)
 
   def synthesize(
@@ -74,7 +81,7 @@ class Hybrid:
     dW_edit: jax.Array | float = 0.0,
   ) -> jax.Array:
     """R = G(W_S, F_D), the source's identity with the driver's deformation (n, r, r, 3)."""
-    # Eq. 3: R = G(W_S, F_D);  Eq. 4, with a semantic edit: G(W_S + dW_edit, F_D)
+    # Eq. 3: R = G(W_S, F_D);  Eq. 4, with a semantic edit: G(W_S + dW_edit, F_D) [stated]
     return self.synthesize(G, self.combine(G, W_S + dW_edit, F_D), noise)
 
 

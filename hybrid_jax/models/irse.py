@@ -44,7 +44,7 @@ class BatchNorm(nn.Module):
         unbiased = var * (count / (count - 1))
         running_var.value = decay * running_var.value + (1 - decay) * unbiased
     gain = scale * jax.lax.rsqrt(var + self.epsilon)
-    return x * gain.astype(x.dtype) + (bias - mean * gain).astype(x.dtype)
+    return (x * gain + (bias - mean * gain)).astype(x.dtype)  # in float32 also where x is half
 
 
 class PReLU(nn.Module):

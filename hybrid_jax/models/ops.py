@@ -169,3 +169,33 @@ def modulated_conv(
   if demodulate:
     y = y * demodulation(kernel, styles)[:, None, None, :].astype(y.dtype)
   return y
+
+
+def _adaptive_matrix(size: int, out: int) -> np.ndarray:
+  """(out, size) rows average the windows [floor(i s / o), ceil((i + 1) s / o)), as PyTorch does."""
+  matrix = np.zeros((out, size), np.float32)
+  for i in range(out):
+    start, stop = i * size // out, -((i + 1) * size // -out)
+    matrix[i, start:stop] = 1 / (stop - start)
+  return matrix
+
+
+def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
+  """(n, h, w, c) -> (n, size, size, c), PyTorch's AdaptiveAvgPool2d: windows may overlap."""
+  if x.shape[1:3] == (size, size):
+    return x
+  if x.shape[1] % size == 0 and x.shape[2] % size == 0:
+    n, h, w, c = x.shape
+    return x.reshape(n, size, h // size, size, w // size, c).mean(axis=(2, 4))
+  rows, columns = (_adaptive_matrix(s, size) for s in x.shape[1:3])
+  return jnp.einsum('ah,bw,nhwc->nabc', rows, columns, x)
+
+
+def from_uint8(image: jax.Array) -> jax.Array:
+  """0 to 255 -> float32 in [-1, 1]."""
+  return image / 127.5 - 1
+
+
+def to_uint8(image: jax.Array) -> jax.Array:
+  """[-1, 1] -> 0 to 255, rounded and clipped, on the device."""
+  return jnp.clip(jnp.round((image + 1) * 127.5), 0, 255).astype(jnp.uint8)

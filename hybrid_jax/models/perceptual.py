@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hybrid_jax.models.irse import IRSE, PAPER_UNITS, PAPER_WIDTHS, BatchNorm
-from hybrid_jax.models.ops import conv
+from hybrid_jax.models.ops import adaptive_avg_pool, conv
 
 # Backbones as torchvision numbers their `features`: (index, kind, argument), and 'tap' where LPIPS
 # compares.
@@ -136,26 +136,6 @@ class LPIPS(nn.Module):
   def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
     """(n,) distances of images x and y, each (n, h, w, 3) in [-1, 1]."""
     return sum(self.layer_distances(x, y))
-
-
-def _adaptive_matrix(size: int, out: int) -> np.ndarray:
-  """(out, size) rows average the windows [floor(i s / o), ceil((i + 1) s / o)), as PyTorch does."""
-  matrix = np.zeros((out, size), np.float32)
-  for i in range(out):
-    start, stop = i * size // out, -((i + 1) * size // -out)
-    matrix[i, start:stop] = 1 / (stop - start)
-  return matrix
-
-
-def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
-  """(n, h, w, c) -> (n, size, size, c), PyTorch's AdaptiveAvgPool2d: windows may overlap."""
-  if x.shape[1:3] == (size, size):
-    return x
-  if x.shape[1] % size == 0 and x.shape[2] % size == 0:
-    n, h, w, c = x.shape
-    return x.reshape(n, size, h // size, size, w // size, c).mean(axis=(2, 4))
-  rows, columns = (_adaptive_matrix(s, size) for s in x.shape[1:3])
-  return jnp.einsum('ah,bw,nhwc->nabc', rows, columns, x)
 
 
 class ArcFace(nn.Module):

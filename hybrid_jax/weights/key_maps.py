@@ -7,6 +7,7 @@ axes move (OIHW to HWIO, (o, i) to (i, o)).
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,8 @@ def convert(
     unneeded: patterns (full match) of tensors that may be there and are not used.
 
   Raises:
-    WeightsError: a tensor is missing, or one is left over that `unneeded` does not name.
+    WeightsError: a tensor is missing, one is left over that `unneeded` does not name, or one has
+      a shape that its layout cannot take.
   """
   missing = [theirs for theirs, _ in keys.values() if theirs not in state]
   if missing:
@@ -84,7 +86,34 @@ def convert(
     node = tree
     for parent in parents:
       node = node.setdefault(parent, {})
-    node[leaf] = np.array(layout(state[theirs]), np.float32, order='C')
+    node[leaf] = _laid_out(layout, state, theirs, kind)
+  return tree
+
+
+def _laid_out(layout: Layout, state: Mapping[str, np.ndarray], key: str, kind: str) -> np.ndarray:
+  """One tensor as a float32 array in our layout."""
+  try:
+    return np.array(layout(state[key]), np.float32, order='C')
+  except (ValueError, IndexError) as error:
+    raise WeightsError(
+      f'{kind}: {key} has shape {state[key].shape}, which is not that of its layer'
+    ) from error
+
+
+def tensors(tree: Any, kind: str) -> Mapping[str, np.ndarray]:
+  """`tree`, once it is known to be a flat mapping of names to tensors of real numbers.
+
+  Raises:
+    WeightsError: it is anything else.
+  """
+  if not isinstance(tree, Mapping):
+    raise WeightsError(f'{kind}: not a state dict but of type {type(tree).__name__}')
+  for key, value in tree.items():
+    if not isinstance(key, str):  # and is not printed: it can be of any length
+      raise WeightsError(f'{kind}: not a state dict, it has a key of type {type(key).__name__}')
+    if not isinstance(value, np.ndarray) or value.dtype.kind == 'c':
+      what = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
+      raise WeightsError(f'{kind}: {ascii(key)[:80]} is {what}, not a tensor of real numbers')
   return tree
 
 
@@ -96,14 +125,29 @@ def with_prefix(state: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.nd
 # --- StyleGAN2 -----------------------------------------------------------------------------------
 
 
-def rosinality_channels(state: Mapping[str, np.ndarray]) -> tuple[int, ...]:
-  """The channel table of a rosinality generator, from its toRGB weights (1, 3, c, 1, 1)."""
+def rosinality_channels(
+  state: Mapping[str, np.ndarray], kind: str = 'rosinality generator'
+) -> tuple[int, ...]:
+  """The channel table of a rosinality generator, from its toRGB weights (1, 3, c, 1, 1).
+
+  Raises:
+    WeightsError: they are missing or of another rank.
+  """
   count = 1 + len([key for key in state if re.fullmatch(r'to_rgbs\.\d+\.conv\.weight', key)])
   names = ['to_rgb1', *(f'to_rgbs.{i}' for i in range(count - 1))]
-  missing = [n for n in names if f'{n}.conv.weight' not in state]
-  if missing:
-    raise WeightsError(f'not a rosinality generator: no {missing[0]}.conv.weight')
-  return tuple(state[f'{name}.conv.weight'].shape[2] for name in names)
+  return _channels(state, [f'{n}.conv.weight' for n in names], 5, kind)
+
+
+def _channels(
+  state: Mapping[str, np.ndarray], keys: list[str], rank: int, kind: str
+) -> tuple[int, ...]:
+  """Input channels of toRGB weights, whose last two axes are 1x1."""
+  for key in keys:
+    if key not in state:
+      raise WeightsError(f'no {kind}: {key} is missing')
+    if state[key].ndim != rank:
+      raise WeightsError(f'{kind}: {key} has shape {state[key].shape}, not {rank} axes')
+  return tuple(state[key].shape[-3] for key in keys)
 
 
 def _layer_names(channels: tuple[int, ...], kind: str) -> list[str]:
@@ -158,42 +202,54 @@ def nvlabs_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> KeyM
   return keys
 
 
-def generator(state: Mapping[str, np.ndarray], w_avg: np.ndarray) -> tuple[dict, tuple[int, ...]]:
+def generator(
+  state: Mapping[str, np.ndarray], w_avg: np.ndarray, kind: str = 'rosinality generator'
+) -> tuple[dict, tuple[int, ...]]:
   """A rosinality generator -> ({'params', 'noise_const', 'w_avg'}, channel table).
 
   Files without noise buffers (e4e loads `g_ema` leniently) get zero maps: nothing is invented.
+
+  Raises:
+    WeightsError: a tensor is missing, left over or of an impossible shape.
   """
-  channels = rosinality_channels(state)
+  channels = rosinality_channels(state, kind)
   tree = convert(
     state,
     rosinality_generator(channels, mapping_layers=len(_matches(state, r'style\.\d+\.weight'))),
-    kind='rosinality generator',
+    kind=kind,
     unneeded=(r'.*\.kernel', r'noises\.noise_\d+'),
   )
-  shapes = latents.noise_shapes(channels)
-  noise = [state.get(f'noises.noise_{i}') for i in range(len(shapes))]
+  names = {f'noises.noise_{i}': shape for i, shape in enumerate(latents.noise_shapes(channels))}
   tree['noise_const'] = tuple(
-    np.zeros(shape, np.float32) if n is None else np.array(first_plane(n), np.float32)
-    for n, shape in zip(noise, shapes, strict=True)
+    _laid_out(first_plane, state, n, kind) if n in state else np.zeros(shape, np.float32)
+    for n, shape in names.items()
   )
   tree['w_avg'] = np.asarray(w_avg, np.float32)
   return tree, channels
 
 
 def generator_nvlabs(state: Mapping[str, np.ndarray]) -> tuple[dict, tuple[int, ...]]:
-  """NVlabs' `G_ema` state -> the same tree as `generator`."""
-  sizes = sorted(int(m[1]) for m in _matches(state, r'synthesis\.b(\d+)\.torgb\.weight'))
-  channels = tuple(state[f'synthesis.b{size}.torgb.weight'].shape[1] for size in sizes)
+  """NVlabs' `G_ema` state -> the same tree as `generator`.
+
+  Raises:
+    WeightsError: a tensor is missing, left over or of an impossible shape.
+  """
+  kind = 'stylegan2-ada-pytorch generator'
+  count = len(_matches(state, r'synthesis\.b\d+\.torgb\.weight'))
+  names = [f'synthesis.b{4 << i}.torgb.weight' for i in range(max(count, 1))]
+  channels = _channels(state, names, 4, kind)
   tree = convert(
     state,
     nvlabs_generator(channels, mapping_layers=len(_matches(state, r'mapping\.fc\d+\.weight'))),
-    kind='stylegan2-ada-pytorch generator',
+    kind=kind,
     unneeded=(r'.*resample_filter', r'.*noise_const', r'mapping\.w_avg'),
   )
   names = [name for name in _layer_names(channels, 'nvlabs') if not name.endswith('torgb')]
-  tree['noise_const'] = tuple(
-    np.array(first_plane(state[f'{name}.noise_const']), np.float32) for name in names
-  )
+  buffers = ['mapping.w_avg', *(f'{name}.noise_const' for name in names)]
+  missing = [key for key in buffers if key not in state]
+  if missing:
+    raise WeightsError(f'no {kind}: {len(missing)} tensors are missing, first {missing[:3]}')
+  tree['noise_const'] = tuple(_laid_out(first_plane, state, key, kind) for key in buffers[1:])
   tree['w_avg'] = np.asarray(state['mapping.w_avg'], np.float32)
   return tree, channels
 

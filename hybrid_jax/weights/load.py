@@ -1,11 +1,12 @@
 """From the paths of a config to the frozen tree and the encoder that training starts from."""
 
-import pathlib
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.traverse_util
 import jax
+import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.networks import Networks, init_encoder, random_frozen
@@ -30,7 +31,7 @@ def check_files(paths: Mapping[str, str]) -> bool:
     return False
   if random:
     raise InputError(f'config.weights: {random} are random and the others are not; give all files')
-  missing = [field for field in paths if not pathlib.Path(paths[field]).is_file()]
+  missing = [field for field in paths if not os.path.isfile(paths[field])]
   if missing:
     lines = (f"  config.weights.{f}='{paths[f]}': {WHAT[f]}" for f in missing)
     raise InputError(
@@ -47,45 +48,58 @@ def load(networks: Networks, paths: Mapping[str, str], seed: int) -> tuple[dict,
     InputError: a file is missing, is not what its field says, or is of another size than the model.
   """
   if not check_files(paths):
-    # The same for training and re-enactment: they must meet the same random generator.
-    return jax.jit(lambda key: random_frozen(networks, key))(jax.random.key(seed)), None
-  features = torch_file.load(paths['lpips_backbone'])
-  linear = torch_file.load(paths['lpips_linear'])
-  body = networks.arcface
+    generator = load_generator(networks, paths, seed)
+    return _random(networks, seed, ('lpips', 'arcface')) | {'generator': generator}, None
+  backbone, linear, arcface, e4e = (
+    paths[field] for field in ('lpips_backbone', 'lpips_linear', 'arcface', 'e4e')
+  )
+  body, net = networks.arcface, networks.lpips.net
+  lpips = {path: _tensors(path, f'LPIPS {net}') for path in (backbone, linear)}
+  names = f'{backbone} and {linear}'
   frozen = {
     'lpips': key_maps.convert(
-      {**features, **linear},
-      key_maps.lpips(networks.lpips.net),
-      kind=f'LPIPS {networks.lpips.net} of {paths["lpips_backbone"]} and {paths["lpips_linear"]}',
+      lpips[backbone] | lpips[linear],
+      key_maps.lpips(net),
+      kind=f'LPIPS {net} of {names}',
       unneeded=key_maps.TORCHVISION_UNNEEDED,
     ),
     'arcface': key_maps.convert(
-      torch_file.load(paths['arcface']),
+      _tensors(arcface, 'ArcFace'),
       key_maps.arcface(body.units, body.widths, body.size),
-      kind=f'ArcFace of {paths["arcface"]}',
+      kind=f'ArcFace of {arcface}',
     ),
   }
-  frozen['generator'], encoder = load_e4e(networks, paths['e4e'])
   expected = jax.eval_shape(lambda key: random_frozen(networks, key), jax.random.key(0))
-  files = {'lpips': 'lpips_backbone', 'arcface': 'arcface', 'generator': 'e4e'}
-  for part in frozen:
-    _check_shapes(frozen[part], expected[part], paths[files[part]])
+  _check_shapes(frozen['lpips'], expected['lpips'], names)
+  _check_shapes(frozen['arcface'], expected['arcface'], arcface)
+  frozen['generator'], encoder = load_e4e(networks, e4e)
   return frozen, encoder
 
 
+def load_generator(networks: Networks, paths: Mapping[str, str], seed: int) -> dict:
+  """The generator alone, {'params', 'noise_const', 'w_avg'}: all that inference needs of the files.
+
+  A random one is the same for training and re-enactment, which must meet the same.
+
+  Raises:
+    InputError: the e4e file is missing, is none, or is of another size than the model.
+  """
+  path = paths['e4e']
+  if path == 'random':
+    return _random(networks, seed, ('generator',))['generator']
+  if not os.path.isfile(path):
+    raise InputError(f"config.weights.e4e='{path}': no such file ({WHAT['e4e']}); put it there")
+  return _generator(networks, path, *_read_e4e(path))
+
+
 def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
-  """An e4e checkpoint -> (generator tree, encoder variables with untrained deformation heads)."""
-  file = torch_file.load(path)
-  if not isinstance(file, Mapping) or not {'state_dict', 'latent_avg'} <= set(file):
-    raise InputError(f'{path}: not an e4e checkpoint, it has no state_dict and latent_avg')
-  state = file['state_dict']
-  decoder = key_maps.with_prefix(state, 'decoder.')
-  generator, channels = key_maps.generator(decoder, file['latent_avg'])
-  if channels != tuple(networks.hybrid.generator.channels):
-    raise InputError(
-      f'{path}: its generator has channels {channels}, config.model asks for '
-      f'{tuple(networks.hybrid.generator.channels)}'
-    )
+  """An e4e checkpoint -> (generator tree, encoder variables with untrained deformation heads).
+
+  Raises:
+    InputError: the file is no e4e checkpoint, or of another size than the model.
+  """
+  state, w_avg = _read_e4e(path)
+  generator = _generator(networks, path, state, w_avg)
   module = networks.hybrid.encoder
   sizes = [networks.frame_size // stride for stride in (16, 8, 4)]
   loaded = key_maps.convert(
@@ -101,15 +115,64 @@ def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
   return generator, encoder
 
 
+def _random(networks: Networks, seed: int, parts: Sequence[str]) -> dict:
+  """Parts of `random_frozen`; what they do not need is not computed."""
+  init = lambda key: {part: random_frozen(networks, key)[part] for part in parts}  # noqa: E731
+  return jax.jit(init)(jax.random.key(seed))
+
+
+def _tensors(path: str, kind: str) -> Mapping[str, np.ndarray]:
+  return key_maps.tensors(torch_file.load(path), f'{kind} of {path}')
+
+
+def _read_e4e(path: str) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
+  """(state_dict, latent_avg) of an e4e checkpoint."""
+  file = torch_file.load(path)
+  if not isinstance(file, Mapping) or not {'state_dict', 'latent_avg'} <= set(file):
+    raise InputError(f'{path}: not an e4e checkpoint, it has no state_dict and latent_avg')
+  kind = f'e4e checkpoint {path}'
+  w_avg = key_maps.tensors({'latent_avg': file['latent_avg']}, kind)['latent_avg']
+  return key_maps.tensors(file['state_dict'], kind), w_avg
+
+
+def _generator(
+  networks: Networks, path: str, state: Mapping[str, np.ndarray], w_avg: np.ndarray
+) -> dict:
+  """The generator tree of an e4e checkpoint, of the model's size."""
+  module = networks.hybrid.generator
+  decoder = key_maps.with_prefix(state, 'decoder.')
+  tree, channels = key_maps.generator(decoder, w_avg, kind=f'StyleGAN2 decoder of {path}')
+  if channels != tuple(module.channels):
+    raise InputError(
+      f'{path}: its generator has channels {channels}, config.model asks for '
+      f'{tuple(module.channels)}'
+    )
+  # One latent average, or one for each row of W+.
+  rows, width = networks.hybrid.encoder.num_ws, module.w_dim
+  if w_avg.shape not in ((width,), (1, width), (rows, width)):
+    raise InputError(
+      f'{path}: latent_avg has shape {w_avg.shape}, the model of this config has ({width},) or '
+      f'({rows}, {width})'
+    )
+  expected = jax.eval_shape(
+    lambda key: random_frozen(networks, key)['generator'], jax.random.key(0)
+  )
+  _check_shapes(tree, expected | {'w_avg': w_avg}, path)
+  return tree
+
+
 def _check_shapes(tree: Any, expected: Any, path: str) -> None:
-  """Raises InputError at the first array whose shape is not the model's."""
-  if 'w_avg' in tree:  # (d,) in a generator file, (l, d) in an e4e checkpoint: both broadcast
-    tree, expected = ({k: v for k, v in t.items() if k != 'w_avg'} for t in (tree, expected))
-  actual = jax.tree_util.tree_leaves_with_path(tree)
-  wanted = dict(jax.tree_util.tree_leaves_with_path(expected))
-  for key, value in actual:
-    if value.shape != wanted[key].shape:
-      raise InputError(
-        f'{path}: {jax.tree_util.keystr(key)} is {value.shape}, '
-        f'the model of this config has {wanted[key].shape}'
-      )
+  """Raises InputError for arrays that one side alone has, else at the first of another shape."""
+  ours, theirs = (
+    {jax.tree_util.keystr(k, simple=True, separator='/'): x.shape for k, x in leaves}
+    for leaves in map(jax.tree_util.tree_leaves_with_path, (expected, tree))
+  )
+  for keys, what in (
+    ([k for k in theirs if k not in ours], 'has arrays that the model of this config has not'),
+    ([k for k in ours if k not in theirs], 'lacks arrays of the model of this config'),
+  ):
+    if keys:
+      raise InputError(f'{path}: {what}: {len(keys)}, first {", ".join(keys[:3])}')
+  for key, shape in theirs.items():
+    if shape != ours[key]:
+      raise InputError(f'{path}: {key} is {shape}, the model of this config has {ours[key]}')

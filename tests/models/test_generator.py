@@ -9,6 +9,7 @@ import pytest
 from conftest import GOLDEN, error, nhwc
 
 from hybrid_jax import latents
+from hybrid_jax.models.hybrid import Hybrid
 from hybrid_jax.models.stylegan2 import Generator
 from hybrid_jax.weights import key_maps, torch_file
 
@@ -32,12 +33,11 @@ def model(request):
   return Generator(CHANNELS, w_dim=64, polyphase_from=request.param)
 
 
-def image_of(model, tree, w_plus, noise='const', offsets=None, layers=()):
-  s = list(model.apply({'params': tree['params']}, w_plus, method='to_style_space'))
-  for layer, offset in zip(layers, offsets or (), strict=True):
-    s[layer] = s[layer] + offset
-  maps = tree['noise_const'] if noise == 'const' else None
-  return model.apply({'params': tree['params']}, tuple(s), maps, method='synthesize')
+def image_of(model, tree, w_plus, noise='const', offsets=None, layers=(), **edit):
+  """G(W, F), by the package's own eqs. 3 and 4."""
+  hybrid = Hybrid(model, None, tuple(layers))
+  maps = tree['noise_const'] if noise == 'const' else [0.0] * 9
+  return hybrid.reenact(tree, w_plus, offsets and tuple(offsets), maps, **edit)
 
 
 def test_channel_table_is_read_from_the_tensors():
@@ -88,6 +88,40 @@ def test_both_readings_of_the_first_style_layers(model, golden):
     offsets = [v[f'soffset_{i:02d}'] for i in layers]
     image = image_of(model, tree, v['wplus'], offsets=offsets, layers=layers)
     assert error(image, nhwc(v[expected])) < FORWARD
+
+
+def test_an_edit_moves_w_before_the_affines(golden):
+  tree, _ = rosinality()
+  v = golden('generator64_vectors')
+  model = Generator(CHANNELS, w_dim=64)
+  edited = image_of(model, tree, v['wplus'] - 0.5, dW_edit=0.5)
+  assert error(edited, nhwc(v['image'])) < FORWARD
+
+
+def test_not_hybrid_deforms_w_plus():
+  tree, _ = rosinality()
+  hybrid = Hybrid(Generator(CHANNELS, w_dim=64), None, latents.first_convolutions(5), hybrid=False)
+  W = jax.random.normal(jax.random.key(1), (1, 10, 64))
+  F = tuple(jax.random.normal(jax.random.key(i), (1, 64)) for i in range(5))
+  moved = W.at[:, :5].add(jnp.stack(F, axis=1))
+  for a, b in zip(hybrid.combine(tree, W, F), hybrid.combine(tree, moved, None), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_half_precision_and_rematerialisation(golden):
+  """bfloat16 from 16 px on stays near float32; recomputing layers changes nothing."""
+  tree, _ = rosinality()
+  v = golden('generator64_vectors')
+  model = Generator(CHANNELS, w_dim=64)
+  half = model.clone(half_dtype=jnp.bfloat16, half_from=16)
+  assert 1e-5 < error(image_of(half, tree, v['wplus']), nhwc(v['image'])) < 0.03
+
+  def loss(w_plus, model):
+    return jnp.sum(image_of(model, tree, w_plus) * nhwc(v['loss_weights']))
+
+  remat = model.clone(remat_from=16)
+  grad = jax.jit(jax.grad(loss), static_argnums=1)(v['wplus'], remat)
+  assert error(grad, v['grad_wplus']) < GRADIENT
 
 
 def test_intermediate_features(model, golden):

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, error, nhwc
 from ml_collections import ConfigDict
+from test_torch_file import asm, tensor, zipped
 
 from configs import common
 from hybrid_jax import networks
 from hybrid_jax.errors import InputError
-from hybrid_jax.weights import load
+from hybrid_jax.weights import key_maps, load, torch_file
 
 
 @pytest.fixture
@@ -19,6 +20,7 @@ def config():
     frame_size=256,
     encoder_units=(3, 4, 14, 3),
     arcface_size=112,
+    arcface_units=(3, 4, 14, 3),
   )
   return config
 
@@ -64,11 +66,213 @@ def test_a_file_of_another_size_or_kind_is_refused(config, paths):
     load.load(nets, paths | {'lpips_backbone': str(GOLDEN / 'README.md')}, seed=0)
 
 
-def test_missing_and_mixed_files_are_told_at_once(paths):
+# --- Bad files, all made of golden ones ----------------------------------------------------------
+
+
+@pytest.fixture
+def golden_paths():
+  """Files that exist; the one of `e4e` is none."""
+  lpips = str(GOLDEN / 'lpips_alex_reduced.pt')
+  return {
+    'e4e': str(GOLDEN / 'generator64.pt'),
+    'lpips_backbone': lpips,
+    'lpips_linear': lpips,
+    'arcface': str(GOLDEN / 'arcface_reduced.pt'),
+  }
+
+
+def test_missing_and_mixed_files_are_told_at_once(golden_paths, tmp_path):
+  bad = {'arcface': 'nowhere.pth', 'lpips_linear': '', 'e4e': str(tmp_path)}
   with pytest.raises(InputError) as caught:
-    load.check_files(paths | {'arcface': 'nowhere.pth', 'lpips_linear': ''})
-  assert '2 weight files' in str(caught.value)
+    load.check_files(golden_paths | bad)
+  assert '3 weight files' in str(caught.value)
   assert "config.weights.arcface='nowhere.pth'" in str(caught.value)
   with pytest.raises(InputError, match='random'):
-    load.check_files(paths | {'arcface': 'random'})
-  assert load.check_files(paths)
+    load.check_files(golden_paths | {'arcface': 'random'})
+  assert load.check_files(golden_paths)
+
+
+def write(path, tree) -> str:
+  """`tree`, of dicts, lists, strings and float32 arrays, as torch would save it."""
+  storages = []
+
+  def opcodes(x):
+    if isinstance(x, dict):
+      return {key: opcodes(value) for key, value in x.items()}
+    if isinstance(x, list):
+      return b'](' + b''.join(asm(opcodes(value)) for value in x) + b'e'
+    if not isinstance(x, np.ndarray):
+      return x
+    storages.append(np.ascontiguousarray(x, np.float32).tobytes())
+    stride = tuple(s // 4 for s in np.empty(x.shape, np.float32).strides)
+    return tensor(x.size, 0, x.shape, stride, key=str(len(storages) - 1))
+
+  path.write_bytes(zipped(opcodes(tree), *storages))
+  return str(path)
+
+
+def e4e_file(path, latent_avg=None, **changed) -> str:
+  """The golden generator as an e4e checkpoint without an encoder; `changed` replaces tensors."""
+  file = torch_file.load(GOLDEN / 'generator64.pt')
+  state = file['g_ema'] | {name.replace('__', '.'): x for name, x in changed.items()}
+  state = {f'decoder.{name}': x for name, x in state.items() if x is not None}
+  latent_avg = file['latent_avg'] if latent_avg is None else latent_avg
+  return write(path / 'e4e.pt', {'state_dict': state, 'latent_avg': latent_avg})
+
+
+def refusal(function, *args) -> str:
+  with pytest.raises(InputError) as caught:
+    function(*args)
+  text = str(caught.value)
+  assert '\n' not in text and len(text) < 500
+  return text
+
+
+def test_the_generator_loads_without_the_encoder_and_the_other_files(config, tmp_path):
+  paths = {'e4e': e4e_file(tmp_path), 'arcface': 'nowhere', 'lpips_linear': 'random'}
+  tree = load.load_generator(networks.build(config.model), paths, seed=0)
+  file = torch_file.load(GOLDEN / 'generator64.pt')
+  expected, _ = key_maps.generator(file['g_ema'], file['latent_avg'])
+  assert set(tree) == {'params', 'noise_const', 'w_avg'}
+  jax.tree.map(np.testing.assert_array_equal, tree, expected)
+
+
+def test_a_random_generator_is_the_same_with_and_without_the_rest(config, monkeypatch):
+  def random_frozen(nets, key):  # the real one takes ten seconds to compile
+    return {part: {'x': jax.random.normal(key, (3,))} for part in ('generator', 'lpips', 'arcface')}
+
+  monkeypatch.setattr(load, 'random_frozen', random_frozen)
+  frozen, E = load.load(None, config.weights, 3)
+  assert E is None
+  jax.tree.map(np.testing.assert_array_equal, frozen, random_frozen(None, jax.random.key(3)))
+  alone = load.load_generator(None, config.weights, 3)
+  jax.tree.map(np.testing.assert_array_equal, alone, frozen['generator'])
+
+
+ONE = np.ones(1, np.float32)
+
+
+@pytest.mark.parametrize(
+  ('file', 'says'),
+  [
+    ([ONE], 'not an e4e checkpoint'),
+    (ONE, 'not an e4e checkpoint'),
+    ('text', 'not an e4e checkpoint'),
+    ({'state_dict': {}}, 'not an e4e checkpoint'),
+    ({'state_dict': [ONE], 'latent_avg': ONE}, 'not a state dict but of type list'),
+    ({'state_dict': {'a': 'text'}, 'latent_avg': ONE}, "'a' is str, not a tensor"),
+    ({'state_dict': {'a': {'b': ONE}}, 'latent_avg': ONE}, "'a' is dict, not a tensor"),
+    ({'state_dict': {3: ONE}, 'latent_avg': ONE}, 'it has a key of type int'),
+    ({'state_dict': {'a': ONE}, 'latent_avg': ONE}, 'to_rgb1.conv.weight is missing'),
+    ({'state_dict': {'a': ONE}, 'latent_avg': None}, "'latent_avg' is NoneType, not a tensor"),
+  ],
+)
+def test_an_e4e_file_of_another_structure(config, tmp_path, file, says):
+  nets, path = networks.build(config.model), write(tmp_path / 'e4e.pt', file)
+  for call in (load.load_generator, load.load_e4e):
+    text = refusal(call, nets, *(({'e4e': path}, 0) if call is load.load_generator else (path,)))
+    assert path in text and says in text
+
+
+@pytest.mark.parametrize(
+  ('changed', 'says'),
+  [
+    ({'to_rgb1__conv__weight': np.ones(3)}, 'to_rgb1.conv.weight has shape (3,), not 5 axes'),
+    ({'conv1__conv__weight': np.ones((2, 3))}, 'conv1.conv.weight has shape (2, 3), which is not'),
+    ({'conv1__noise__weight': np.ones(2)}, 'conv1.noise.weight has shape (2,), which is not'),
+    ({'input__input': np.ones(3)}, 'params/const is (3, 1), the model'),
+    ({'noises__noise_3': np.ones(5)}, 'noise_const/3 is (5, 1), the model'),
+    ({'noises__noise_0': np.ones((1, 1, 8, 8))}, 'noise_const/0 is (8, 8, 1), the model'),
+    ({'conv1__activate__bias': np.ones(5)}, 'params/layers_0/bias is (5,), the model'),
+    ({'conv1__conv__modulation__weight': np.ones((2, 2, 2))}, 'affines_0/kernel is (2, 2, 2)'),
+    ({'conv1__activate__bias': None}, '1 tensors are missing, first'),
+    ({'more__weight': np.ones(1)}, '1 tensors have no place here, first'),
+    ({'to_rgbs__1__conv__weight': None}, 'to_rgbs.1.conv.weight is missing'),
+    ({'latent_avg': np.ones(3)}, 'latent_avg has shape (3,), the model of this config has (64,)'),
+    ({'latent_avg': np.ones((7, 64))}, 'latent_avg has shape (7, 64)'),
+  ],
+)
+def test_an_e4e_file_with_tensors_of_other_shapes(config, tmp_path, changed, says):
+  path = e4e_file(tmp_path, **changed)
+  text = refusal(load.load_generator, networks.build(config.model), {'e4e': path}, 0)
+  assert path in text and says in text
+
+
+def test_extra_and_missing_layers_are_named(config, tmp_path):
+  paths = {'e4e': e4e_file(tmp_path)}
+  layers = config.model.mapping_layers
+  for count, says in (
+    (
+      layers - 1,
+      f'has arrays that the model of this config has not: 2, first params/mapping/dense_'
+      f'{layers - 1}/bias',
+    ),
+    (
+      layers + 1,
+      f'lacks arrays of the model of this config: 2, first params/mapping/dense_{layers}',
+    ),
+  ):
+    config.model.mapping_layers = count
+    text = refusal(load.load_generator, networks.build(config.model), paths, 0)
+    assert paths['e4e'] in text and says in text
+
+
+def test_the_generator_of_inference_needs_its_file(config, tmp_path):
+  nets = networks.build(config.model)
+  for path in ('nowhere.pt', '', str(tmp_path)):
+    text = refusal(load.load_generator, nets, {'e4e': path}, 0)
+    assert text.startswith(f"config.weights.e4e='{path}': no such file")
+
+
+@pytest.mark.parametrize(
+  ('field', 'name', 'says'),
+  [
+    ('arcface', 'generator64.pt', "ArcFace of {}: 'g_ema' is dict, not a tensor"),
+    ('arcface', 'latent_discriminator.pt', 'no ArcFace of {}'),
+    ('arcface', 'ranger_trajectories.npz', '{}: a zip, but not one of torch.save'),
+    ('arcface', 'torch_files/zip.pt', 'ArcFace of {}: '),
+    ('lpips_backbone', 'lpips_vgg_reduced.pt', 'LPIPS alex of {}'),
+    ('lpips_backbone', 'torch_files/script.pt', '{}: a TorchScript program'),
+    ('lpips_linear', 'arcface_reduced.pt', 'LPIPS alex of '),
+    ('e4e', 'latent_discriminator.pt', '{}: not an e4e checkpoint'),
+    ('e4e', 'image_discriminator.pt', '{}: not an e4e checkpoint'),
+  ],
+)
+def test_a_golden_file_in_the_place_of_another(config, golden_paths, field, name, says):
+  path = str(GOLDEN / name)
+  text = refusal(load.load, networks.build(config.model), golden_paths | {field: path}, 0)
+  assert path in text and says.format(path) in text
+
+
+@pytest.mark.parametrize('file', [[ONE], ONE, 'text', {'state_dict': {'a': ONE}}, {'a': ONE}])
+@pytest.mark.parametrize('field', ['arcface', 'lpips_backbone', 'lpips_linear'])
+def test_files_of_another_structure(config, golden_paths, tmp_path, field, file):
+  path = write(tmp_path / 'file.pt', file)
+  assert path in refusal(load.load, networks.build(config.model), golden_paths | {field: path}, 0)
+
+
+def test_arcface_of_another_size_or_rank(config, golden_paths, tmp_path):
+  state = torch_file.load(golden_paths['arcface'])
+  nets = networks.build(config.model)
+  for name, x, says in (
+    ('output_layer.3.weight', np.ones((64, 5)), 'output_layer.3.weight has shape (64, 5)'),
+    ('body.0.res_layer.1.weight', np.ones(7), 'body.0.res_layer.1.weight has shape (7,)'),
+    ('output_layer.3.bias', np.ones(7), 'params/dense/bias is (7,), the model'),
+    ('input_layer.2.weight', np.ones((8, 1)), 'params/backbone/stem_prelu/slope is (8, 1)'),
+  ):
+    path = write(tmp_path / 'arcface.pt', state | {name: x})
+    text = refusal(load.load, nets, golden_paths | {'arcface': path}, 0)
+    assert path in text and says in text
+
+
+def test_nvlabs_files_of_another_structure():
+  state = torch_file.load(GOLDEN / 'nvlabs64.pt')
+  left_out = lambda key: {k: v for k, v in state.items() if k != key}  # noqa: E731
+  for bad, says in (
+    ({}, 'synthesis.b4.torgb.weight is missing'),
+    (left_out('synthesis.b8.torgb.weight'), 'synthesis.b8.torgb.weight is missing'),
+    (left_out('mapping.w_avg'), "first ['mapping.w_avg']"),
+    (left_out('synthesis.b8.conv0.noise_const'), "first ['synthesis.b8.conv0.noise_const']"),
+    (state | {'synthesis.b4.torgb.weight': ONE}, 'has shape (1,), not 4 axes'),
+  ):
+    assert says in refusal(key_maps.generator_nvlabs, bad)

@@ -1,0 +1,39 @@
+"""A model small enough to compile and step in seconds, and batches for it."""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import common
+from hybrid_jax.latents import first_convolutions
+
+SIZE = 32
+
+
+def small_config(**train_fields):
+  """The tiny config with fewer layers, at 32 px."""
+  config = ConfigDict(common.tiny())
+  config.model.update(
+    resolution=SIZE,
+    channel_base=512,
+    channel_max=16,
+    w_dim=16,
+    frame_size=SIZE,
+    encoder_units=(1, 1, 1, 1),
+    head_width=16,
+    identity_split=(2, 3, 3),
+    deformation_layers=first_convolutions(5),
+    deformation_split=(2, 2, 1),
+    arcface_size=16,
+    arcface_units=(1, 1, 1, 1),
+  )
+  config.loss.update(resolution=SIZE, r1_steps=2)
+  config.progressive.start_steps, config.progressive.every_steps = 2, 1
+  config.train.update(num_steps=4, log_steps=1, sample_steps=2, checkpoint_steps=2)
+  config.train.update(train_fields)
+  return config
+
+
+def random_batch(n):
+  rng = np.random.default_rng(0)
+  roles = ('source', 'driving', 'other')
+  return {role: rng.integers(0, 255, (n, SIZE, SIZE, 3), dtype=np.uint8) for role in roles}

@@ -1,0 +1,106 @@
+"""The training step against every equation computed by a separate plain call."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import random_batch, small_config
+
+from hybrid_jax import latents, losses, networks, steps
+from hybrid_jax.models.ops import from_uint8
+
+N = 2
+
+
+@pytest.fixture(scope='module')
+def world():
+  """(config, networks, state, frozen) with deformation heads that are no longer zero."""
+  config = small_config()
+  config.progressive.every_steps = 0
+  nets = networks.build(config.model)
+
+  @jax.jit
+  def init(key):
+    state, frozen = steps.init_state(nets, config, key), networks.random_frozen(nets, key)
+    move = lambda path, x: (  # noqa: E731
+      x + 0.3 * jax.random.normal(key, x.shape)
+      if 'deformation' in jax.tree_util.keystr(path)
+      else x
+    )
+    params = jax.tree_util.tree_map_with_path(move, state.encoder['params'])
+    return state.replace(encoder=state.encoder | {'params': params}), frozen
+
+  return config, nets, *init(jax.random.key(0))
+
+
+def plain_terms(config, nets, state, frozen, batch):
+  """Eqs. 5 to 12 one frame set and one decode at a time: no stacking, no folding."""
+  hybrid, encoder, G, E = nets.hybrid, nets.hybrid.encoder, frozen['generator'], state.encoder
+  S, D, D_other = (from_uint8(batch[role]) for role in ('source', 'driving', 'other'))
+  # The batch statistics are those of the three sets together.
+  everything = jnp.concatenate((S, D, D_other))
+  levels, updates = encoder.apply(
+    E, everything, train=True, method='pyramid', mutable=['batch_stats']
+  )
+  part = lambda i: [level[i * N : (i + 1) * N] for level in levels]  # noqa: E731
+  W_S = encoder.apply(E, part(0), encoder.num_ws, method='identity') + G['w_avg']
+  F_S, F_D, F_other = (encoder.apply(E, part(i), method='deformation') for i in range(3))
+
+  key_noise, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
+  noise = latents.random_noise(key_noise, 4 * N, hybrid.generator.channels)
+  decode = lambda F, k: hybrid.reenact(G, W_S, F, [m[k::4] for m in noise])  # noqa: E731
+  R_S, R_D, anchor, R_other = decode(F_S, 0), decode(F_D, 1), decode(None, 2), decode(F_other, 3)
+
+  lpips = lambda x, y: nets.lpips.apply(frozen['lpips'], x, y)  # noqa: E731
+  phi = lambda x: nets.arcface.apply(frozen['arcface'], x)  # noqa: E731
+  weights = config.loss.reconstruction
+  W_R, _ = hybrid.encode(E, G, R_other)  # running statistics
+  return {
+    'self_reconstruction': losses.reconstruction(S, R_S, lpips, weights)[0],
+    'reenactment': losses.reconstruction(D, R_D, lpips, weights)[0],
+    'anchor_identity': losses.identity(phi(S), phi(anchor)),
+    'puppet_identity': losses.identity(phi(S), phi(R_other)),
+    'latent_consistency': losses.latent_consistency(W_S, W_R),
+    'w_variance': losses.w_variance(W_S),
+    'style_proximity': losses.style_proximity(
+      [jnp.concatenate(layer) for layer in zip(F_S, F_D, F_other, strict=True)]
+    ),
+    'adversarial': losses.adversarial(nets.critic.apply(state.critic, W_S), encoder.num_ws),
+  }, updates['batch_stats']
+
+
+def test_every_term_is_what_its_equation_says(world):
+  config, nets, state, frozen = world
+  batch = random_batch(N)
+  expected, batch_stats = jax.jit(
+    lambda state, frozen, batch: plain_terms(config, nets, state, frozen, batch)
+  )(state, frozen, batch)
+  new, metrics = jax.jit(steps.make_pretrain_step(nets, config))(state, frozen, batch)
+  for name, value in expected.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=2e-4, err_msg=name)
+  # R' left no trace in the running statistics.
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    new.encoder['batch_stats'],
+    batch_stats,
+  )
+  weights = dict(config.loss.weights)
+  weights['style_proximity'] = config.loss.style_proximity_ratio * weights['w_variance']
+  total = sum(weights[name] * float(expected[name]) for name in weights)
+  np.testing.assert_allclose(metrics['total'], total, rtol=2e-4)
+  assert int(new.step) == 1 and float(new.r1) == float(metrics['r1']) > 0
+
+
+def test_latent_consistency_reaches_both_heads(world):
+  """Eq. 10 alone, through the generator and the encoder: W_S and F_D' both get a gradient."""
+  config, nets, state, frozen = world
+  config = config.copy_and_resolve_references()
+  for name in config.loss.weights:
+    config.loss.weights[name] = float(name == 'latent_consistency')
+  config.loss.style_proximity_ratio = 0.0
+  config.optim.encoder_lr = 1.0  # Ranger's first step is its momentum, 0.05 of the gradient
+  new, _ = jax.jit(steps.make_pretrain_step(nets, config))(state, frozen, random_batch(N))
+  before, after = state.encoder['params'], new.encoder['params']
+  for part in ('backbone', 'identity_heads_0', 'identity_heads_7', 'deformation_heads_4'):
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), before[part], after[part])
+    assert max(jax.tree.leaves(moved)) > 0, part
