@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -206,6 +207,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
   args = parse_args()
   compilation.use_cache()
+  logging.set_verbosity(logging.ERROR)  # Orbax warns of what reading only means
   try:
     reenact(**vars(args))
   except (InputError, FloatingPointError) as error:
