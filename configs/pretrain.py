@@ -4,7 +4,7 @@
       --config.data.videos=DIR --config.data.face_detector=face_detection_yunet.onnx
 
 The default is the paper's 1024 px model and needs the public weight files of `weights`;
-`configs/pretrain.py:tiny` is a 64 px model with random frozen networks that trains in about a minute
+`configs/pretrain.py:tiny` is a 64 px model with random frozen networks, trained in about a minute
 on 2 CPU cores, to see every part work.
 """
 
