@@ -17,6 +17,14 @@ GOLDEN = pathlib.Path(__file__).parent / 'golden'
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
 
 
+COMPILES_WHOLE_STEPS = {'test_encoder', 'test_load', 'test_steps', 'test_train'}
+
+
+def pytest_collection_modifyitems(items):
+  """Quick ones first."""
+  items.sort(key=lambda item: item.path.stem in COMPILES_WHOLE_STEPS)
+
+
 @pytest.fixture(scope='session')
 def golden():
   """Reads golden vectors by stem."""
