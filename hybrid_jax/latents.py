@@ -35,11 +35,6 @@ def config_f_channels(resolution: int, base: int = 32768, maximum: int = 512) ->
   return tuple(min(maximum, base >> i) for i in range(2, int(math.log2(resolution)) + 1))
 
 
-def resolution_of(channels: Sequence[int]) -> int:
-  """Image size in px of a generator with this channel table: 4, doubled for each further entry."""
-  return 2 ** (len(channels) + 1)
-
-
 def num_ws(channels: Sequence[int]) -> int:
   """Rows of W+: 18 at 1024 px, 10 at 64 px."""
   return 2 * len(channels)

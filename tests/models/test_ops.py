@@ -92,7 +92,7 @@ def test_style_table_of_the_paper_model():
   convolutions = [layer for layer in table if layer.kind != 'to_rgb']
   assert (len(table), sum(layer.width for layer in table)) == (26, 9088)
   assert (len(convolutions), sum(layer.width for layer in convolutions)) == (17, 6048)
-  assert latents.num_ws(channels) == 18 and latents.resolution_of(channels) == 1024
+  assert latents.num_ws(channels) == 18 and table[-1].resolution == 1024
   first = latents.first_convolutions(10)
   assert first == (0, 2, 3, 5, 6, 8, 9, 11, 12, 14)
   assert [table[i].w_row for i in first] == list(range(10))
