@@ -1,0 +1,305 @@
+"""The head as signed distances: one function of a world point per solid, posed by a rig.
+
+Head frame: origin at eye height on the ear axis, x to the image's right, y up, z to the camera, in
+units of 10 cm. `i` and `m` are unpacked identity and motion throughout, `r` the rig.
+"""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+
+from hybrid_jax.heads.algebra import (
+  add,
+  ball,
+  bump,
+  capsule,
+  clip01,
+  ellipsoid,
+  intersection,
+  norm,
+  rotate,
+  scale,
+  sine,
+  smoothstep,
+  sub,
+  union,
+  unit,
+  wobble,
+)
+
+PIVOT = (0.0, -0.75, -0.25)  # where the head turns on the neck
+HINGE = (0.0, -0.2, 0.05)  # where the jaw swings
+SOLIDS = ('skin', 'hair', 'eyes', 'teeth', 'tongue', 'frame', 'cloth')
+ABSENT = 3.0  # distance of a solid that a person does not have
+
+
+def rotation(yaw, pitch, roll):
+  """Head to world, (3, 3)."""
+  (cy, sy), (cp, sp), (cr, sr) = ((jnp.cos(a), jnp.sin(a)) for a in (yaw, -pitch, roll))
+  turn = jnp.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+  nod = jnp.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+  tilt = jnp.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+  return tilt @ turn @ nod
+
+
+def rig(i, m):
+  """What depends on no point: the pose and the landmarks that geometry and paint share."""
+  smile = jnp.maximum(m.smile, 0)
+  jaw = 0.24 * m.jaw_open
+  return SimpleNamespace(
+    rotation=rotation(m.yaw, m.pitch, m.roll),
+    smile=smile,
+    mouth_y=-0.68 * i.face_length - 0.02 * m.lip_raise,
+    mouth_z=0.835 + 0.05 * m.pucker,
+    mouth_half=0.25 * i.mouth_width * (1 + 0.22 * m.smile - 0.38 * m.pucker),
+    # How far the lower lip falls and the upper one lifts.
+    drop=0.20 * m.jaw_open + 0.015 * m.lip_raise,
+    lift=0.03 * m.jaw_open * (1 - m.pucker) + 0.05 * m.lip_raise + 0.03 * smile,
+    eye=(0.315 * i.eye_spacing, 0.0, 0.60),
+    eye_radius=0.150 * i.eye_size,
+    jaw=(jnp.cos(jaw), jnp.sin(jaw)),
+    nose=(0.0, -0.37 * i.nose_length * i.face_length**0.5, 0.90 + 0.06 * i.nose_bridge),
+    gaze=unit((jnp.sin(m.gaze_yaw), jnp.sin(m.gaze_pitch), jnp.cos(m.gaze_yaw))),
+  )
+
+
+def to_head(q, r):
+  """World point -> head frame."""
+  return add(rotate(r.rotation.T, sub(q, PIVOT)), PIVOT)
+
+
+def to_world(p, r):
+  """Head frame -> world point, without jaw."""
+  return add(rotate(r.rotation, sub(p, PIVOT)), PIVOT)
+
+
+def eye_frame(p, i, m, r):
+  """Lens-shaped opening: u along the eye in [-1, 1], height over its line, half its height."""
+  x = jnp.abs(p[0])
+  u = (x - r.eye[0]) / (0.175 * i.eye_size)
+  shut = jnp.where(p[0] > 0, m.blink_left, m.blink_right)
+  wide = 1 + 0.25 * m.brow_raise - 0.4 * m.squint - 0.2 * r.smile
+  wide = 0.080 * i.eye_size * (1 - 0.3 * i.hooded) * wide * (1 - shut)
+  line = i.eye_tilt * (x - r.eye[0]) - 0.03 * shut - 0.01 + 0.036 * m.gaze_pitch * (1 - shut)
+  return u, p[1] - line, wide * (1 - u * u) - 0.012 * shut
+
+
+def mouth_frame(p, i, m, r):
+  """u between the corners in [-1, 1], its arch 1 - u^2, height over the lips' line, depth."""
+  x = p[0] - 0.05 * m.mouth_shift
+  u = x / r.mouth_half
+  arch = clip01(1 - u * u)
+  near = smoothstep(1.8, 0.9, jnp.abs(u))
+  y = p[1] - r.mouth_y - (0.014 + 0.11 * m.smile) * (u * u - 0.35) * near
+  y = y - 0.03 * m.mouth_shift * u
+  return u, arch, y, p[2] - r.mouth_z + 1.44 * x * x - 0.05 * m.pucker * arch
+
+
+def brow_frame(p, i, m):
+  """t along the brow in [0, 1] outward, height over its line."""
+  t = (jnp.abs(p[0]) - 0.12) / (0.40 * i.eye_spacing)
+  arch = (0.20 + 0.10 * i.brow_arch) * t * (1 - t) - 0.05 * t - 0.045 * m.brow_frown * (1 - t)
+  return t, p[1] - (0.19 + i.brow_height + 0.06 * m.brow_raise + arch)
+
+
+def lips(p, i, m, r):
+  """Distances to upper and lower lip, and to the opening between them."""
+  u, arch, y, z = mouth_frame(p, i, m, r)
+  past = jnp.maximum(jnp.abs(u) - 1, 0) * r.mouth_half
+  taper = jnp.sqrt(arch + 0.03)
+  bow = 0.012 * sine(8 * u + 1.5708) * arch
+  upper = norm(past, y - 0.033 * i.lip_upper - r.lift * arch + bow, z + 0.035)
+  lower = norm(past, y + 0.045 * i.lip_lower**0.5 + r.drop * arch, z + 0.05)
+  upper, lower = (
+    upper - 0.058 * i.lip_upper**0.5 * taper,
+    lower - 0.066 * i.lip_lower**0.5 * taper,
+  )
+  middle = jnp.abs(y + (r.drop - r.lift) * 0.5 * arch) - (r.drop + r.lift) * 0.5 * arch + 0.004
+  gap = jnp.maximum(middle, jnp.abs(z + 0.12) - 0.22)
+  gap = jnp.maximum(gap, (jnp.abs(u) - 0.97) * r.mouth_half) * 0.75
+  return upper, lower, gap
+
+
+def hair_line(p, i):
+  """How far inside the hairline a point of the head is; negative on face and bald scalp."""
+  x, y, z = p
+  side = jnp.sqrt(x * x + 4e-4)
+  fringe = jnp.maximum(i.fringe, 0) * bump(x - 0.25 * i.parting, 0.55)
+  height = 0.66 + 0.08 * i.hairline - 0.36 * fringe + 0.022 * sine(7 * x + 3 * i.curl)
+  # A plane that falls to the nape, higher at the temples, with sideburns before the ears.
+  line = (y - height) * 0.56 - (z - 0.70) * 0.83 + 0.09 * bump(side - 0.48, 0.16)
+  line = line + 0.10 * bump(norm(side - 0.72, y + 0.10), 0.20)
+  # Baldness clears the crown from the forehead backward.
+  bald = jnp.maximum(i.bald, 0)
+  crown = 0.20 - 0.15 * bald - (y - 0.30) * 0.6 - 0.4 * (z + 0.30)
+  return jnp.where(bald > 0, union(line, crown, 0.10), line)
+
+
+def strands(p, i):
+  """Waves across the direction of the hair, in [-1, 1]: locks from the crown outward and down."""
+  x, y, z = p
+  a, b = x - 0.2 * i.parting, z + 0.40
+  across = a / (jnp.abs(a) + jnp.abs(b) + 0.1) * jnp.where(b > 0, 1.0, 0.7)  # turns about the crown
+  sway = (0.25 + 1.1 * i.curl) * sine(5 * y + 3 * across + 2 * z)
+  lock = sine(16 * across + sway) + 0.6 * sine(37 * across + 2.1 * sway + 2 * y)
+  return lock / 1.6
+
+
+def hair(p, s, skull, i):
+  """Distance to the hair: the skull swollen inside the hairline, and a curtain when it is long."""
+  x, y, z = p
+  line = hair_line(p, i)
+  lock = strands(p, i)
+  curly = wobble(p, 9.0, 1.0) * smoothstep(0.45, 1.0, i.curl)
+  full = 0.075 + (0.10 + 0.12 * smoothstep(0.4, 1.0, i.curl)) * i.hair_volume
+  full = full * (0.75 + 0.5 * smoothstep(0.1, 1.0, y)) * jnp.where(i.bald > 0, 0.45, 1.0)
+  full = full + 0.03 * i.parting * x
+  groove = bump(x - 0.26 * i.parting, 0.035) * smoothstep(0.55, 0.9, y) * (1 - clip01(i.fringe))
+  thick = full * smoothstep(-0.02, 0.26, line) * (1 - 0.3 * groove)
+  # Outside it the swelling turns into a sinking, below eye sockets and mouth.
+  thick = thick - 0.05 * smoothstep(0.04, -0.06, line) - 0.5 * smoothstep(-0.04, -0.6, line)
+  cap = skull - thick - (0.012 * lock + 0.035 * curly) * smoothstep(0.0, 0.15, line)
+  # Long hair: an elliptic tube round head and neck, open before the face.
+  long = jnp.maximum(i.hair_length, 0)
+  low = -0.25 - 1.35 * long + 0.05 * lock
+  swell = 0.10 * i.hair_volume + 0.05 * smoothstep(-0.2, -1.0, y)
+  wide, deep = 0.80 * i.head_width + swell, 0.66 + 0.5 * swell
+  ring = norm(s[0] / wide, (z + 0.22) / deep)
+  tube = (ring - 1) * 0.6 - 0.02 * lock - 0.04 * curly
+  tube = intersection(tube, y - 0.62, 0.45)
+  tube = intersection(tube, low - y, 0.12)
+  tube = intersection(tube, z - 0.16 - 0.55 * (s[0] - 0.62), 0.10)
+  tube = tube + jnp.where(i.hair_length > 0, 0.0, ABSENT)
+  return union(cap, tube, 0.12) * 0.75
+
+
+def glasses(s, i, r):
+  """Distance to rims, bridge and temple arms."""
+  x, y, z = s
+  corner = 0.10 + 0.06 * i.glasses_round
+  over = jnp.maximum(jnp.abs(x - r.eye[0] - 0.01) - 0.205 + corner, 0)
+  rim = norm(over, jnp.maximum(jnp.abs(y + 0.03) - 0.165 + corner, 0)) - corner
+  rim = norm(rim, z - 0.84 + 0.12 * x) - 0.016
+  bridge = capsule(s, (0.0, 0.03, 0.88), (0.12, 0.0, 0.83), 0.016, 0.016)
+  arm = capsule(s, (0.53, 0.03, 0.77), (0.76 * i.head_width, 0.05, 0.0), 0.016, 0.016)
+  shown = jnp.where(i.glasses > 0, 0.0, ABSENT)
+  return jnp.minimum(jnp.minimum(rim, bridge), arm) + shown
+
+
+def nose(s, i, r):
+  _, y, z = r.nose
+  bridge_end = (0.0, y + 0.06, z - 0.05)
+  width = i.nose_width
+  bridge = capsule(
+    s, (0.0, 0.12, 0.73), bridge_end, 0.035 + 0.03 * i.nose_bridge, 0.06 + 0.012 * width
+  )
+  tip = ball(s, (0.0, y + i.nose_tip * 0.3, z), 0.068 + 0.022 * width)
+  d = union(bridge, tip, 0.07)
+  d = union(d, ball(s, (0.10 * width, y - 0.035, z - 0.09), 0.062), 0.06)
+  nostril = ball(s, (0.052 * width, y - 0.105 + i.nose_tip * 0.5, z - 0.03), 0.036)
+  return intersection(d, -nostril, 0.03)
+
+
+def parts(q, i, m, r):
+  """Signed distances at world point q of each of SOLIDS, of the lips, and q in the head frame."""
+  p = to_head(q, r)
+  x, y, z = p
+  s = (jnp.sqrt(x * x + 4e-4), y, z)  # mirrored, without a crease
+  cos, sin = r.jaw
+  a, b = y - HINGE[1], z - HINGE[2]
+  j = (s[0], HINGE[1] + cos * a + sin * b, HINGE[2] + cos * b - sin * a)  # swung with the jaw
+  length, width = i.face_length, i.head_width
+
+  cranium = ellipsoid(s, (0.0, 0.30, -0.10), (0.73 * width, 0.83 * i.cranium, 0.92))
+  face = ellipsoid(s, (0.0, -0.26, 0.20), (0.57 * width, 0.80 * length, 0.565))
+  skull = union(cranium, face, 0.22)
+  bone = capsule(
+    j,
+    (0.47 * width * i.jaw_width, -0.50 * length, 0.06),
+    (0.13 * i.chin, -0.98 * length, 0.55),
+    0.15,
+    0.15,
+  )
+  jaw = union(bone, ball(j, (0.0, -1.00 * length, 0.60), 0.155 * i.chin), 0.14)
+  skin = union(skull, jaw, 0.28)
+  cheek = (0.40 * width, -0.27 + 0.05 * r.smile, 0.47)
+  skin = union(skin, ball(s, cheek, 0.17 + 0.035 * i.cheekbone + 0.02 * r.smile), 0.20)
+  fat = ball(s, (0.36 * width, -0.58 * length, 0.38), 0.17 + 0.06 * i.cheek_fat)
+  skin = union(skin, fat, 0.22)
+  muzzle = ellipsoid(s, (0.0, r.mouth_y + 0.02, 0.48), (0.30 * width, 0.27, 0.33))
+  skin = union(skin, muzzle, 0.16)
+  lift = 0.02 * m.brow_raise
+  ridge = capsule(
+    s, (0.10, 0.17 + lift, 0.745), (0.47, 0.19 + lift, 0.56), 0.05 + 0.035 * i.brow_ridge, 0.06
+  )
+  skin = union(skin, ridge, 0.16)
+  skin = intersection(skin, -ball(s, (r.eye[0], -0.01, 0.96), 0.235), 0.12)  # sockets
+  skin = union(skin, nose(s, i, r), 0.10)
+
+  # Eyelids are a shell round the eyeball with a slot cut through it.
+  skin = union(skin, ball(s, r.eye, r.eye_radius + 0.028), 0.06)
+  u, height, half = eye_frame(p, i, m, r)
+  slot = jnp.maximum(jnp.abs(height) - half, r.eye[2] + 0.02 - z)
+  slot = jnp.maximum(slot, (jnp.abs(u) - 1) * 0.12) * 0.8
+  skin = intersection(skin, -slot, 0.018)
+  eyes = ball(s, r.eye, r.eye_radius)
+
+  upper, lower, gap = lips(p, i, m, r)
+  skin = union(skin, union(upper, lower, 0.012), 0.045)
+  skin = intersection(skin, -gap, 0.02)
+
+  ear = ellipsoid(s, (0.76 * width, -0.10, -0.06), (0.07, 0.20 * i.ear, 0.125 * i.ear))
+  hollow = ellipsoid(s, (0.83 * width, -0.08, 0.0), (0.06, 0.12 * i.ear, 0.06))
+  skin = union(skin, intersection(ear, -hollow, 0.05), 0.05)
+  torso = (jnp.abs(q[0]), q[1], q[2])
+  throat = 0.31 + 0.06 * i.jaw_width
+  skin = union(
+    skin, capsule(torso, (0.06, -0.75, -0.28), (0.08, -1.7, -0.36), throat, throat + 0.08), 0.12
+  )
+
+  # Teeth are arcs, the lower one on the jaw.
+  bite = jnp.abs(norm(s[0], z - 0.38) - 0.32) - 0.03
+  below = jnp.abs(norm(j[0], j[2] - 0.38) - 0.31) - 0.03
+  teeth = jnp.minimum(
+    jnp.maximum(bite, jnp.abs(y - r.mouth_y - 0.025) - 0.08),
+    jnp.maximum(below, jnp.abs(j[1] - r.mouth_y + 0.075) - 0.035),
+  )
+  out = m.tongue_out
+  tongue = ellipsoid(j, (0.0, r.mouth_y - 0.10 + 0.04 * out, 0.52 + 0.12 * out), (0.17, 0.07, 0.26))
+
+  shoulders = capsule(torso, (0.35, -1.62, -0.40), (1.20, -1.92, -0.42), 0.40, 0.36)
+  cloth = union(shoulders, ellipsoid(torso, (0.0, -2.4, -0.3), (1.0, 1.0, 0.55)), 0.2)
+  collar = capsule(torso, (0.0, -1.1, -0.36), (0.0, -1.7, -0.36), 0.46, 0.52)
+  cloth = union(cloth, intersection(collar, q[1] + 1.42, 0.05), 0.08)
+  return SimpleNamespace(
+    skin=skin,
+    hair=hair(p, s, skull, i),
+    eyes=eyes,
+    teeth=teeth,
+    tongue=tongue,
+    frame=glasses(s, i, r),
+    cloth=cloth,
+    lips=jnp.minimum(upper, lower),
+    point=p,
+  )
+
+
+def closest(d):
+  """Distance to the nearest of the solids in `d`."""
+  distance = d.skin
+  for name in SOLIDS[1:]:
+    distance = jnp.minimum(distance, getattr(d, name))
+  return distance
+
+
+def is_nearest(d, *names):
+  """Where one of the named solids is the nearest: to 1e-5, as XLA may round `d` twice differently."""
+  distance = getattr(d, names[0])
+  for name in names[1:]:
+    distance = jnp.minimum(distance, getattr(d, name))
+  return distance <= closest(d) + 1e-5
+
+
+def nearest(q, i, m, r):
+  """Distance from world point q to the nearest solid."""
+  return closest(parts(q, i, m, r))
