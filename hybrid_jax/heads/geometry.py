@@ -18,7 +18,6 @@ from hybrid_jax.heads.algebra import (
   intersection,
   norm,
   rotate,
-  scale,
   sine,
   smoothstep,
   sub,
@@ -293,7 +292,7 @@ def closest(d):
 
 
 def is_nearest(d, *names):
-  """Where one of the named solids is the nearest: to 1e-5, as XLA may round `d` twice differently."""
+  """Where one of the named solids is nearest, to 1e-5: XLA may round `d` twice differently."""
   distance = getattr(d, names[0])
   for name in names[1:]:
     distance = jnp.minimum(distance, getattr(d, name))

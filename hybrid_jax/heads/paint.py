@@ -103,7 +103,10 @@ def skin_layers(d, i, m, r):
     (flush * (0.13 + 0.20 * i.redness + 0.24 * makeup), scale((1.0, 0.62, 0.58), skin[0] / 0.85)),
     (spots * clip01(i.freckles) * 0.7, scale(skin, 0.55)),
     (socket * 0.40, scale(skin, 0.66)),
-    (shadow * makeup * 0.55 * front, tuple(a * b for a, b in zip((0.16, 0.09, 0.13), dim, strict=True))),
+    (
+      shadow * makeup * 0.55 * front,
+      tuple(a * b for a, b in zip((0.16, 0.09, 0.13), dim, strict=True)),
+    ),
     (crease * front, scale(skin, 0.48)),
     (lid * 0.5 * front, scale(skin, 0.45)),
     (lash * (0.8 + 0.3 * makeup) * front, (0.02, 0.013, 0.01)),

@@ -1,7 +1,7 @@
 """The three vectors of the rendered world: identity, motion and scene, each in [0, 1]^K.
 
-A table gives `name: (low, high)` in physical units (radians, or shares of a trait); its order is the
-order of the vector. A range that starts below zero, where the comment says "rare", is a trait that
+A table gives `name: (low, high)` in physical units (radians, or shares of a trait); its order is
+that of the vector. A range that starts below zero, where the comment says "rare", is a trait that
 is absent up to zero and then grows, so that vectors stay continuous.
 Left and right are the person's own: `blink_left` is the eye at the image's right.
 """

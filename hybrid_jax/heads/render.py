@@ -42,9 +42,7 @@ def framing(i, r):
   left, right, mouth = (jnp.stack(jnp.broadcast_arrays(*p))[:2] for p in (left, right, mouth))
   middle = (left + right) / 2
   eye_to_mouth = middle - mouth
-  side = jnp.maximum(
-    4.0 * jnp.linalg.norm(left - right), 3.6 * jnp.linalg.norm(eye_to_mouth)
-  )
+  side = jnp.maximum(4.0 * jnp.linalg.norm(left - right), 3.6 * jnp.linalg.norm(eye_to_mouth))
   return middle - 0.1 * eye_to_mouth, side
 
 
@@ -154,10 +152,8 @@ def render_regions(
   return image, jnp.stack([_pool(masks[name] * hit, size) for name in REGIONS], -1)
 
 
-def project(p: tuple, frame: SimpleNamespace) -> jax.Array:
-  """Head-frame points (x, y, z) of n entries -> (n, 2) image positions in [0, 1], x right, y down."""
-  x, y, z = jnp.broadcast_arrays(*geometry.to_world(p, frame.rig))
-  depth = (CAMERA - z) / 9.0
-  gx = (x - frame.centre[0]) / depth / (frame.side / 2)
-  gy = (y - frame.centre[1]) / depth / (frame.side / 2)
-  return jnp.stack(((gx + 1) / 2, (1 - gy) / 2), -1)
+def project(p: tuple, r: SimpleNamespace, centre: jax.Array, side: jax.Array) -> jax.Array:
+  """Head-frame points (x, y, z) -> (n, 2) positions in the image, x right, y down, in [0, 1]."""
+  x, y, z = jnp.broadcast_arrays(*geometry.to_world(p, r))
+  scale = 9.0 / (CAMERA - z) / (side / 2)  # the square lies at distance 9
+  return jnp.stack((1 + (x - centre[0]) * scale, 1 - (y - centre[1]) * scale), -1) / 2

@@ -163,11 +163,11 @@ class ArcFace(nn.Module):
     top, bottom, left, right = (round(edge * side) for edge in (35, 223, 32, 220))
     return adaptive_avg_pool(image[:, top:bottom, left:right], self.size)
 
-  def embed(self, face: jax.Array) -> jax.Array:
+  def embed(self, face: jax.Array, train: bool = False) -> jax.Array:
     """Cropped face (n, size, size, 3) -> embedding before normalisation."""
-    x = self.body_norm(self.backbone(face)[-1].astype(jnp.float32))
-    return self.out_norm(self.dense(x.reshape(x.shape[0], -1)))
+    x = self.body_norm(self.backbone(face, train)[-1].astype(jnp.float32), train)
+    return self.out_norm(self.dense(x.reshape(x.shape[0], -1)), train)
 
-  def __call__(self, image: jax.Array) -> jax.Array:
-    x = self.embed(self.crop(image))
+  def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+    x = self.embed(self.crop(image), train)
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -1,0 +1,1 @@
+from data.synthetic_heads.synthetic_heads import SyntheticHeads as SyntheticHeads

@@ -1,0 +1,219 @@
+"""Trains the frozen critics and the judges of the rendered world, each resumable by its file.
+
+  python experiments/heads_critics.py WORKDIR                          # all four
+  python experiments/heads_critics.py WORKDIR --only identity --steps 4000
+
+perceptual  VGG layout, narrow, for LPIPS: learns all true parameters and landmarks (a loss)
+identity    ArcFace layout, small: frames of one person against other people (a loss)
+judge_motion, judge_identity  the same tasks, another architecture and seed (judges, never a loss)
+
+What is trained already is kept; delete WORKDIR/NAME.npz to train it again. Figures on held-out
+people are printed and appended to WORKDIR/critics.jsonl.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+
+import flax.linen as nn  # noqa: E402
+import flax.traverse_util  # noqa: E402
+import heads_frames  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from hybrid_jax.evaluation import judges  # noqa: E402
+from hybrid_jax.heads import landmarks, parameters  # noqa: E402
+from hybrid_jax.media import replacing  # noqa: E402
+from hybrid_jax.models.ops import from_uint8  # noqa: E402
+from hybrid_jax.models.perceptual import LPIPS, ArcFace  # noqa: E402
+from hybrid_jax.weights import shipped  # noqa: E402
+
+CLIPS = 3  # frames of each person, one after another
+STEPS = {'perceptual': 5000, 'identity': 5000, 'judge_motion': 6000, 'judge_identity': 4000}
+TEMPERATURE = 0.07
+
+
+class Perceptual(nn.Module):
+  """The LPIPS backbone with a throw-away head."""
+
+  outputs: int
+
+  @nn.compact
+  def __call__(self, image, train=False):
+    x = LPIPS(**shipped.LPIPS, name='net').taps(image)[-1]  # n 4 4 c
+    x = jax.nn.relu(nn.Dense(256, name='hidden')(x.reshape(x.shape[0], -1)))
+    return nn.Dense(self.outputs, name='out')(x)
+
+
+class JudgeIdentity(nn.Module):
+  @nn.compact
+  def __call__(self, image, train=False):
+    return judges.unit(judges.Judge(shipped.JUDGE_EMBEDDING, name='net')(image))
+
+
+class JudgeMotion(nn.Module):
+  @nn.compact
+  def __call__(self, image, train=False):
+    return judges.Judge(len(parameters.MOTION), name='net')(image)
+
+
+def contrast(embedding: jax.Array) -> jax.Array:
+  """Cross-entropy of finding each image's partner: rows 2k and 2k+1 are one person."""
+  n = len(embedding)
+  scores = embedding @ embedding.T / TEMPERATURE - 1e9 * jnp.eye(n)
+  partner = jnp.arange(n) ^ 1
+  return optax.softmax_cross_entropy_with_integer_labels(scores, partner).mean()
+
+
+def augment(key, image):
+  """Small changes of brightness and position, so that critics tolerate a generator's image."""
+  key_gain, key_shift, key_noise = jax.random.split(key, 3)
+  gain = 1 + 0.1 * jax.random.normal(key_gain, (len(image), 1, 1, 1))
+  shift = jax.random.randint(key_shift, (len(image), 2), -2, 3)
+  image = jax.vmap(lambda x, s: jnp.roll(x, s, (0, 1)))(image, shift)
+  return image * gain + 0.03 * jax.random.normal(key_noise, image.shape)
+
+
+def targets(data: dict) -> np.ndarray:
+  """(n, 76 + 136) true parameters and landmarks, about unit variance."""
+  points = jax.jit(lambda i, m: jax.lax.map(lambda a: landmarks.landmarks(*a), (i, m)))
+  position = np.asarray(points(data['identity'], data['motion'])).reshape(len(data['image']), -1)
+  vectors = [data[name] - 0.5 for name in ('identity', 'motion', 'scene')]
+  return np.concatenate((*(4 * v for v in vectors), 8 * (position - 0.5)), 1).astype(np.float32)
+
+
+def embed(apply, variables, images, chunk=100):
+  run = jax.jit(lambda v, x: apply(v, from_uint8(x.astype(jnp.float32))))
+  return np.concatenate(
+    [np.asarray(run(variables, images[k : k + chunk])) for k in range(0, len(images), chunk)]
+  )
+
+
+def equal_error_rate(embedding: np.ndarray, persons: np.ndarray) -> float:
+  """Where misses equal false matches, over all pairs of frames."""
+  scores = embedding @ embedding.T
+  upper = np.triu_indices(len(scores), 1)
+  same = (persons[:, None] == persons[None])[upper]
+  order = np.argsort(-scores[upper])
+  same = same[order]
+  miss = 1 - np.cumsum(same) / same.sum()
+  false = np.cumsum(~same) / (~same).sum()
+  k = np.argmin(np.abs(miss - false))
+  return float((miss[k] + false[k]) / 2)
+
+
+def r2(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
+  return 1 - np.square(estimate - truth).mean(0) / truth.var(0)
+
+
+def train(name: str, data: dict, steps: int, batch: int, seed: int):
+  """Trained variables of one network."""
+  by_identity = name in ('identity', 'judge_identity')
+  net = network(name)
+  variables = net.init(jax.random.key(seed), jnp.zeros((2, 64, 64, 3)))
+  stats = {k: v for k, v in variables.items() if k != 'params'}
+  optimizer = optax.chain(
+    optax.clip_by_global_norm(5.0),
+    optax.adamw(optax.warmup_cosine_decay_schedule(0, 2e-3, 200, steps, 2e-5), weight_decay=1e-4),
+  )
+  if name == 'perceptual':
+    data = data | {'target': targets(data)}
+  elif name == 'judge_motion':
+    data = data | {'target': data['motion']}
+
+  @jax.jit
+  def step(params, stats, opt, image, target, key):
+    def loss(params):
+      x = augment(key, from_uint8(image.astype(jnp.float32)))
+      out, new = net.apply({'params': params, **stats}, x, train=True, mutable=list(stats))
+      value = contrast(out) if by_identity else jnp.abs(out - target).mean()
+      return value, new
+
+    (value, new), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    updates, opt = optimizer.update(grads, opt, params)
+    return optax.apply_updates(params, updates), new, opt, value
+
+  params, opt = variables['params'], optimizer.init(variables['params'])
+  rng = np.random.default_rng(seed)
+  people = len(data['image']) // CLIPS
+  bar = tqdm(range(steps), desc=name, mininterval=10)
+  for k in bar:
+    if by_identity:
+      person = rng.choice(people, batch // 2, replace=False)
+      pair = np.argsort(rng.random((len(person), CLIPS)), axis=1)[:, :2]
+      rows = (person[:, None] * CLIPS + pair).reshape(-1)
+    else:
+      rows = rng.integers(len(data['image']), size=batch)
+    target = data['target'][rows] if 'target' in data else np.zeros(1)
+    key = jax.random.fold_in(jax.random.key(seed), k)
+    params, stats, opt, value = step(params, stats, opt, data['image'][rows], target, key)
+    if k % 100 == 0:
+      bar.set_postfix(loss=f'{float(value):.4f}')
+  return {'params': params, **stats}
+
+
+def network(name: str) -> nn.Module:
+  return {
+    'perceptual': Perceptual(
+      sum(map(len, (parameters.IDENTITY, parameters.MOTION, parameters.SCENE))) + 136
+    ),
+    'identity': ArcFace(**shipped.ARCFACE),
+    'judge_motion': JudgeMotion(),
+    'judge_identity': JudgeIdentity(),
+  }[name]
+
+
+def figures(name: str, variables, held_out: dict) -> dict:
+  """What the network is worth on people it has not seen."""
+  out = embed(network(name).apply, variables, held_out['image'])
+  if name in ('identity', 'judge_identity'):
+    persons = np.arange(len(out)) // CLIPS
+    return {'equal_error_rate': equal_error_rate(out, persons), 'people': int(persons[-1]) + 1}
+  if name == 'judge_motion':
+    return {'r2': dict(zip(parameters.MOTION, r2(out, held_out['motion']).tolist(), strict=True))}
+  return {'mean_r2': float(r2(out, targets(held_out)).mean())}
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('workdir')
+  parser.add_argument('--frames', help='folder of rendered shards; WORKDIR/frames if not given')
+  parser.add_argument('--people', type=int, default=14_000)
+  parser.add_argument('--only', choices=list(STEPS))
+  parser.add_argument('--steps', type=int)
+  parser.add_argument('--batch', type=int, default=64)
+  args = parser.parse_args()
+  workdir = pathlib.Path(args.workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  frames = args.frames or str(workdir / 'frames')
+  load = lambda split, count: heads_frames.load(  # noqa: E731
+    heads_frames.render_shards(frames, split, count, CLIPS, 64)
+  )
+  data, held_out = load('train', args.people), load('validation', 700)
+  for seed, name in enumerate(STEPS):
+    path = workdir / f'{name}.npz'
+    if path.exists() or (args.only and name != args.only):
+      continue
+    steps, began = args.steps or STEPS[name], time.time()
+    variables = jax.device_get(train(name, data, steps, args.batch, seed))
+    row = {'name': name, 'steps': steps, 'batch': args.batch, 'seconds': time.time() - began}
+    row |= figures(name, variables, held_out)
+    print(json.dumps(row))
+    with open(workdir / 'critics.jsonl', 'a') as file:
+      file.write(json.dumps(row) + '\n')
+    with replacing(path) as temporary, open(temporary, 'wb') as file:
+      np.savez(file, **flax.traverse_util.flatten_dict(variables, sep='/'))
+
+
+if __name__ == '__main__':
+  main()

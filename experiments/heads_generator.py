@@ -1,0 +1,285 @@
+"""Trains the small StyleGAN2 of the rendered world; resumable, one command for everything.
+
+  python experiments/heads_generator.py WORKDIR                      # frames, then all stages
+  python experiments/heads_generator.py WORKDIR --export hybrid_jax/weights/shipped/generator_64.npz
+
+Stage 1 regresses the renderer through the mapping network (true parameters as z). Stage 2 adds an
+adversary with R1 and keeps the regression. Weights are averaged (EMA). Sample grids (truth above
+generator, held-out people), a log and checkpoints go to WORKDIR; started again, it goes on.
+"""
+
+import argparse
+import functools
+import json
+import math
+import pathlib
+import signal
+import sys
+import time
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+
+import flax  # noqa: E402
+import heads_frames  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import optax  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from hybrid_jax import latents  # noqa: E402
+from hybrid_jax.heads import people  # noqa: E402
+from hybrid_jax.media import replacing, stills  # noqa: E402
+from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8  # noqa: E402
+from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator  # noqa: E402
+from hybrid_jax.weights import shipped  # noqa: E402
+
+W_DIM = shipped.GENERATOR['w_dim']
+REGION_WEIGHT = 5.0  # of mouth, eyes and brows over the rest: they are 8 % of the pixels
+R1_GAMMA, R1_STEPS = 0.5, 16
+ADVERSARIAL_WEIGHT = 0.03
+
+
+@flax.struct.dataclass
+class State:
+  step: jax.Array
+  generator: Any
+  average: Any
+  generator_opt: Any
+  critic: Any
+  critic_opt: Any
+
+
+def generator(size: int) -> Generator:
+  model = shipped.GENERATOR
+  channels = latents.config_f_channels(size, model['channel_base'], model['channel_max'])
+  return Generator(channels, w_dim=W_DIM, mapping_layers=model['mapping_layers'], polyphase_from=0)
+
+
+def critic(size: int) -> ImageDiscriminator:
+  return ImageDiscriminator(latents.config_f_channels(size, 2048, 128))
+
+
+def generator_optimizer(rate: optax.Schedule, mapping: float) -> optax.GradientTransformation:
+  """Adam; the mapping network's equalised rate of 0.01 is raised by `mapping`."""
+  faster = optax.masked(
+    optax.scale(mapping),
+    lambda tree: jax.tree_util.tree_map_with_path(lambda path, _: path[0].key == 'mapping', tree),
+  )
+  return optax.chain(optax.scale_by_adam(0.9, 0.99), faster, optax.scale_by_learning_rate(rate))
+
+
+def init(size: int, optimizer, critic_optimizer, key) -> State:
+  key_g, key_d = jax.random.split(key)
+  params = generator(size).init(key_g, jnp.zeros((1, W_DIM)))['params']
+  critic_params = critic(size).init(key_d, jnp.zeros((1, size, size, 3)))['params']
+  return State(
+    step=jnp.zeros((), jnp.int32),
+    generator=params,
+    average=jax.tree.map(jnp.copy, params),  # the step donates both
+    generator_opt=optimizer.init(params),
+    critic=critic_params,
+    critic_opt=critic_optimizer.init(critic_params),
+  )
+
+
+def regression(fake: jax.Array, real: jax.Array, region: jax.Array) -> jax.Array:
+  """L1 on pixels (features weighted), on their gradients, and on coarser levels."""
+  error = fake - real
+  weight = 1 + REGION_WEIGHT * region[..., None]
+  loss = jnp.mean(weight * jnp.abs(error)) / jnp.mean(weight)
+  for axis in (1, 2):
+    slope = jnp.diff(error, axis=axis)
+    weights = jax.lax.slice_in_dim(weight, 1, None, axis=axis)
+    loss += 0.5 * jnp.mean(weights * jnp.abs(slope)) / jnp.mean(weights)
+  for level in (2, 4, 8):
+    loss += 0.3 * jnp.mean(jnp.abs(adaptive_avg_pool(error, error.shape[1] // level)))
+  return loss
+
+
+def make_step(size: int, optimizer, critic_optimizer, adversarial: bool, ema_steps: float):
+  """jitted (state, batch) -> (state, metrics)."""
+  net, judge = generator(size), critic(size)
+  logits = lambda params, x: judge.apply({'params': params}, x)  # noqa: E731
+
+  def generator_loss(params, state, z, real, region):
+    fake = net.apply({'params': params}, z)
+    loss = regression(fake, real, region)
+    metrics = {'regression': loss, 'l1': jnp.mean(jnp.abs(fake - real))}
+    if adversarial:
+      metrics['generator'] = jax.nn.softplus(-logits(state.critic, fake)).mean()
+      loss += ADVERSARIAL_WEIGHT * metrics['generator']
+    return loss, (fake, metrics)
+
+  def critic_loss(params, real, fake):
+    return (
+      jax.nn.softplus(-logits(params, real)).mean() + jax.nn.softplus(logits(params, fake)).mean()
+    )
+
+  def penalty(params, real):
+    slope = jax.grad(lambda x: logits(params, x).sum())(real)
+    return R1_GAMMA / 2 * R1_STEPS * jnp.mean(jnp.sum(jnp.square(slope), axis=(1, 2, 3)))
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def step(state: State, batch):
+    real = from_uint8(batch['image'].astype(jnp.float32))
+    region = batch['region'].astype(jnp.float32) / 255
+    z = people.z(batch['identity'], batch['motion'], batch['scene'], W_DIM)
+    grads, (fake, metrics) = jax.grad(generator_loss, has_aux=True)(
+      state.generator, state, z, real, region
+    )
+    updates, generator_opt = optimizer.update(grads, state.generator_opt)
+    params = optax.apply_updates(state.generator, updates)
+    decay = jnp.minimum(0.5 ** (1 / ema_steps), (1 + state.step) / (10 + state.step))
+    average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.average, params)
+    state = state.replace(generator=params, average=average, generator_opt=generator_opt)
+    if adversarial:
+      fake = jax.lax.stop_gradient(fake)
+      value, grads = jax.value_and_grad(critic_loss)(state.critic, real, fake)
+
+      def with_penalty(grads):
+        return jax.tree.map(jnp.add, grads, jax.grad(penalty)(state.critic, real))
+
+      grads = jax.lax.cond(state.step % R1_STEPS == 0, with_penalty, lambda g: g, grads)
+      updates, critic_opt = critic_optimizer.update(grads, state.critic_opt)
+      metrics['critic'] = value
+      state = state.replace(
+        critic=optax.apply_updates(state.critic, updates), critic_opt=critic_opt
+      )
+    return state.replace(step=state.step + 1), metrics
+
+  return step
+
+
+def batch_at(data: dict, step: int, size: int, seed: int) -> dict:
+  """The batch of a step, a function of (step, seed) alone: epochs are seeded permutations."""
+  total = len(data['image'])
+  per_epoch = total // size
+  epoch, k = divmod(step, per_epoch)
+  order = np.random.default_rng((seed, epoch)).permutation(total)[k * size : (k + 1) * size]
+  return {name: data[name][order] for name in data}
+
+
+def validate(size: int):
+  """jitted (params, data) -> mean L1 on [-1, 1] of the generator fed the true parameters."""
+
+  @jax.jit
+  def draw(params, i, m, s):
+    return generator(size).apply({'params': params}, people.z(i, m, s, W_DIM))
+
+  def l1(params, data, count=1024, chunk=64):
+    errors = []
+    for k in range(0, min(count, len(data['image'])), chunk):
+      part = {name: data[name][k : k + chunk] for name in data}
+      fake = draw(params, part['identity'], part['motion'], part['scene'])
+      real = from_uint8(part['image'].astype(np.float32))
+      errors.append(float(jnp.abs(jnp.clip(fake, -1, 1) - real).mean()))
+    return float(np.mean(errors))
+
+  return draw, l1
+
+
+def save(path: pathlib.Path, state: State) -> None:
+  with replacing(path) as temporary:
+    temporary.write_bytes(flax.serialization.to_bytes(jax.device_get(state)))
+
+
+def export(path: str, state: State, size: int) -> None:
+  """The averaged generator, in float16, with the mean latent of 4,096 training people."""
+  net = generator(size)
+  i, m, s = jax.vmap(people.moment, (0, None))(jnp.arange(4096), 0)
+  z = people.z(i, m, s, W_DIM)
+  params = jax.device_get(state.average)
+  w_avg = net.apply({'params': params}, z, method='map').mean(0)
+  with replacing(path) as temporary:
+    shipped.save(temporary, {'params': params, 'w_avg': w_avg})
+  print(f'{path}: {pathlib.Path(path).stat().st_size / 1e6:.2f} MB')
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('workdir')
+  parser.add_argument('--frames', help='folder of rendered shards; WORKDIR/frames if not given')
+  parser.add_argument('--people', type=int, default=14_000)
+  parser.add_argument('--size', type=int, default=64, help='px')
+  parser.add_argument('--batch', type=int, default=16)
+  parser.add_argument('--regression_steps', type=int, default=40_000)
+  parser.add_argument('--adversarial_steps', type=int, default=20_000)
+  parser.add_argument('--rate', type=float, default=2e-3)
+  parser.add_argument(
+    '--mapping_rate', type=float, default=100.0, help='of the mapping network, over its own 0.01'
+  )
+  parser.add_argument('--stop_at', type=int, help='stop at this step, to go on later')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--export', help='write the averaged weights to this .npz and stop')
+  args = parser.parse_args()
+
+  workdir = pathlib.Path(args.workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  total = args.regression_steps + args.adversarial_steps
+  # Falls to a tenth over the regression, then starts the adversary at a fifth.
+  decay = optax.cosine_decay_schedule(args.rate, args.regression_steps, 0.1)
+  rate = optax.join_schedules(
+    [decay, optax.constant_schedule(args.rate / 5)], [args.regression_steps]
+  )
+  optimizers = {
+    False: generator_optimizer(rate, args.mapping_rate),
+    True: generator_optimizer(rate, args.mapping_rate),
+  }
+  critic_optimizer = optax.adam(args.rate, 0.0, 0.99)
+  state = init(args.size, optimizers[False], critic_optimizer, jax.random.key(args.seed))
+  path = workdir / 'state.msgpack'
+  if path.exists():
+    state = jax.tree.map(
+      jnp.asarray, flax.serialization.from_bytes(jax.device_get(state), path.read_bytes())
+    )
+    print(f'going on from step {int(state.step)}')
+  if args.export:
+    export(args.export, state, args.size)
+    return
+
+  frames = args.frames or str(workdir / 'frames')
+  held_out = heads_frames.load(heads_frames.render_shards(frames, 'validation', 700, 3, args.size))
+  data = heads_frames.load(heads_frames.render_shards(frames, 'train', args.people, 3, args.size))
+  real = from_uint8(held_out['image'].astype(np.float32))
+  mean = from_uint8(data['image'].mean(0))
+  print(f'{len(data["image"])} frames; L1 of the mean image {np.abs(real - mean).mean():.4f}')
+  draw, l1 = validate(args.size)
+  stopping = []
+  signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
+
+  ema = 20_000 / args.batch  # half-life of the average: 20,000 images
+  steps = {a: make_step(args.size, optimizers[a], critic_optimizer, a, ema) for a in optimizers}
+  start, stop = int(state.step), min(total, args.stop_at or total)
+  began = time.time()
+  for k in tqdm(range(start, stop), initial=start, total=stop, mininterval=10, unit='step'):
+    batch = batch_at(data, k, args.batch, args.seed)
+    state, metrics = steps[k >= args.regression_steps](state, batch)
+    last = bool(stopping) or k + 1 == stop
+    if (k + 1) % 500 == 0 or last:
+      row = {name: float(value) for name, value in metrics.items()}
+      row |= {'step': k + 1, 'held_out_l1': l1(state.average, held_out)}
+      row |= {'seconds_per_step': (time.time() - began) / (k + 1 - start)}
+      if not math.isfinite(row['regression']):
+        sys.exit(f'error: the loss is not finite at step {k + 1}; the last checkpoint is kept')
+      with open(workdir / 'log.jsonl', 'a') as file:
+        file.write(json.dumps(row) + '\n')
+      save(path, state)
+    if (k + 1) % 2000 == 0 or last:
+      part = {name: held_out[name][: 3 * 36 : 3] for name in ('identity', 'motion', 'scene')}
+      fake = to_uint8(draw(state.average, *part.values()))
+      pairs = np.stack((held_out['image'][: 3 * 36 : 3], np.asarray(fake)), 1)
+      rows = (
+        pairs.reshape(3, 12, 2, *fake.shape[1:]).swapaxes(1, 2).reshape(-1, 12, *fake.shape[1:])
+      )
+      stills.write_image(workdir / f'sample-{k + 1:06d}.png', stills.grid(list(rows)))
+    if stopping:
+      return
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,1 @@
+"""Judging re-enacted videos: metrics, and networks that no loss has seen."""

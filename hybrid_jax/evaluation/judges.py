@@ -1,0 +1,38 @@
+"""Judges of the rendered world: never part of a loss, and built unlike the critics that are."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from hybrid_jax.models.ops import adaptive_avg_pool
+
+SIZE = 64  # px; larger images are pooled
+
+
+class Judge(nn.Module):
+  """Image (n, h, w, 3) in [-1, 1] -> (n, outputs): plain convolutions with group norm.
+
+  As `motion` its outputs are the 16 motion parameters in [0, 1]; as `identity` an embedding, to be
+  compared by cosine.
+  """
+
+  outputs: int
+  widths: Sequence[int] = (24, 48, 72, 96)
+  hidden: int = 96
+
+  @nn.compact
+  def __call__(self, image: jax.Array) -> jax.Array:
+    x = adaptive_avg_pool(image, SIZE)
+    for k, width in enumerate(self.widths):
+      for stride in (2 if k else 1, 1):
+        x = nn.Conv(width, (3, 3), (stride, stride))(x)
+        x = jax.nn.silu(nn.GroupNorm(8)(x))
+    x = nn.avg_pool(x, (2, 2), (2, 2))
+    x = jax.nn.silu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
+    return nn.Dense(self.outputs)(x)
+
+
+def unit(embedding: jax.Array) -> jax.Array:
+  return embedding / jnp.linalg.norm(embedding, axis=-1, keepdims=True)

@@ -1,0 +1,73 @@
+"""The networks of the rendered world that come with the package, float16 files in `shipped/`.
+
+Trained by experiments/heads_generator.py and heads_critics.py. Sizes are here, since
+files hold arrays only.
+"""
+
+import pathlib
+from collections.abc import Mapping
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hybrid_jax import latents
+from hybrid_jax.errors import InputError
+
+FOLDER = pathlib.Path(__file__).parent / 'shipped'
+
+# The generator: `networks.build` fields.
+GENERATOR = {
+  'resolution': 64,
+  'channel_base': 2560,
+  'channel_max': 160,
+  'w_dim': 128,
+  'mapping_layers': 6,
+}
+CHANNELS = latents.config_f_channels(
+  GENERATOR['resolution'], GENERATOR['channel_base'], GENERATOR['channel_max']
+)
+# The perceptual network is LPIPS over a narrow VGG16 layout; the embedder a small ArcFace.
+LPIPS = {'net': 'vgg', 'widths': (16, 32, 48, 64, 64)}
+ARCFACE = {
+  'size': 48,
+  'embedding': 128,
+  'widths': (16, 32, 64, 96),
+  'units': (2, 2, 2, 2),
+  'reduction': 4,
+}
+JUDGE_EMBEDDING = 128
+
+
+def load(name: str) -> dict:
+  """Tree of float32 arrays of 'generator_64', 'perceptual', 'identity' or a judge.
+
+  Raises:
+    InputError: this installation does not hold the file.
+  """
+  path = FOLDER / f'{name}.npz'
+  if not path.is_file():
+    raise InputError(f'{path}: the installation lacks these weights; install the package again')
+  with np.load(path) as file:
+    flat = {key: jnp.asarray(file[key], jnp.float32) for key in file.files}
+  return flax.traverse_util.unflatten_dict(flat, sep='/')
+
+
+def save(path: pathlib.Path, tree: Mapping) -> None:
+  """Writes a tree in float16, as `load` reads it."""
+  flat = flax.traverse_util.flatten_dict(jax.device_get(tree), sep='/')
+  with open(path, 'wb') as file:
+    np.savez_compressed(file, **{key: np.asarray(x, np.float16) for key, x in flat.items()})
+
+
+def generator() -> dict:
+  """{'params', 'noise_const', 'w_avg'} of the 64 px generator; it was trained without noise."""
+  tree = load('generator_64')
+  shapes = latents.noise_shapes(CHANNELS)
+  return {**tree, 'noise_const': tuple(jnp.zeros(shape) for shape in shapes)}
+
+
+def frozen() -> dict:
+  """What training keeps frozen: generator and critics of the rendered world."""
+  return {'generator': generator(), 'lpips': load('perceptual'), 'arcface': load('identity')}
