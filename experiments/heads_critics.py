@@ -2,6 +2,7 @@
 
   python experiments/heads_critics.py WORKDIR                          # all four
   python experiments/heads_critics.py WORKDIR --only identity --steps 4000
+  python experiments/heads_critics.py WORKDIR --export                 # into the package
 
 perceptual  VGG layout, narrow, for LPIPS: learns all true parameters and landmarks (a loss)
 identity    ArcFace layout, small: frames of one person against other people (a loss)
@@ -37,7 +38,7 @@ from hybrid_jax.models.perceptual import LPIPS, ArcFace  # noqa: E402
 from hybrid_jax.weights import shipped  # noqa: E402
 
 CLIPS = 3  # frames of each person, one after another
-STEPS = {'perceptual': 5000, 'identity': 5000, 'judge_motion': 6000, 'judge_identity': 4000}
+STEPS = {'perceptual': 4000, 'identity': 4000, 'judge_motion': 6000, 'judge_identity': 3000}
 TEMPERATURE = 0.07
 
 
@@ -171,6 +172,37 @@ def network(name: str) -> nn.Module:
   }[name]
 
 
+def shipped_variables(name: str) -> dict:
+  """Of a network that comes with the package, as `network(name)` takes them."""
+  tree = shipped.load(name)
+  return tree if name == 'identity' else {'params': {'net': tree['params']}}
+
+
+def export(workdir: pathlib.Path, data: dict) -> None:
+  """Writes what the package ships: no throw-away heads, float16; balances the perceptual layers."""
+  for name in STEPS:
+    with np.load(workdir / f'{name}.npz') as file:
+      tree = flax.traverse_util.unflatten_dict({k: file[k] for k in file.files}, sep='/')
+    if name != 'identity':
+      tree = {'params': tree['params']['net']}
+    if name == 'perceptual':
+      tree = balanced(tree, from_uint8(data['image'][:256].astype(np.float32)))
+    path = shipped.FOLDER / f'{name}.npz'
+    with replacing(path) as temporary:
+      shipped.save(temporary, tree)
+    print(f'{path.name}: {path.stat().st_size / 1e3:.0f} kB')
+
+
+def balanced(tree: dict, images: jax.Array) -> dict:
+  """Scales LPIPS's linear layers: each gives 0.1 between two people on average, their sum 0.5."""
+  net = LPIPS(**shipped.LPIPS)
+  terms = net.apply(tree, images[0::6], images[3::6], method='layer_distances')
+  params = dict(tree['params'])
+  for k, term in enumerate(terms):
+    params[f'lin{k}'] = params[f'lin{k}'] * 0.1 / float(term.mean())
+  return {'params': params}
+
+
 def figures(name: str, variables, held_out: dict) -> dict:
   """What the network is worth on people it has not seen."""
   out = embed(network(name).apply, variables, held_out['image'])
@@ -192,6 +224,7 @@ def main() -> None:
   parser.add_argument('--only', choices=list(STEPS))
   parser.add_argument('--steps', type=int)
   parser.add_argument('--batch', type=int, default=64)
+  parser.add_argument('--export', action='store_true', help="write the package's files and stop")
   args = parser.parse_args()
   workdir = pathlib.Path(args.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
@@ -200,6 +233,9 @@ def main() -> None:
     heads_frames.render_shards(frames, split, count, CLIPS, 64)
   )
   data, held_out = load('train', args.people), load('validation', 700)
+  if args.export:
+    export(workdir, data)
+    return
   for seed, name in enumerate(STEPS):
     path = workdir / f'{name}.npz'
     if path.exists() or (args.only and name != args.only):

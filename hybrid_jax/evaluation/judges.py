@@ -19,17 +19,16 @@ class Judge(nn.Module):
   """
 
   outputs: int
-  widths: Sequence[int] = (24, 48, 72, 96)
+  widths: Sequence[int] = (32, 64, 96, 96)
   hidden: int = 96
 
   @nn.compact
   def __call__(self, image: jax.Array) -> jax.Array:
     x = adaptive_avg_pool(image, SIZE)
-    for k, width in enumerate(self.widths):
-      for stride in (2 if k else 1, 1):
-        x = nn.Conv(width, (3, 3), (stride, stride))(x)
+    for width in self.widths:
+      for stride in (2, 1):
+        x = nn.Conv(width, (2 + stride, 2 + stride), (stride, stride))(x)
         x = jax.nn.silu(nn.GroupNorm(8)(x))
-    x = nn.avg_pool(x, (2, 2), (2, 2))
     x = jax.nn.silu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
     return nn.Dense(self.outputs)(x)
 
