@@ -30,7 +30,7 @@ import optax  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from hybrid_jax import latents  # noqa: E402
-from hybrid_jax.heads import people  # noqa: E402
+from hybrid_jax.heads import latent, people  # noqa: E402
 from hybrid_jax.media import replacing, stills  # noqa: E402
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8  # noqa: E402
 from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator  # noqa: E402
@@ -126,7 +126,7 @@ def make_step(size: int, optimizer, critic_optimizer, adversarial: bool, ema_ste
   def step(state: State, batch):
     real = from_uint8(batch['image'].astype(jnp.float32))
     region = batch['region'].astype(jnp.float32) / 255
-    z = people.z(batch['identity'], batch['motion'], batch['scene'], W_DIM)
+    z = latent.z(batch['identity'], batch['motion'], batch['scene'], W_DIM)
     grads, (fake, metrics) = jax.grad(generator_loss, has_aux=True)(
       state.generator, state, z, real, region
     )
@@ -167,7 +167,7 @@ def validate(size: int):
 
   @jax.jit
   def draw(params, i, m, s):
-    return generator(size).apply({'params': params}, people.z(i, m, s, W_DIM))
+    return generator(size).apply({'params': params}, latent.z(i, m, s, W_DIM))
 
   def l1(params, data, count=1024, chunk=64):
     errors = []
@@ -190,7 +190,7 @@ def export(path: str, state: State, size: int) -> None:
   """The averaged generator, in float16, with the mean latent of 4,096 training people."""
   net = generator(size)
   i, m, s = jax.vmap(people.moment, (0, None))(jnp.arange(4096), 0)
-  z = people.z(i, m, s, W_DIM)
+  z = latent.z(i, m, s, W_DIM)
   params = jax.device_get(state.average)
   w_avg = net.apply({'params': params}, z, method='map').mean(0)
   with replacing(path) as temporary:

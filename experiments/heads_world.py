@@ -33,7 +33,7 @@ from tqdm import tqdm  # noqa: E402
 
 from hybrid_jax import latents  # noqa: E402
 from hybrid_jax.evaluation import blendshapes  # noqa: E402
-from hybrid_jax.heads import clips, landmarks, parameters, people, render  # noqa: E402
+from hybrid_jax.heads import clips, landmarks, latent, parameters, people, render  # noqa: E402
 from hybrid_jax.media import faces, replacing, stills  # noqa: E402
 from hybrid_jax.models.ops import from_uint8, to_uint8  # noqa: E402
 from hybrid_jax.models.stylegan2 import Generator  # noqa: E402
@@ -119,7 +119,7 @@ def net() -> Generator:
 
 def fed_truth(frozen: dict, identity, motion, scene) -> jax.Array:
   """w of the true parameters."""
-  z = people.z(identity, motion, scene, shipped.GENERATOR['w_dim'])
+  z = latent.z(identity, motion, scene, shipped.GENERATOR['w_dim'])
   return net().apply({'params': frozen['params']}, z, method='map')
 
 

@@ -5,7 +5,6 @@ motions are key ranges, fixed here.
 """
 
 import jax
-import jax.numpy as jnp
 
 from hybrid_jax.heads import motion, parameters
 
@@ -44,32 +43,3 @@ def moment(
   """(identity, motion, scene) of one random moment of a clip."""
   t = jax.random.uniform(jax.random.fold_in(_clip(number, clip), 2), (1,), maxval=CLIP_SECONDS)
   return identity(number), act(number, clip, t)[0], scene(number, clip)
-
-
-def z(identity: jax.Array, motion: jax.Array, scene: jax.Array, width: int) -> jax.Array:
-  """True parameters (..., K) -> (..., width), what the mapping network of this world reads.
-
-  Centred and scaled to about unit variance, then traits that set in at a threshold as they show
-  (0 below it), then ones: they keep the mapping's pixel norm from discarding the length.
-  """
-  vectors = jnp.concatenate((identity - 0.5, motion - _REST, scene - 0.5), -1)
-  shown = jnp.stack([jnp.maximum(identity[..., k] - zero, 0) for k, zero in _THRESHOLDS], -1)
-  onset = jnp.clip(shown * 200, 0, 1)
-  features = jnp.concatenate((vectors * _SCALE, 4 * shown, onset), -1)
-  ones = jnp.ones((*features.shape[:-1], width - features.shape[-1]))
-  return jnp.concatenate((features, ones), -1)
-
-
-_REST = jnp.array(parameters.pack(parameters.MOTION))
-# Reciprocals of standard deviations: Beta(1.5, 1.5) has 0.25, a uniform 0.29; motion as drawn.
-_MOTION_SCALE = {'yaw': 5.0, 'pitch': 5.5, 'roll': 5.5, 'gaze_yaw': 4.5, 'gaze_pitch': 6.0}
-_SCALE = jnp.array(
-  [4.0] * len(parameters.IDENTITY)
-  + [_MOTION_SCALE.get(name, 4.0) for name in parameters.MOTION]
-  + [3.5] * len(parameters.SCENE)
-)
-_THRESHOLDS = tuple(
-  (k, -lo / (hi - lo))
-  for k, (name, (lo, hi)) in enumerate(parameters.IDENTITY.items())
-  if name in ('glasses', 'bald', 'hair_length', 'fringe', 'beard', 'moustache', 'grey', 'makeup')
-)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hybrid_jax.heads import landmarks, people, render
+from hybrid_jax.heads import landmarks, latent, people, render
 from hybrid_jax.heads.parameters import IDENTITY, MOTION, SCENE, pack, sample_identity, unpack
 
 SIZE = 64
@@ -218,7 +218,7 @@ def test_people_are_drawn_with_their_correlations():
 def test_z_keeps_the_length_of_its_parameters():
   """Two people, one a stretched copy of the other, differ also after the mapping's pixel norm."""
   i, m, s = people.moment(0, 0)
-  z = jnp.stack([people.z(x, m, s, 128) for x in (i, 0.5 + 0.5 * (i - 0.5))])
+  z = jnp.stack([latent.z(x, m, s, 128) for x in (i, 0.5 + 0.5 * (i - 0.5))])
   normed = z * jax.lax.rsqrt(jnp.mean(jnp.square(z), -1, keepdims=True))
   assert float(jnp.abs(normed[0] - normed[1]).max()) > 0.1
-  assert z.shape == (2, 128) and float(z[0, -1]) == 1
+  assert z.shape == (2, 128) and float(z[0, -1]) == 2
