@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from hybrid_jax.heads import clips, parameters, render
+from hybrid_jax.heads import clips, parameters
 
 
 @dataclasses.dataclass
@@ -58,15 +58,14 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
   def _info(self) -> tfds.core.DatasetInfo:
     size = self.builder_config.size
     image = tfds.features.Image(shape=(size, size, 3), encoding_format='png')
-    mask = tfds.features.Image(shape=(size, size, 1), encoding_format='png')
+    masks = tfds.features.Image(shape=(size, size, 4), encoding_format='png')
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(
         {
           'identity': tfds.features.Text(),
           'clip': tfds.features.Text(),
           'frames': tfds.features.Sequence(image),
-          # Mouth, eyes, brows and face, one after another in every frame.
-          'masks': tfds.features.Sequence(mask),
+          'masks': tfds.features.Sequence(masks),  # channels: `render.REGIONS`
           'times': tfds.features.Tensor(shape=(None,), dtype=np.float32),
           'landmarks': tfds.features.Tensor(shape=(None, 68, 2), dtype=np.float32),
           'motion': tfds.features.Tensor(shape=(None, len(parameters.MOTION)), dtype=np.float32),
@@ -96,14 +95,13 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
       split, persons=persons, clips=config.clips, frames=config.frames, size=config.size
     )
     for key, clip in enumerate(rendered):
-      masks = np.moveaxis(clip.masks, -1, 1).reshape(-1, config.size, config.size, 1)
       yield (
         key,
         {
           'identity': clip.identity,
           'clip': clip.name,
           'frames': list(clip.frames),
-          'masks': list(masks),
+          'masks': list(clip.masks),
           'times': clip.times,
           'landmarks': clip.points,
           'motion': clip.motion,
@@ -111,10 +109,3 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
           'scene': clip.scene,
         },
       )
-
-
-def masks_of(record: dict) -> np.ndarray:
-  """(t, size, size, 4) masks of a decoded record, in the order of `render.REGIONS`."""
-  masks = np.asarray(record['masks'])
-  regions = len(render.REGIONS)
-  return masks.reshape(-1, regions, *masks.shape[1:3]).transpose(0, 2, 3, 1)
