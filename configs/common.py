@@ -1,4 +1,4 @@
-"""All fields of a run, as plain dicts: the paper's 1024 px model, stage 1.
+"""All fields of a run, as plain dicts: the paper's 1024 px model, and smaller ones.
 
 Each comment says what a field means, its unit, and where its value comes from: "paper" with its
 section, "e4e" (omertov/encoder4editing, from which the paper starts), or "ours" where the paper is
@@ -56,7 +56,8 @@ def paper() -> dict:
       'arcface_units': (3, 4, 14, 3),
       'arcface_reduction': 16,
     },
-    # Paths of the public files; 'random' is a seeded random network, for dry runs only.
+    # Paths of the public files. For all together, 'shipped' takes the networks of the rendered
+    # world, and 'random' seeded random ones, for dry runs only.
     'weights': {
       # e4e for FFHQ: encoder, its StyleGAN2 decoder and the latent average.
       'e4e': 'weights/e4e_ffhq_encode.pt',
@@ -67,8 +68,17 @@ def paper() -> dict:
       'arcface': 'weights/model_ir_se50.pth',
     },
     'data': {
-      # Folder of videos: each file is one identity, or each subfolder holds the clips of one.
+      # One of three. Folder of videos: each file is one identity, or each subfolder holds the
+      # clips of one; read into memory.
       'videos': '',
+      # Folder that data/face_clips/pack.py or data/synthetic_heads wrote: read as it is drawn.
+      'packed': '',
+      # Number of people of the rendered world to draw, with `rendered_clips` clips each.
+      'rendered_people': 0,
+      'rendered_clips': 2,
+      # Share of the people of a folder whose clips are only validated on; those of packed and
+      # rendered data have their splits already. Paper, section 4: 80/20.
+      'held_out': 0.2,
       # YuNet model (.onnx) that crops the face; '' takes square clips as they are.
       'face_detector': '',
       # Side of the crop in face-box sides. Ours, after First Order Motion Model's preparation.
@@ -103,6 +113,8 @@ def paper() -> dict:
         'w_variance': 2e-4,  # eq. 11. e4e's delta norm
         'adversarial': 0.1,  # e4e's published recipe
       },
+      # Reach of the masks of eq. 13 beyond mouth, eyes and brows, in frame sides. Ours.
+      'mask_dilation': 0.02,
       # Weight of eq. 12 over that of eq. 11: the paper fixes a ratio and does not give it. Ours: 1.
       'style_proximity_ratio': 1.0,
       # Latent discriminator: R1 weight and its interval in steps, size of the pool. e4e.
@@ -116,10 +128,75 @@ def paper() -> dict:
       'log_steps': 100,
       'sample_steps': 1_000,
       'checkpoint_steps': 5_000,
+      # Losses on held-out people, over `val_batches` fixed batches; the best encoder is kept apart.
+      'val_steps': 5_000,
+      'val_batches': 16,
+      # Stops after this many validations without a new best; 0: never. Ours.
+      'patience': 0,
+      # Workdir whose encoder training starts from: stage 1's for stage 2.
+      'init_from': '',
+      # Writes a profile of ten steps, from this one on, to the workdir; 0: none.
+      'profile_from': 0,
       # Of initial weights, generator noise and mapping samples.
       'seed': 0,
     },
   }
+
+
+def finetune(config: dict) -> dict:
+  """Stage 2 of a stage 1 config: heads alone, at a lower rate, with eq. 13 (section 4)."""
+  config['stage'] = 'finetune'
+  # Paper: "a reduced learning rate". The value is ours.
+  config['optim']['encoder_lr'] /= 10
+  # Ours: equal to eqs. 5 and 6.
+  config['loss']['weights']['feature_reconstruction'] = 1.0
+  config['progressive']['every_steps'] = 0
+  # Paper, section 4: 20,000, a tenth of stage 1.
+  config['train']['num_steps'] //= 10
+  return config
+
+
+def heads() -> dict:
+  """The rendered world at 64 px with its shipped networks, for 2 CPU cores: all values ours."""
+  config = paper()
+  config['model'] |= {
+    'resolution': 64,
+    'channel_base': 2560,
+    'channel_max': 160,
+    'w_dim': 128,
+    'mapping_layers': 6,
+    'deformation_layers': first_convolutions(9),
+    'frame_size': 64,
+    'encoder_widths': (24, 48, 80, 128),
+    'encoder_units': (2, 2, 3, 2),
+    'encoder_reduction': 4,
+    'head_width': 64,
+    'identity_split': (3, 4, 3),
+    'deformation_split': (2, 4, 3),
+    'polyphase_from': 512,
+    'half_dtype': '',
+    'lpips_net': 'vgg',
+    'lpips_widths': (16, 32, 48, 64, 64),
+    'arcface_size': 48,
+    'arcface_embedding': 128,
+    'arcface_widths': (16, 32, 64, 96),
+    'arcface_units': (2, 2, 2, 2),
+    'arcface_reduction': 4,
+  }
+  config['weights'] = {name: 'shipped' for name in config['weights']}
+  config['data'] |= {'rendered_people': 200, 'frames_per_clip': 12, 'batch_size': 8}
+  config['optim'] |= {'encoder_lr': 1e-3}
+  config['progressive'] |= {'start_steps': 200, 'every_steps': 20}
+  config['loss'] |= {'resolution': 64}
+  config['train'] |= {
+    'num_steps': 2_000,
+    'log_steps': 50,
+    'sample_steps': 250,
+    'checkpoint_steps': 250,
+    'val_steps': 250,
+    'val_batches': 8,
+  }
+  return config
 
 
 def tiny() -> dict:
@@ -155,5 +232,7 @@ def tiny() -> dict:
     'log_steps': 10,
     'sample_steps': 100,
     'checkpoint_steps': 100,
+    'val_steps': 100,
+    'val_batches': 2,
   }
   return config

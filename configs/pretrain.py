@@ -3,20 +3,21 @@
   python -m hybrid_jax.main --config=configs/pretrain.py --workdir=runs/pretrain \\
       --config.data.videos=DIR --config.data.face_detector=face_detection_yunet.onnx
 
-The default is the paper's 1024 px model and needs the public weight files of `weights`;
-`configs/pretrain.py:tiny` is a 64 px model with random frozen networks, trained in about a minute
-on 2 CPU cores, to see every part work.
+The default is the paper's 1024 px model and needs the public weight files of `weights`.
+`configs/pretrain.py:heads` is the rendered world at 64 px with the networks that come with the
+package, for 2 CPU cores. `configs/pretrain.py:tiny` is a 64 px model with random frozen networks,
+trained in about a minute, to see every part work.
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
 
-VARIANTS = {'': common.paper, 'tiny': common.tiny}
+VARIANTS = {'': common.paper, 'heads': common.heads, 'tiny': common.tiny}
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  """The config of a variant: '' (the paper) or 'tiny'."""
+  """The config of a variant: '' (the paper), 'heads' or 'tiny'."""
   if variant not in VARIANTS:
     raise ValueError(f"configs/pretrain.py has no variant '{variant}'; it has {sorted(VARIANTS)}")
   return ConfigDict(VARIANTS[variant]())

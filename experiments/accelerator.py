@@ -247,7 +247,7 @@ def train_step() -> None:
     random = lambda key: networks.random_frozen(nets, key)  # noqa: B023, E731
     shapes = (*(jax.eval_shape(f, jax.random.key(0)) for f in (init, random)), batch)
     start = time.perf_counter()
-    step = parallel.jit_step(steps.make_pretrain_step(nets, config), mesh)
+    step = parallel.jit_step(steps.make_step(nets, config), mesh)
     compiled = step.lower(*shapes).compile()
     name = f'train_step {precision} {n} triplet' + ('s' if n > 1 else '')
     emit(f'{name} compile', time.perf_counter() - start, 's')
@@ -286,7 +286,7 @@ def compile_paper() -> None:
     jax.random.key(0),
   )
   start = time.perf_counter()
-  step = parallel.jit_step(steps.make_pretrain_step(nets, config), parallel.make_mesh(1))
+  step = parallel.jit_step(steps.make_step(nets, config), parallel.make_mesh(1))
   lowered = step.lower(state, frozen, batch)
   emit('paper step lowering', time.perf_counter() - start, 's')
   start = time.perf_counter()

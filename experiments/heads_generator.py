@@ -3,8 +3,9 @@
   python experiments/heads_generator.py WORKDIR                      # frames, then all stages
   python experiments/heads_generator.py WORKDIR --export hybrid_jax/weights/shipped/generator_64.npz
 
-Stage 1 regresses the renderer through the mapping network (true parameters as z). Stage 2 adds an
-adversary with R1 and keeps the regression. Weights are averaged (EMA). Sample grids (truth above
+Stage 1 regresses the renderer through the mapping network (true parameters as z). Stage 2 adds the
+world's perceptual network (train it first: heads_critics.py) and an adversary with R1, and keeps
+the regression. Weights are averaged (EMA). Sample grids (truth above
 generator, held-out people), a log and checkpoints go to WORKDIR; started again, it goes on.
 """
 
@@ -33,13 +34,15 @@ from hybrid_jax import latents  # noqa: E402
 from hybrid_jax.heads import latent, people  # noqa: E402
 from hybrid_jax.media import replacing, stills  # noqa: E402
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8  # noqa: E402
+from hybrid_jax.models.perceptual import LPIPS  # noqa: E402
 from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator  # noqa: E402
 from hybrid_jax.weights import shipped  # noqa: E402
 
 W_DIM = shipped.GENERATOR['w_dim']
-REGION_WEIGHT = 5.0  # of mouth, eyes and brows over the rest: they are 8 % of the pixels
+REGION_WEIGHT = 10.0  # of mouth, eyes and brows over the rest: they are 8 % of the pixels
 R1_GAMMA, R1_STEPS = 0.5, 16
 ADVERSARIAL_WEIGHT = 0.03
+PERCEPTUAL_WEIGHT = 0.3
 
 
 @flax.struct.dataclass
@@ -101,7 +104,8 @@ def regression(fake: jax.Array, real: jax.Array, region: jax.Array) -> jax.Array
 
 def make_step(size: int, optimizer, critic_optimizer, adversarial: bool, ema_steps: float):
   """jitted (state, batch) -> (state, metrics)."""
-  net, judge = generator(size), critic(size)
+  net, judge, perceptual = generator(size), critic(size), LPIPS(**shipped.LPIPS)
+  perceptual_weights = shipped.load('perceptual') if adversarial else None
   logits = lambda params, x: judge.apply({'params': params}, x)  # noqa: E731
 
   def generator_loss(params, state, z, real, region):
@@ -110,7 +114,9 @@ def make_step(size: int, optimizer, critic_optimizer, adversarial: bool, ema_ste
     metrics = {'regression': loss, 'l1': jnp.mean(jnp.abs(fake - real))}
     if adversarial:
       metrics['generator'] = jax.nn.softplus(-logits(state.critic, fake)).mean()
+      metrics['perceptual'] = perceptual.apply(perceptual_weights, fake, real).mean()
       loss += ADVERSARIAL_WEIGHT * metrics['generator']
+      loss += PERCEPTUAL_WEIGHT * metrics['perceptual']
     return loss, (fake, metrics)
 
   def critic_loss(params, real, fake):
@@ -187,14 +193,14 @@ def save(path: pathlib.Path, state: State) -> None:
 
 
 def export(path: str, state: State, size: int) -> None:
-  """The averaged generator, in float16, with the mean latent of 4,096 training people."""
+  """The averaged generator, in float16, with latents of training people and their mean."""
   net = generator(size)
   i, m, s = jax.vmap(people.moment, (0, None))(jnp.arange(4096), 0)
   z = latent.z(i, m, s, W_DIM)
   params = jax.device_get(state.average)
-  w_avg = net.apply({'params': params}, z, method='map').mean(0)
+  w = net.apply({'params': params}, z, method='map')
   with replacing(path) as temporary:
-    shipped.save(temporary, {'params': params, 'w_avg': w_avg})
+    shipped.save(temporary, {'params': params, 'w_avg': w.mean(0), 'w_samples': w[:1024]})
   print(f'{path}: {pathlib.Path(path).stat().st_size / 1e6:.2f} MB')
 
 
@@ -253,8 +259,12 @@ def main() -> None:
   signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
 
   ema = 20_000 / args.batch  # half-life of the average: 20,000 images
-  steps = {a: make_step(args.size, optimizers[a], critic_optimizer, a, ema) for a in optimizers}
   start, stop = int(state.step), min(total, args.stop_at or total)
+  steps = {
+    adversarial: make_step(args.size, optimizers[adversarial], critic_optimizer, adversarial, ema)
+    for adversarial in (False, True)
+    if not adversarial or stop > args.regression_steps
+  }
   began = time.time()
   for k in tqdm(range(start, stop), initial=start, total=stop, mininterval=10, unit='step'):
     batch = batch_at(data, k, args.batch, args.seed)

@@ -90,6 +90,7 @@ def detection(yunet: str, landmarker: str, count: int) -> dict:
     if opinion is not None:
       read.append(opinion)
       truth.append(np.asarray(motion))
+  judge.close()
   truth = np.array(truth)
   names = list(parameters.MOTION)
   correlation = {

@@ -11,6 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from hybrid_jax.errors import InputError
+from hybrid_jax.media import replacing
 
 CONFIG = 'config.json'
 SECTIONS = ('model', 'weights', 'data', 'progressive', 'train')  # what every config of ours has
@@ -60,15 +61,40 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> An
   return restored['state'].replace(encoder=restored['encoder'])
 
 
-def restore_encoder(workdir: str, encoder: Any) -> tuple[int, Mapping]:
+BEST = 'best.json'
+
+
+def save_best(workdir: str, state: Any, value: float) -> None:
+  """Keeps the encoder of `state` as the best so far, by validation loss `value`."""
+  root = pathlib.Path(workdir).absolute()
+  options = ocp.CheckpointManagerOptions(max_to_keep=1)
+  with ocp.CheckpointManager(root / 'best', options=options) as kept:
+    step = int(state.step)
+    if step not in kept.all_steps():  # there already where a killed run does it again
+      kept.save(step, args=ocp.args.Composite(encoder=ocp.args.StandardSave(state.encoder)))
+  if jax.process_index() == 0:
+    with replacing(root / BEST) as part:
+      part.write_text(json.dumps({'step': step, 'value': value}) + '\n')
+
+
+def read_best(workdir: str, start: int) -> tuple[int, float]:
+  """(step, validation loss) of the best encoder so far; (start, inf) where none was kept."""
+  try:
+    best = json.loads((pathlib.Path(workdir) / BEST).read_text())
+    return int(best['step']), float(best['value'])
+  except (OSError, ValueError, KeyError):
+    return start, float('inf')
+
+
+def restore_encoder(workdir: str, encoder: Any, folder: str = 'checkpoints') -> tuple[int, Mapping]:
   """(step, encoder) of the newest checkpoint, on this machine's first device; writes nothing.
 
-  `encoder` gives the shapes.
+  `encoder` gives the shapes; `folder` is 'checkpoints', or 'best' for the best validation loss.
 
   Raises:
     InputError: the workdir holds no checkpoint, one of other shapes, or a damaged one.
   """
-  path = pathlib.Path(workdir).absolute() / 'checkpoints'
+  path = pathlib.Path(workdir).absolute() / folder
   options = ocp.CheckpointManagerOptions(read_only=True)
   with ocp.CheckpointManager(path, options=options) as checkpoints:
     step = checkpoints.latest_step()

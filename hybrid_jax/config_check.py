@@ -13,19 +13,21 @@ from hybrid_jax.models.perceptual import BACKBONES
 AT_LEAST = {
   1: 'model.channel_base model.channel_max model.w_dim model.mapping_layers model.head_width '
   'model.encoder_reduction model.arcface_embedding model.arcface_reduction data.batch_size '
-  'loss.r1_steps train.num_steps train.log_steps train.sample_steps train.checkpoint_steps',
+  'loss.r1_steps train.num_steps train.log_steps train.sample_steps train.checkpoint_steps '
+  'train.val_steps train.val_batches data.rendered_clips',
   0: 'model.polyphase_from model.half_from model.remat_from loss.pool_size '
-  'progressive.start_steps progressive.every_steps',
+  'progressive.start_steps progressive.every_steps train.patience train.profile_from',
   2: 'data.frames_per_clip',
 }
 CHOICES = {
+  'stage': ('pretrain', 'finetune'),
   'model.lpips_net': tuple(BACKBONES),
   'model.half_dtype': ('', 'bfloat16', 'float16'),
 }
 LOSS_NAMES = {
   'loss.reconstruction': 'l2 lpips gradient_variance',
   'loss.weights': 'self_reconstruction reenactment anchor_identity puppet_identity '
-  'latent_consistency w_variance adversarial',
+  'latent_consistency w_variance adversarial feature_reconstruction',
 }
 SMALLEST_LOSS = 32  # px; below, nothing is left of the image at LPIPS' last layer
 
@@ -58,6 +60,14 @@ def check(config: Any) -> None:
   for field, names in CHOICES.items():
     need(get(field) in names, field, 'one of ' + ', '.join(map(repr, names)))
   need(get('data.crop_scale') > 0, 'data.crop_scale', 'more than 0')
+  need(0 < get('data.held_out') < 1, 'data.held_out', 'between 0 and 1')
+  need(0 <= get('loss.mask_dilation') < 0.5, 'loss.mask_dilation', 'at least 0 and under 0.5')
+  people = get('data.rendered_people')
+  need(_whole(people) and people >= 0 and people != 1, 'data.rendered_people', '0 or at least 2')
+  finetune = get('stage') == 'finetune'
+  need(bool(get('train.init_from')) or not finetune, 'train.init_from', "a stage 1 run's workdir")
+  if 'feature_reconstruction' in get('loss.weights') and not finetune:
+    raise InputError('config.loss.weights.feature_reconstruction belongs to stage 2 alone')
   for field, names in LOSS_NAMES.items():
     unknown = ', '.join(sorted(set(get(field)) - set(names.split())))
     if unknown:

@@ -97,6 +97,28 @@ def style_proximity(F: Sequence[jax.Array]) -> jax.Array:
   return sum(jnp.mean(safe_norm(F_j)) for F_j in F)  # Eq. (12)
 
 
+def feature_reconstruction(
+  target: jax.Array,
+  image: jax.Array,
+  mask: jax.Array,
+  lpips: Callable[[jax.Array, jax.Array], jax.Array],
+  weights: Mapping[str, float],
+) -> jax.Array:
+  """L_rec where the target's mask (n, h, w, 1) in [0, 1] multiplies both images [read].
+
+  The squared error is divided by the mask's area, or it would shrink with the features; a batch
+  without any mask gives zero.
+  """
+  target, image = mask * target, mask * image
+  area = jnp.maximum(jnp.mean(mask), 1e-3)
+  terms = {  # Eq. (13)
+    'l2': mse(image, target) / area,
+    'lpips': jnp.mean(lpips(image, target)),
+    'gradient_variance': gradient_variance(image, target),
+  }
+  return weighted_sum(terms, weights)
+
+
 def adversarial(logits: jax.Array, active_rows: jax.Array | int) -> jax.Array:
   """The encoder's side of e4e's latent adversary: mean over active rows of softplus(-D(W_i)).
 

@@ -4,8 +4,11 @@
       --config.data.videos=DIR
 
 Any field of the config can be set on the command line, e.g. --config.train.num_steps=1000. Run
-again with the same --workdir to resume. The workdir gets config.json, metrics.csv, samples/ and
-checkpoints/.
+again with the same --workdir to resume; SIGTERM or Ctrl-C saves first. The workdir gets
+config.json, versions.json, metrics.csv, validation.csv, samples/, checkpoints/ and best/.
+
+Several machines: the same command on each with --coordinator=HOST:PORT --processes=N --process=K
+(on a TPU pod, --coordinator=auto alone).
 """
 
 import sys
@@ -15,6 +18,11 @@ from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.', lock_config=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, logs and samples go.')
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', '', "HOST:PORT of process 0 of several, 'auto' where the cluster tells it."
+)
+_PROCESSES = flags.DEFINE_integer('processes', None, 'Number of processes.', lower_bound=1)
+_PROCESS = flags.DEFINE_integer('process', None, 'Number of this process, from 0.', lower_bound=0)
 _CACHE = flags.DEFINE_string(
   'compilation_cache', None, "Folder of compiled programs; '' keeps none (~/.cache/hybrid_jax)."
 )
@@ -24,13 +32,14 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected argument {argv[1]!r}; options are written --name=value')
   # Imported here: data worker processes import this module again and need none of it.
-  from hybrid_jax import compilation, train
+  from hybrid_jax import compilation, parallel, train
   from hybrid_jax.errors import InputError
 
   compilation.use_cache(_CACHE.value)
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)  # Orbax logs two dozen lines per checkpoint otherwise
   try:
+    parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     train.train(_CONFIG.value, _WORKDIR.value)
   except (InputError, FloatingPointError) as error:
     sys.exit(f'error: {error}')

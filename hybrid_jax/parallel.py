@@ -5,6 +5,29 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from hybrid_jax.errors import InputError
+
+
+def join(coordinator: str, processes: int | None, process: int | None) -> None:
+  """Joins several processes to one run; '' is a run of one, 'auto' asks the cluster.
+
+  Raises:
+    InputError: incomplete arguments, or no such cluster.
+  """
+  if not coordinator:
+    if processes is not None or process is not None:
+      raise InputError('--processes and --process need --coordinator=HOST:PORT')
+    return
+  try:
+    if coordinator == 'auto':
+      jax.distributed.initialize()
+    elif processes is None or process is None or process >= processes:
+      raise InputError('--coordinator=HOST:PORT needs --processes=N and --process=0 to N-1')
+    else:
+      jax.distributed.initialize(coordinator, processes, process)
+  except (RuntimeError, ValueError) as error:
+    raise InputError(f'--coordinator={coordinator}: {str(error).splitlines()[0]}') from error
+
 
 def make_mesh(devices: int | None = None) -> Mesh:
   """A one-dimensional mesh named 'data' over the first `devices` devices (all when None)."""
@@ -32,3 +55,10 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
   """Host arrays of this process -> global arrays split over the mesh."""
   split, _ = shardings(mesh)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)
+
+
+def first_rows(batch: Any, count: int) -> Any:
+  """The first `count` samples of a batch that is split over the mesh, on every device."""
+  mesh = jax.tree.leaves(batch)[0].sharding.mesh
+  _, replicated = shardings(mesh)
+  return jax.jit(lambda b: jax.tree.map(lambda x: x[:count], b), out_shardings=replicated)(batch)

@@ -1,13 +1,15 @@
 """One pure training step: step(state, frozen, batch) -> (state, metrics).
 
 A batch is {'source', 'driving', 'other'}: uint8 (n, h, w, 3) frames S, D and D' at the encoder's
-size. Images that go through one network together are stacked on a new axis 1 and folded into the
-batch, which keeps them on their device; concatenating along the batch axis would move them.
+size; stage 2 adds 'source_mask' and 'driving_mask', uint8 (n, h, w). Images that go through one
+network together are stacked on a new axis 1 and folded into the batch, which keeps them on their
+device; concatenating along the batch axis would move them.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -69,22 +71,39 @@ def init_state(
   )
 
 
-def make_pretrain_step(networks: Networks, config: Any) -> Step:
-  """Stage 1 (section 3.2): the whole encoder against eqs. 5 to 12 and the latent adversary."""
+def freeze_features(params: Mapping) -> dict:
+  """The same parameters, of which only the heads learn: stage 2 keeps the feature network."""
+  return {
+    name: part if '_heads_' in name else jax.lax.stop_gradient(part)
+    for name, part in params.items()
+  }
+
+
+def make_objective(networks: Networks, config: Any) -> Callable:
+  """Eqs. 5 to 14 of one batch, without updating anything.
+
+  The result is objective(params, batch_stats, critic, frozen, batch, rows, key, train) -> (total,
+  (W_S, batch_stats, metrics)). With `train`, the body normalises by the batch's statistics (stage 1
+  only) and returns updated ones.
+  """
   hybrid, encoder, size = networks.hybrid, networks.hybrid.encoder, config.loss.resolution
   reconstruction_weights = dict(config.loss.reconstruction)
   weights = dict(config.loss.weights)
   weights['style_proximity'] = config.loss.style_proximity_ratio * weights['w_variance']
-  encoder_tx, critic_tx = optimizers(config)
+  finetune = config.stage == 'finetune'
 
-  def encoder_loss(params, state, frozen, batch, rows, key):
+  def objective(params, batch_stats, critic, frozen, batch, rows, key, train):
     G = frozen['generator']
     S, D, D_other = (from_uint8(batch[role]) for role in ('source', 'driving', 'other'))
 
     # Eqs. 1-2, one pass over 3 n frames. Only the source's identity latent is ever used.
-    E = {'params': params, 'batch_stats': state.encoder['batch_stats']}
+    E = {'params': freeze_features(params) if finetune else params, 'batch_stats': batch_stats}
     levels, updates = encoder.apply(
-      E, _fold(S, D, D_other), train=True, method='pyramid', mutable=['batch_stats']
+      E,
+      _fold(S, D, D_other),
+      train=train and not finetune,
+      method='pyramid',
+      mutable=['batch_stats'],
     )
     levels_S = [_unfold(level, 3)[0] for level in levels]
     W_S = encoder.apply(E, levels_S, rows, method='identity') + G['w_avg']
@@ -113,7 +132,7 @@ def make_pretrain_step(networks: Networks, config: Any) -> Step:
     levels_R = encoder.apply(E, adaptive_avg_pool(R_other, S.shape[1]), method='pyramid')
     W_R = encoder.apply(E, levels_R, rows, method='identity') + G['w_avg']
 
-    logits = networks.critic.apply(state.critic, W_S)
+    logits = networks.critic.apply(critic, W_S)
     terms = {
       'self_reconstruction': self_rec,  # Eq. 5
       'reenactment': reenactment,  # Eq. 6
@@ -124,18 +143,55 @@ def make_pretrain_step(networks: Networks, config: Any) -> Step:
       'style_proximity': losses.style_proximity(F),  # Eq. 12
       'adversarial': losses.adversarial(logits, rows),
     }
+    if finetune:
+      terms['feature_reconstruction'] = sum(  # Eq. 13
+        losses.feature_reconstruction(
+          target, image, feature_mask(mask, size, config.loss), lpips, reconstruction_weights
+        )
+        for target, image, mask in (
+          (S_loss, R_S, batch['source_mask']),
+          (D_loss, R_D, batch['driving_mask']),
+        )
+      )
     total = losses.weighted_sum(terms, weights)  # Eq. 14
     parts = {f'self_{k}': v for k, v in terms_S.items()}
     parts |= {f'reenactment_{k}': v for k, v in terms_D.items()}
     return total, (W_S, updates['batch_stats'], {'total': total} | terms | parts)
 
+  return objective
+
+
+def feature_mask(mask: jax.Array, size: int, loss: Any) -> jax.Array:
+  """uint8 masks (n, h, w) -> dilated (n, size, size, 1) in [0, 1]."""
+  mask = mask[..., None].astype(jnp.float32) / 255
+  reach = round(loss.mask_dilation * mask.shape[1])
+  window = 2 * reach + 1
+  mask = nn.max_pool(mask, (window, window), (1, 1), 'SAME')
+  return adaptive_avg_pool(mask, size)
+
+
+def sample_w(hybrid: Any, G: Mapping, key: jax.Array, count: int) -> jax.Array:
+  """(count, d) latents as the generator's own: mapped noise, or drawn from those it came with.
+
+  The rendered world's z are true parameters, not noise, so its generator brings 'w_samples' (m, d).
+  """
+  if 'w_samples' in G:
+    return jax.random.choice(key, G['w_samples'], (count,))
+  z = jax.random.normal(key, (count, hybrid.generator.w_dim))
+  return hybrid.generator.apply({'params': G['params']}, z, method='map')
+
+
+def make_step(networks: Networks, config: Any) -> Step:
+  """One step of stage 1 (section 3.2: the whole encoder) or stage 2 (its heads, with eq. 13)."""
+  hybrid, encoder = networks.hybrid, networks.hybrid.encoder
+  objective = make_objective(networks, config)
+  encoder_tx, critic_tx = optimizers(config)
+
   def critic_step(state, frozen, W_S, rows, key):
     """One Adam step of the latent critic, and R1 as a second one every `r1_steps` (lazy R1)."""
     key_z, key_row, key_real, key_fake = jax.random.split(key, 4)
-    n, _, w_dim = W_S.shape
-    z = jax.random.normal(key_z, (n, w_dim))
-    G = {'params': frozen['generator']['params']}
-    real = hybrid.generator.apply(G, z, method='map')
+    n = len(W_S)
+    real = sample_w(hybrid, frozen['generator'], key_z, n)
     # One row per sample: a random active one when the pool is used, row 1 otherwise.
     row = jax.random.randint(key_row, (n,), 0, rows) if config.loss.pool_size else jnp.zeros(n, int)
     fake = jnp.take_along_axis(W_S, row[:, None, None], axis=1)[:, 0]  # n d
@@ -175,8 +231,8 @@ def make_pretrain_step(networks: Networks, config: Any) -> Step:
     key_noise, key_critic = jax.random.split(jax.random.fold_in(state.key, state.step))
     rows = active_rows(state.step, config.progressive, encoder.num_ws)
     params = state.encoder['params']
-    grads, (W_S, batch_stats, metrics) = jax.grad(encoder_loss, has_aux=True)(
-      params, state, frozen, batch, rows, key_noise
+    grads, (W_S, batch_stats, metrics) = jax.grad(objective, has_aux=True)(
+      params, state.encoder['batch_stats'], state.critic, frozen, batch, rows, key_noise, True
     )
     updates, encoder_opt = encoder_tx.update(grads, state.encoder_opt, params)
     params = optax.apply_updates(params, updates)

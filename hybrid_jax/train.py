@@ -1,90 +1,73 @@
-"""The training loop: restore, draw, step, log, show, save."""
+"""The training loop: restore, draw, step, log, validate, show, save."""
 
-import csv
-import os
+import contextlib
+import importlib.metadata
+import json
 import pathlib
+import platform
+import signal
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_jax import checkpoint, config_check, parallel, steps, triplets
+from hybrid_jax import checkpoint, config_check, estimate, parallel, sources, steps, triplets
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import replacing, stills
-from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
-from hybrid_jax.networks import Networks, build
+from hybrid_jax.networks import build, init_encoder
+from hybrid_jax.scalars import ScalarLog, check_finite
 from hybrid_jax.state import TrainState
+from hybrid_jax.validation import SAMPLE_COLUMNS, make_sampler, make_validator
 from hybrid_jax.weights import load
 
-SAMPLE_COLUMNS = 'source, driver, self-reconstruction, re-enactment, anchor, cross re-enactment'
+PROFILED_STEPS = 10
 
 
-class ScalarLog:
-  """metrics.csv, and TensorBoard where TensorFlow is installed."""
-
-  def __init__(self, workdir: str, stage: str, start: int):
-    self.stage = stage
-    self.path = pathlib.Path(workdir) / 'metrics.csv'
-    self.path.parent.mkdir(parents=True, exist_ok=True)
-    if self.path.exists():
-      # A resumed run drops the rows it is about to write again, and one that was cut off.
-      header, *rows = list(csv.reader(self.path.open())) or [[]]
-      kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= start]
-      with replacing(self.path) as part, part.open('w', newline='') as file:
-        csv.writer(file).writerows([header, *kept] if header else [])
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-    try:
-      import tensorflow as tf  # slow to import, and may be absent
-      from clu import metric_writers
-
-      tf.config.set_visible_devices([], 'GPU')  # the GPU's memory is JAX's
-      self.writer = metric_writers.SummaryWriter(workdir)
-    except ImportError:
-      print('no TensorBoard log, since TensorFlow or clu is not installed; metrics.csv has all')
-      self.writer = None
-
-  def write(self, step: int, metrics: dict[str, float]) -> None:
-    named = {f'{self.stage}/{name}': float(value) for name, value in sorted(metrics.items())}
-    new = not self.path.exists() or not self.path.stat().st_size
-    with self.path.open('a', newline='') as file:
-      table = csv.writer(file)
-      if new:
-        table.writerow(['step', *named])
-      table.writerow([step, *(f'{value:.8g}' for value in named.values())])
-    if self.writer:
-      self.writer.write_scalars(step, named)
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[list[str]]:
+  """A list that names the signal once SIGTERM (preemption) or SIGINT has come."""
+  received: list[str] = []
+  handlers = {}
+  with contextlib.suppress(ValueError):  # not the main thread: signals are not ours to take
+    for number in (signal.SIGTERM, signal.SIGINT):
+      handlers[number] = signal.signal(
+        number, lambda number, _: received.append(signal.Signals(number).name)
+      )
+  try:
+    yield received
+  finally:
+    for number, handler in handlers.items():
+      signal.signal(number, handler)
 
 
-def check_finite(step: int, metrics: dict[str, float]) -> None:
-  """Raises FloatingPointError naming the terms that are not finite."""
-  bad = sorted(name for name, value in metrics.items() if not np.isfinite(value))
-  if bad:
-    raise FloatingPointError(
-      f'step {step}: {", ".join(bad)} not finite; the last checkpoint is kept'
-    )
+def write_versions(workdir: str, overview: str) -> None:
+  """versions.json: what the run is computed with, and the size of the encoder."""
+  names = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+  versions = {name: importlib.metadata.version(name) for name in names}
+  versions |= {'python': platform.python_version(), 'device': jax.devices()[0].device_kind}
+  path = pathlib.Path(workdir) / 'versions.json'
+  with replacing(path) as part:
+    part.write_text(json.dumps(versions | {'encoder': overview}, indent=1) + '\n')
 
 
-def make_sampler(networks: Networks) -> Any:
-  """(encoder, frozen, batch, active rows) -> the columns of the sample grid, uint8 (n, 6, r, r, 3).
+class Best:
+  """The encoder of the lowest validation loss, kept apart from the newest checkpoints."""
 
-  At most four rows, r no more than the frames' size: pictures to look at, also of a 1024 px model.
-  """
-  hybrid = networks.hybrid
+  def __init__(self, workdir: str, start: int):
+    self.workdir = workdir
+    self.step, self.value = checkpoint.read_best(workdir, start)
 
-  @jax.jit
-  def sample(E, frozen, batch, rows):
-    G = frozen['generator']
-    S, D, D_other = (from_uint8(batch[role][:4]) for role in ('source', 'driving', 'other'))
-    W_S, F_S = hybrid.encode(E, G, S, rows)
-    F_D, F_other = hybrid.deformation(E, D), hybrid.deformation(E, D_other)
-    decoded = [hybrid.reenact(G, W_S, F) for F in (F_S, F_D, None, F_other)]
-    size = min(S.shape[1], decoded[0].shape[1])
-    images = [adaptive_avg_pool(x, size) for x in (S, D, *decoded)]
-    return to_uint8(jax.numpy.stack(images, axis=1))  # n 6 h w c
+  def offer(self, state: TrainState, value: float) -> None:
+    if value < self.value:
+      self.step, self.value = int(state.step), value
+      checkpoint.save_best(self.workdir, state, value)
 
-  return sample
+  def waited(self, step: int, every: int) -> int:
+    """Validations since the best one."""
+    return (step - self.step) // every
 
 
 def parameter_overview(tree: Any) -> str:
@@ -100,6 +83,8 @@ def parameter_overview(tree: Any) -> str:
 def train(config: Any, workdir: str) -> TrainState:
   """Runs or resumes the training of `config` in `workdir`; returns the last state.
 
+  SIGTERM and SIGINT save and return early; run again to go on.
+
   Raises:
     InputError: a bad field, missing weights or videos, or a workdir that holds another model.
     FloatingPointError: a loss term became NaN or infinite.
@@ -107,7 +92,7 @@ def train(config: Any, workdir: str) -> TrainState:
   # --- Networks and data: everything that may be missing or wrong is looked for before any work.
   config_check.check(config)
   load.check_files(config.weights)
-  videos = triplets.find_videos(config.data.videos)
+  sources.check(config.data, config.stage)
   networks = build(config.model)
   mesh = parallel.make_mesh()
   if config.data.batch_size % mesh.size:
@@ -116,26 +101,31 @@ def train(config: Any, workdir: str) -> TrainState:
       f'{mesh.size} devices'
     )
   checkpoint.check_config(workdir, config.to_dict())
-  kind = jax.devices()[0].device_kind
-  print(f'{len(videos)} videos, {mesh.size} device(s) of kind {kind}')
-  clips, skipped = triplets.read_folder(
-    config.data.videos,
-    size=config.model.frame_size,
-    frames_per_clip=config.data.frames_per_clip,
-    face_detector=config.data.face_detector,
-    crop_scale=config.data.crop_scale,
+  first = jax.process_index() == 0
+  tell = print if first else lambda *_: None
+  tell(f'{mesh.size} device(s) of kind {jax.devices()[0].device_kind}')
+  clips, held_out, lines = sources.load(config.data, config.model.frame_size)
+  tell(*lines, sep='\n')
+  batches = iter(
+    triplets.triplets(
+      clips,
+      batch_size=config.data.batch_size,
+      seed=config.data.seed,
+      masks=config.stage == 'finetune',
+      process=(jax.process_index(), jax.process_count()),
+    )
   )
-  for line in skipped:
-    print(line)
-  people = {clip.identity for clip in clips}
-  print(f'{len(clips)} of {len(videos)} clips used, {len(people)} identities')
-  checkpoint.write_config(workdir, config.to_dict())
-  batches = iter(triplets.triplets(clips, batch_size=config.data.batch_size, seed=config.data.seed))
+  if first:
+    checkpoint.write_config(workdir, config.to_dict())
 
   # --- State.
   frozen, encoder = load.load(networks, config.weights, config.train.seed)
-  if encoder is None:
-    print('RANDOM frozen networks: this run shows the plumbing and learns nothing useful')
+  if set(config.weights.values()) == {'random'}:
+    tell('RANDOM frozen networks: this run shows the plumbing and learns nothing useful')
+  if config.train.init_from:
+    shapes = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
+    step, encoder = checkpoint.restore_encoder(config.train.init_from, shapes)
+    tell(f'starting from the encoder of {config.train.init_from} at step {step}')
   _, replicated = parallel.shardings(mesh)
   frozen = jax.device_put(frozen, replicated)
   init = jax.jit(
@@ -143,55 +133,104 @@ def train(config: Any, workdir: str) -> TrainState:
   )
   key = jax.random.key(config.train.seed)
   checkpoints = checkpoint.manager(workdir)
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
+    jax.eval_shape(init, key, encoder),
+  )
   if checkpoints.latest_step() is None:
     state = init(key, encoder)
   else:  # from shapes alone: two whole states may not fit
-    shapes = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
-      jax.eval_shape(init, key, encoder),
-    )
     state = checkpoint.restore(checkpoints, shapes, batches)
-    print(f'resumed at step {int(state.step)}')
+    tell(f'resumed at step {int(state.step)}')
   del encoder
-  print(f'encoder parameters: {parameter_overview(state.encoder["params"])}')
+  overview = parameter_overview(state.encoder['params'])
+  tell(f'encoder parameters: {overview}')
+  if first:
+    write_versions(workdir, overview)
+
+  # --- The step, compiled ahead: what it takes is told before it runs.
+  start, total = int(state.step), config.train.num_steps
+  step_fn = parallel.jit_step(steps.make_step(networks, config), mesh)
+  example = jax.eval_shape(
+    lambda: {
+      name: jax.numpy.zeros((config.data.batch_size, *shape), 'uint8')
+      for name, shape in triplets.shapes(
+        config.model.frame_size, config.stage == 'finetune'
+      ).items()
+    }
+  )
+  tell('compiling the training step', flush=True)
+  step_fn = step_fn.lower(shapes, frozen, example).compile()
+  tell(estimate.describe(step_fn, total - start))
 
   # --- Loop. Metrics are read only where they are logged or saved: reading waits for the device.
-  step_fn = parallel.jit_step(steps.make_pretrain_step(networks, config), mesh)
+  put = lambda batch: parallel.put_batch(batch, mesh)  # noqa: E731
   sampler = make_sampler(networks)
-  start = int(state.step)
-  scalars = ScalarLog(workdir, config.stage, start)
-  last_time, last_step = time.monotonic(), start
+  validate = make_validator(networks, config, held_out, put) if held_out else None
+  scalars = ScalarLog(workdir, config.stage, start) if first else None
+  best = Best(workdir, start)
+  last_time, last_step, tracing = time.monotonic(), start, False
   progress = tqdm(
-    range(start, config.train.num_steps),
+    range(start, total),
     initial=start,
-    total=config.train.num_steps,
+    total=total,
     desc=config.stage,
     unit='step',
+    disable=not first,
   )
-  for step in progress:
-    batch = parallel.put_batch(next(batches), mesh)
-    state, metrics = step_fn(state, frozen, batch)
-    done = step + 1
-    due = lambda every: done % every == 0 or done == config.train.num_steps  # noqa: B023, E731
-    log, save = due(config.train.log_steps), due(config.train.checkpoint_steps)
-    if log or save:
-      metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-      check_finite(done, metrics)  # before saving, so that the last checkpoint is a good one
-    if log:
-      now = time.monotonic()
-      metrics['steps_per_second'] = (done - last_step) / (now - last_time)
-      last_time, last_step = now, done
-      scalars.write(done, metrics)
-      progress.set_postfix(total=f'{metrics["total"]:.4f}')
-    if due(config.train.sample_steps):
-      rows = steps.active_rows(state.step, config.progressive, networks.hybrid.encoder.num_ws)
-      images = np.asarray(sampler(state.encoder, frozen, batch, rows))
-      path = pathlib.Path(workdir) / 'samples' / f'{done:07d}.png'
-      path.parent.mkdir(exist_ok=True)
-      stills.write_image(path, stills.grid([list(row) for row in images]))
-    if save:
-      # Before the next batch is drawn, so that the saved iterator is exactly at this step.
-      checkpoint.save(checkpoints, state, batches)
+  with stop_on_signal() as stopped:
+    for step in progress:
+      if config.train.profile_from and step == max(config.train.profile_from, start):
+        jax.profiler.start_trace(str(pathlib.Path(workdir) / 'profile'))
+        tracing = True
+      batch = put(next(batches))
+      state, metrics = step_fn(state, frozen, batch)
+      done = step + 1
+      stopping = bool(stopped)  # read once: the signal may come at any time
+      last = done == total or stopping
+      due = lambda every: done % every == 0 or done == total  # noqa: B023, E731
+      if tracing and (done == config.train.profile_from + PROFILED_STEPS or last):
+        jax.block_until_ready(metrics)
+        jax.profiler.stop_trace()
+        tracing = False
+      log, save = due(config.train.log_steps), due(config.train.checkpoint_steps) or last
+      if log or save:
+        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        check_finite(done, metrics)  # before saving, so that the last checkpoint is a good one
+      validated = {}
+      if validate and due(config.train.val_steps):
+        validated = validate(state, frozen)
+        check_finite(done, {f'validation {name}': value for name, value in validated.items()})
+        best.offer(state, validated['total'])
+      if first and log:
+        now = time.monotonic()
+        metrics['steps_per_second'] = (done - last_step) / (now - last_time)
+        last_time, last_step = now, done
+        scalars.write(done, metrics)
+        progress.set_postfix(total=f'{metrics["total"]:.4f}')
+      if first and validated:
+        scalars.write(done, validated, 'validation_')
+      if due(config.train.sample_steps):
+        rows = steps.active_rows(state.step, config.progressive, networks.hybrid.encoder.num_ws)
+        images = np.asarray(sampler(state.encoder, frozen, parallel.first_rows(batch, 4), rows))
+        path = pathlib.Path(workdir) / 'samples' / f'{done:07d}.png'
+        if first:
+          path.parent.mkdir(exist_ok=True)
+          stills.write_image(path, stills.grid([list(row) for row in images]))
+      if save:
+        # Before the next batch is drawn, so that the saved iterator is exactly at this step.
+        checkpoint.save(checkpoints, state, batches)
+      if stopping:
+        checkpoints.wait_until_finished()
+        tell(f'\n{stopped[0]}: saved at step {done}; run the same command to go on')
+        return state
+      patience = config.train.patience
+      if patience and validated and best.waited(done, config.train.val_steps) >= patience:
+        checkpoint.save(checkpoints, state, batches)
+        tell(f'\nstopped at step {done}: no better validation since step {best.step}')
+        break
   checkpoints.wait_until_finished()
-  print(f'done: {workdir}; the columns of samples/ are {SAMPLE_COLUMNS}')
+  if held_out:
+    tell(f'best validation {best.value:.4f} at step {best.step}')
+  tell(f'done: {workdir}; the columns of samples/ are {SAMPLE_COLUMNS}')
   return state

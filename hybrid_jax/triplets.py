@@ -1,31 +1,104 @@
-"""Videos to (source, same-person driver, other-person driver) triplets.
+"""Clips of people to (source, same-person driver, other-person driver) triplets.
 
-Frames are uint8 (h, w, 3) RGB squares at the encoder's size, held in memory: this source is for
-folders of up to a few hundred clips. No jax here, so that worker processes can import it.
+Frames are uint8 (h, w, 3) RGB squares at the encoder's size. Clips lie in memory (`MemoryClips`:
+folders of up to a few hundred, and rendered heads) or packed on disk (`PackedClips`: any number,
+only the frames drawn are decoded). No jax here, so that worker processes can import it.
 """
 
-import collections
 import dataclasses
+import io
+import json
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import grain
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import faces, video
+from hybrid_jax.media import clips as media_clips
+from hybrid_jax.media import faces
 
 SUFFIXES = {'.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.gif'}
+INDEX = 'clips.json'  # beside packed data: identity and number of frames of each record
 
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """Frames (t, size, size, 3) of one shot of one person."""
+  """Frames (t, size, size, 3) of one shot of one person; masks (t, size, size, 4) if known."""
 
   identity: str
   name: str
   frames: np.ndarray
+  masks: np.ndarray | None = None
+
+
+class Clips(Protocol):
+  """What triplets are drawn from. `identities` and `lengths` (in frames) have one entry a clip."""
+
+  identities: Sequence[str]
+  lengths: Sequence[int]
+
+  def read(self, index: int, picks: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Frames (k, h, w, 3) and masks (k, h, w, 4) of clip `index`."""
+
+
+class MemoryClips:
+  def __init__(self, clips: Sequence[Clip]):
+    self.clips = clips
+    self.identities = [clip.identity for clip in clips]
+    self.lengths = [len(clip.frames) for clip in clips]
+
+  def read(self, index, picks):
+    clip = self.clips[index]
+    return clip.frames[picks], None if clip.masks is None else clip.masks[picks]
+
+
+class PackedClips:
+  """One split of a data set that data/face_clips or data/synthetic_heads wrote; no TensorFlow.
+
+  Raises:
+    InputError: no such data set, or no tensorflow_datasets to read it.
+  """
+
+  def __init__(self, data_dir: str, split: str):
+    try:
+      import tensorflow_datasets as tfds
+    except ImportError as error:
+      raise InputError("packed data needs the extra [data]: pip install -e '.[data]'") from error
+    path = pathlib.Path(data_dir)
+    if not (path / INDEX).is_file():
+      raise InputError(f'{data_dir}: no {INDEX} in it; give the folder of a packed data set')
+    rows = json.loads((path / INDEX).read_text())['splits'].get(split, [])
+    if not rows:
+      raise InputError(f'{data_dir}: its split {split!r} has no clip')
+    self.identities = [row['identity'] for row in rows]
+    self.lengths = [row['frames'] for row in rows]
+    self._path, self._split, self._source = path, split, None
+    del tfds
+
+  def read(self, index, picks):
+    if self._source is None:  # opened where it is read, so that workers can be handed this object
+      import tensorflow_datasets as tfds
+
+      class KeepEncoded(tfds.decode.SkipDecoding):
+        """TFDS' own lacks this method, which sequences of images call."""
+
+        def decode_batch_example_np(self, example):
+          return example
+
+      skip = KeepEncoded()
+      self._source = tfds.builder_from_directory(self._path).as_data_source(
+        split=self._split, decoders={'frames': skip, 'masks': skip}
+      )
+    record = self._source[index]
+    frames, masks = (
+      np.stack([np.asarray(Image.open(io.BytesIO(record[name][k]))) for k in picks])
+      for name in ('frames', 'masks')
+    )
+    return frames, masks
 
 
 def find_videos(folder: str) -> list[tuple[str, pathlib.Path]]:
@@ -43,46 +116,6 @@ def find_videos(folder: str) -> list[tuple[str, pathlib.Path]]:
   return [(p.stem if p.parent == root else p.relative_to(root).parts[0], p) for p in paths]
 
 
-def read_clip(
-  path: pathlib.Path, size: int, count: int, detector: faces.FaceDetector | None, crop_scale: float
-) -> np.ndarray:
-  """Up to `count` evenly spaced frames (t, size, size, 3), cropped with one box for the clip.
-
-  Decodes twice, once to find the box and the number of frames and once to keep the chosen ones, so
-  that memory does not grow with the clip's length.
-
-  Raises:
-    InputError: unreadable, no face, not square without a detector, fewer than two frames.
-  """
-  info, total = video.probe(path), 0
-
-  def counted():
-    nonlocal total
-    for frame in video.read_frames(path):
-      total += 1
-      yield frame.rgb
-
-  if detector is not None:
-    box = faces.track_box(counted(), detector, scale=crop_scale, name=path.name).square
-  elif info.height == info.width:
-    box = (0, 0, info.width, info.height)
-    collections.deque(counted(), maxlen=0)
-  else:
-    raise InputError(
-      f'{path.name}: {info.width}x{info.height} is not square; give a face detector to crop it'
-    )
-  if total < 2:
-    raise InputError(f'{path.name}: {total} frame(s); a triplet needs two of one person')
-  chosen = set(np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist())
-  return np.stack(
-    [
-      faces.crop_square(frame.rgb, box, size)
-      for i, frame in enumerate(video.read_frames(path))
-      if i in chosen
-    ]
-  )
-
-
 def read_folder(
   folder: str, *, size: int, frames_per_clip: int, face_detector: str, crop_scale: float
 ) -> tuple[list[Clip], list[str]]:
@@ -95,11 +128,13 @@ def read_folder(
   clips, skipped = [], []
   for identity, path in tqdm(find_videos(folder), desc='reading clips', unit='clip'):
     try:
-      frames = read_clip(path, size, frames_per_clip, detector, crop_scale)
+      clip = media_clips.read_clip(
+        path, size=size, count=frames_per_clip, detector=detector, crop_scale=crop_scale
+      )
     except InputError as error:
       skipped.append(f'skipped {error}')
       continue
-    clips.append(Clip(identity, path.stem, frames))
+    clips.append(Clip(identity, path.stem, clip.frames, clip.masks))
   reasons = '; '.join(skipped)
   if not clips:
     raise InputError(f'{folder}: no clip can be used ({reasons})')
@@ -112,31 +147,58 @@ def read_folder(
 
 
 class DrawTriplet(grain.transforms.RandomMap):
-  """Clip index -> two different frames of that clip and one frame of another person's."""
+  """Clip index -> two different frames of that clip and one frame of another person's.
 
-  def __init__(self, clips: Sequence[Clip]):
-    self.clips = clips
-    self.others = {
-      identity: [c for c in clips if c.identity != identity]
-      for identity in {c.identity for c in clips}
-    }
+  With `masks`, also those of mouth, eyes and brows of the first two, (h, w) uint8.
+  """
+
+  def __init__(self, clips: Clips, masks: bool):
+    self.clips, self.masks = clips, masks
 
   def random_map(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    clip = self.clips[index]
-    source, driving = rng.choice(len(clip.frames), 2, replace=False)
-    others = self.others[clip.identity]
-    other = others[rng.integers(len(others))]
-    return {
-      'source': clip.frames[source],
-      'driving': clip.frames[driving],
-      'other': other.frames[rng.integers(len(other.frames))],
-    }
+    clips = self.clips
+    picks = rng.choice(clips.lengths[index], 2, replace=False)
+    frames, masks = clips.read(index, picks)
+    other = index
+    while clips.identities[other] == clips.identities[index]:
+      other = int(rng.integers(len(clips.identities)))
+    others, _ = clips.read(other, [int(rng.integers(clips.lengths[other]))])
+    drawn = {'source': frames[0], 'driving': frames[1], 'other': others[0]}
+    if self.masks:
+      drawn['source_mask'], drawn['driving_mask'] = masks[..., :3].max(-1)
+    return drawn
+
+
+def shapes(size: int, masks: bool) -> dict[str, tuple[int, ...]]:
+  """Shapes of one triplet, without the batch axis."""
+  named = {role: (size, size, 3) for role in ('source', 'driving', 'other')}
+  return named | {f'{role}_mask': (size, size) for role in ('source', 'driving') if masks}
 
 
 def triplets(
-  clips: Sequence[Clip], *, batch_size: int, seed: int
+  clips: Clips,
+  *,
+  batch_size: int,
+  seed: int,
+  masks: bool = False,
+  process: tuple[int, int] = (0, 1),
 ) -> Iterable[dict[str, np.ndarray]]:
-  """Endless shuffled batches {'source', 'driving', 'other'} of (n, h, w, 3); resumes exactly."""
-  dataset = grain.MapDataset.range(len(clips)).seed(seed).shuffle().repeat()
-  dataset = dataset.random_map(DrawTriplet(clips))
-  return dataset.batch(batch_size, drop_remainder=True).to_iter_dataset()
+  """Endless shuffled batches {'source', 'driving', 'other'} of (n, h, w, 3); resumes exactly.
+
+  `process` is (index, count): each of several processes gets its part of every batch, in order, so
+  that their batches side by side are those of one process alone.
+
+  Raises:
+    InputError: the batch cannot be divided among the processes, or all clips are one person's.
+  """
+  index, count = process
+  if batch_size % count:
+    raise InputError(f'batches of {batch_size} cannot be divided among {count} processes')
+  if len(set(clips.identities)) < 2:
+    raise InputError(
+      'all clips are of one identity, so no other-person driver exists; add a person'
+    )
+  dataset = grain.MapDataset.range(len(clips.identities)).seed(seed).shuffle().repeat()
+  dataset = dataset.random_map(DrawTriplet(clips, masks))
+  dataset = dataset.batch(batch_size // count, drop_remainder=True)
+  return dataset[index::count].to_iter_dataset()

@@ -1,10 +1,13 @@
 """A model small enough to compile and step in seconds, and batches for it."""
 
+from fractions import Fraction
+
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs import common
 from hybrid_jax.latents import first_convolutions
+from hybrid_jax.media import video
 
 SIZE = 32
 
@@ -37,3 +40,16 @@ def random_batch(n):
   rng = np.random.default_rng(0)
   roles = ('source', 'driving', 'other')
   return {role: rng.integers(0, 255, (n, SIZE, SIZE, 3), dtype=np.uint8) for role in roles}
+
+
+def write_clip(path, seed, frames=6, shape=(SIZE, SIZE)):
+  """A blob that wanders over a coloured ground, at an irregular frame rate."""
+  rng = np.random.default_rng(seed)
+  ground, colour = rng.integers(0, 255, (2, 3))
+  y, x = np.mgrid[: shape[0], : shape[1]]
+  times = [Fraction(i * i + 20 * i, 600) for i in range(frames)]
+  with video.VideoWriter(path, *shape, time_base=Fraction(1, 600)) as writer:
+    for i, time in enumerate(times):
+      mask = ((y - 12 - i) ** 2 + (x - 10 - seed - i) ** 2 < 60)[..., None]
+      writer.write(np.where(mask, colour, ground).astype(np.uint8), time)
+  return times

@@ -126,7 +126,8 @@ ORDER = [
   {'models.hybrid', 'losses', 'optim', 'evaluation'},
   {'state', 'networks'},
   {'weights', 'steps', 'config_check'},
-  {'checkpoint', 'triplets', 'parallel'},
+  {'checkpoint', 'triplets', 'parallel', 'scalars', 'estimate'},
+  {'sources', 'validation'},
   {'train', 'reenact'},
   {'main'},
 ]

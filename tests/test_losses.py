@@ -116,3 +116,30 @@ def test_norms_have_a_zero_gradient_at_zero():
 def test_a_weight_without_a_term_is_refused():
   with pytest.raises(KeyError, match='lpisp'):
     losses.weighted_sum({'l2': 1.0, 'lpips': 2.0}, {'l2': 1.0, 'lpisp': 1.0})
+
+
+def test_feature_reconstruction_looks_at_the_mask_alone():
+  """Eq. 13 by a loop over pixels, and blind to what lies outside the mask."""
+  rng = np.random.default_rng(0)
+  target, image = rng.uniform(-1, 1, (2, 2, 16, 16, 3)).astype(np.float32)
+  mask = np.zeros((2, 16, 16, 1), np.float32)
+  mask[0, 3:9, 4:10], mask[1, 8:16, 0:8] = 1, 0.5
+  weights = {'l2': 1.0, 'lpips': 0.8, 'gradient_variance': 0.01}
+  lpips = lambda x, y: jnp.abs(x - y).mean((1, 2, 3))  # noqa: E731
+  value = losses.feature_reconstruction(target, image, mask, lpips, weights)
+  square = sum(
+    (mask[n, y, x, 0] * (target[n, y, x] - image[n, y, x]) ** 2 * mask[n, y, x, 0]).sum()
+    for n in range(2)
+    for y in range(16)
+    for x in range(16)
+  )
+  expected = square / 3 / mask.sum()
+  expected += 0.8 * np.abs(mask * (target - image)).mean()
+  expected += 0.01 * losses.gradient_variance(mask * image, mask * target)
+  np.testing.assert_allclose(value, expected, rtol=1e-5)
+  other = np.where(mask > 0, image, rng.uniform(-1, 1, image.shape)).astype(np.float32)
+  np.testing.assert_array_equal(
+    value, losses.feature_reconstruction(target, other, mask, lpips, weights)
+  )
+  nothing = losses.feature_reconstruction(target, image, 0 * mask, lpips, weights)
+  assert float(nothing) == 0

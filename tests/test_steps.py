@@ -75,7 +75,7 @@ def test_every_term_is_what_its_equation_says(world):
   expected, batch_stats = jax.jit(
     lambda state, frozen, batch: plain_terms(config, nets, state, frozen, batch)
   )(state, frozen, batch)
-  new, metrics = jax.jit(steps.make_pretrain_step(nets, config))(state, frozen, batch)
+  new, metrics = jax.jit(steps.make_step(nets, config))(state, frozen, batch)
   for name, value in expected.items():
     np.testing.assert_allclose(metrics[name], value, rtol=2e-4, err_msg=name)
   # R' left no trace in the running statistics.
@@ -99,7 +99,7 @@ def test_latent_consistency_reaches_both_heads(world):
     config.loss.weights[name] = float(name == 'latent_consistency')
   config.loss.style_proximity_ratio = 0.0
   config.optim.encoder_lr = 1.0  # Ranger's first step is its momentum, 0.05 of the gradient
-  new, _ = jax.jit(steps.make_pretrain_step(nets, config))(state, frozen, random_batch(N))
+  new, _ = jax.jit(steps.make_step(nets, config))(state, frozen, random_batch(N))
   before, after = state.encoder['params'], new.encoder['params']
   for part in ('backbone', 'identity_heads_0', 'identity_heads_7', 'deformation_heads_4'):
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), before[part], after[part])

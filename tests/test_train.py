@@ -5,19 +5,19 @@ import os
 import shutil
 import subprocess
 import sys
-from fractions import Fraction
 
 import jax
 import numpy as np
 import pytest
 from conftest import SHARED
 from ml_collections import ConfigDict
-from small import SIZE, random_batch, small_config
+from small import SIZE, random_batch, small_config, write_clip
 
 from configs import common, pretrain
 from hybrid_jax import checkpoint, compilation, networks, parallel, reenact, steps, train, triplets
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import stills, video
+from hybrid_jax.scalars import check_finite
 from hybrid_jax.weights import load
 
 
@@ -26,19 +26,6 @@ def cache(tmp_path_factory):
   compilation.use_cache(str(tmp_path_factory.mktemp('cache')))
   yield
   jax.config.update('jax_compilation_cache_dir', None)
-
-
-def write_clip(path, seed, frames=6, shape=(SIZE, SIZE)):
-  """A blob that wanders over a coloured ground, at an irregular frame rate."""
-  rng = np.random.default_rng(seed)
-  ground, colour = rng.integers(0, 255, (2, 3))
-  y, x = np.mgrid[: shape[0], : shape[1]]
-  times = [Fraction(i * i + 20 * i, 600) for i in range(frames)]
-  with video.VideoWriter(path, *shape, time_base=Fraction(1, 600)) as writer:
-    for i, time in enumerate(times):
-      mask = ((y - 12 - i) ** 2 + (x - 10 - seed - i) ** 2 < 60)[..., None]
-      writer.write(np.where(mask, colour, ground).astype(np.uint8), time)
-  return times
 
 
 @pytest.fixture(scope='module')
@@ -160,7 +147,7 @@ def test_one_and_four_devices_give_the_same_losses():
     _, replicated = parallel.shardings(mesh)
     # jnp.copy: the step donates its state, and the second mesh needs it once more.
     state, frozen = jax.device_put(jax.tree.map(jax.numpy.copy, start), replicated)
-    pretrain_step = steps.make_pretrain_step(nets, config)
+    pretrain_step = steps.make_step(nets, config)
 
     def counted(*args, step=pretrain_step, traces=traces):
       traces.append(1)
@@ -189,7 +176,7 @@ def test_paper_step_lowers_with_abstract_arrays():
   size = config.model.frame_size
   image = jax.ShapeDtypeStruct((config.data.batch_size, size, size, 3), np.uint8)
   batch = {role: image for role in ('source', 'driving', 'other')}
-  step = parallel.jit_step(steps.make_pretrain_step(nets, config), parallel.make_mesh(1))
+  step = parallel.jit_step(steps.make_step(nets, config), parallel.make_mesh(1))
   assert step.lower(state, frozen, batch).in_tree
 
 
@@ -199,7 +186,7 @@ def test_triplets_pair_frames_as_they_must(videos):
   )
   assert not skipped and [len(clip.frames) for clip in clips] == [4, 4, 4]
   owner = {frame.tobytes(): clip.identity for clip in clips for frame in clip.frames}
-  batches = iter(triplets.triplets(clips, batch_size=5, seed=3))
+  batches = iter(triplets.triplets(triplets.MemoryClips(clips), batch_size=5, seed=3))
   seen = set()
   for _ in range(6):
     batch = next(batches)
@@ -254,7 +241,7 @@ def test_workdir_of_another_model_is_refused(trained, videos):
 
 def test_a_term_that_is_not_finite_stops_the_run_by_name():
   with pytest.raises(FloatingPointError, match='step 7: lpips, total not finite'):
-    train.check_finite(7, {'l2': 1.0, 'lpips': float('nan'), 'total': float('inf')})
+    check_finite(7, {'l2': 1.0, 'lpips': float('nan'), 'total': float('inf')})
 
 
 def run(*command, env=None):

@@ -105,15 +105,15 @@ def track_box(
       continue
     size = rgb.shape[:2]
     found = detector.detect(rgb)
-    face = _same_face(found, last.box) if last else next(iter(found), None)
+    face = same_face(found, last.box) if last else next(iter(found), None)
     if face is None:
       missing.append(number)
     else:
       faces[number] = last = face
   if not faces:
     raise MediaError(f'{name}: no face in the {len(missing)} frames looked at; give another clip')
-  union = _union([face.box for face in faces.values()])
-  return Track(square_box(union, scale, size), faces, tuple(missing))
+  around = union([face.box for face in faces.values()])
+  return Track(square_box(around, scale, size), faces, tuple(missing))
 
 
 def square_box(box: Box, scale: float, frame_size: tuple[int, int]) -> Square:
@@ -148,7 +148,8 @@ def _face(row: np.ndarray, scale: np.ndarray) -> Face:
   return Face(tuple(points[:2].ravel().tolist()), points[2:], float(row[14]))
 
 
-def _same_face(faces: Sequence[Face], box: Box) -> Face | None:
+def same_face(faces: Sequence[Face], box: Box) -> Face | None:
+  """The face that overlaps `box` most, or None where none does enough to be the same person's."""
   best = max(faces, key=lambda face: overlap(face.box, box), default=None)
   return best if best and overlap(best.box, box) >= _SAME_FACE else None
 
@@ -161,7 +162,8 @@ def overlap(a: Box, b: Box) -> float:
   return shared / (a[2] * a[3] + b[2] * b[3] - shared) if shared else 0.0
 
 
-def _union(boxes: Sequence[Box]) -> Box:
+def union(boxes: Sequence[Box]) -> Box:
+  """The smallest box around all."""
   x, y, w, h = np.array(boxes).T
   left, top = x.min(), y.min()
   return float(left), float(top), float((x + w).max() - left), float((y + h).max() - top)

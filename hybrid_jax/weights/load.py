@@ -10,7 +10,7 @@ import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.networks import Networks, init_encoder, random_frozen
-from hybrid_jax.weights import key_maps, torch_file
+from hybrid_jax.weights import key_maps, shipped, torch_file
 
 WHAT = {
   'e4e': 'e4e encoder for FFHQ with its StyleGAN2 decoder',
@@ -21,16 +21,17 @@ WHAT = {
 
 
 def check_files(paths: Mapping[str, str]) -> bool:
-  """True if the weights come from files, False if all are random.
+  """True if the weights come from files, False if all are random or all shipped.
 
   Raises:
-    InputError: files are missing (all are named), or files and random networks are mixed.
+    InputError: files are missing (all are named), or files and other networks are mixed.
   """
-  random = [field for field in paths if paths[field] == 'random']
-  if len(random) == len(paths):
-    return False
-  if random:
-    raise InputError(f'config.weights: {random} are random and the others are not; give all files')
+  for kind in ('random', 'shipped'):
+    fields = [field for field in paths if paths[field] == kind]
+    if len(fields) == len(paths):
+      return False
+    if fields:
+      raise InputError(f'config.weights: {fields} are {kind} and the others are not')
   missing = [field for field in paths if not os.path.isfile(paths[field])]
   if missing:
     lines = (f"  config.weights.{f}='{paths[f]}': {WHAT[f]}" for f in missing)
@@ -42,12 +43,18 @@ def check_files(paths: Mapping[str, str]) -> bool:
 
 
 def load(networks: Networks, paths: Mapping[str, str], seed: int) -> tuple[dict, dict | None]:
-  """(frozen, encoder variables to start from); the encoder is None for random networks.
+  """(frozen, encoder variables to start from); the encoder is None without an e4e file.
 
   Raises:
     InputError: a file is missing, is not what its field says, or is of another size than the model.
   """
   if not check_files(paths):
+    if paths['e4e'] == 'shipped':
+      frozen = shipped.frozen()
+      expected = jax.eval_shape(lambda key: random_frozen(networks, key), jax.random.key(0))
+      for part in ('generator', 'lpips', 'arcface'):
+        _check_shapes(frozen[part], expected[part], f'the shipped {part}', ('w_samples',))
+      return frozen, None
     generator = load_generator(networks, paths, seed)
     return _random(networks, seed, ('lpips', 'arcface')) | {'generator': generator}, None
   backbone, linear, arcface, e4e = (
@@ -85,6 +92,8 @@ def load_generator(networks: Networks, paths: Mapping[str, str], seed: int) -> d
     InputError: the e4e file is missing, is none, or is of another size than the model.
   """
   path = paths['e4e']
+  if path == 'shipped':
+    return shipped.generator()
   if path == 'random':
     return _random(networks, seed, ('generator',))['generator']
   if not os.path.isfile(path):
@@ -161,18 +170,21 @@ def _generator(
   return tree
 
 
-def _check_shapes(tree: Any, expected: Any, path: str) -> None:
+def _check_shapes(tree: Any, expected: Any, path: str, extra: Sequence[str] = ()) -> None:
   """Raises InputError for arrays that one side alone has, else at the first of another shape."""
   ours, theirs = (
     {jax.tree_util.keystr(k, simple=True, separator='/'): x.shape for k, x in leaves}
     for leaves in map(jax.tree_util.tree_leaves_with_path, (expected, tree))
   )
   for keys, what in (
-    ([k for k in theirs if k not in ours], 'has arrays that the model of this config has not'),
+    (
+      [k for k in theirs if k not in ours and k not in extra],
+      'has arrays that the model of this config has not',
+    ),
     ([k for k in ours if k not in theirs], 'lacks arrays of the model of this config'),
   ):
     if keys:
       raise InputError(f'{path}: {what}: {len(keys)}, first {", ".join(keys[:3])}')
   for key, shape in theirs.items():
-    if shape != ours[key]:
+    if key not in extra and shape != ours[key]:
       raise InputError(f'{path}: {key} is {shape}, the model of this config has {ours[key]}')

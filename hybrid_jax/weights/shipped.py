@@ -62,7 +62,11 @@ def save(path: pathlib.Path, tree: Mapping) -> None:
 
 
 def generator() -> dict:
-  """{'params', 'noise_const', 'w_avg'} of the 64 px generator; it was trained without noise."""
+  """{'params', 'noise_const', 'w_avg', 'w_samples'} of the 64 px generator.
+
+  It was trained without noise, so its maps are zero. Its z are true parameters of the world, hence
+  `w_samples` (1024, d), latents of training people, in place of mapped noise.
+  """
   tree = load('generator_64')
   shapes = latents.noise_shapes(CHANNELS)
   return {**tree, 'noise_const': tuple(jnp.zeros(shape) for shape in shapes)}

@@ -38,7 +38,7 @@ def test_clips_carry_their_truth(rendered):
 
 
 def test_triplets_of_rendered_clips(rendered):
-  batch = next(iter(triplets.triplets(rendered, batch_size=8, seed=0)))
+  batch = next(iter(triplets.triplets(triplets.MemoryClips(rendered), batch_size=8, seed=0)))
   assert {name: x.shape for name, x in batch.items()} == {
     name: (8, 32, 32, 3) for name in ('source', 'driving', 'other')
   }

@@ -1,0 +1,137 @@
+"""TFDS builder that packs a set of videos: one array_record per clip, splits disjoint in people."""
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from tqdm import tqdm
+
+from data.face_clips.layouts import Expected, read_layout
+from hybrid_jax.errors import InputError
+from hybrid_jax.media import clips, faces
+
+SPLITS = ('train', 'validation')
+JPEG_QUALITY = 95
+
+
+@dataclasses.dataclass
+class FaceClipsConfig(tfds.core.BuilderConfig):
+  """Attributes: see `python -m data.face_clips.pack --help`."""
+
+  videos: str = ''
+  layout: str = 'folder'
+  metadata: str = ''
+  corrections: str = ''
+  face_detector: str = ''
+  size: int = 256
+  frames: int = 50
+  crop_scale: float = 1.8
+  held_out: float = 0.2
+
+
+def split_people(identities: list[str], held_out: float) -> dict[str, set[str]]:
+  """Each person to one split, by a hash of the name, so that adding people moves nobody else much.
+
+  At least two people in each split.
+
+  Raises:
+    InputError: fewer than four people.
+  """
+  order = sorted(set(identities), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+  if len(order) < 4:
+    raise InputError(
+      f'{len(order)} people: training and validation need two each, for other-person drivers'
+    )
+  count = min(max(2, round(held_out * len(order))), len(order) - 2)
+  return {'train': set(order[count:]), 'validation': set(order[:count])}
+
+
+class FaceClips(tfds.core.GeneratorBasedBuilder):
+  """Clips of faces: frames as JPEG, times, landmarks and masks."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def __init__(self, *, file_format: str = 'array_record', **kwargs):
+    super().__init__(file_format=file_format, **kwargs)
+    self.index: dict[str, list[dict]] = {split: [] for split in SPLITS}
+    self.skipped: list[str] = []
+    self.expected: list[Expected] = []
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    size = self.builder_config.size
+    image = tfds.features.Image(shape=(size, size, 3), encoding_format='jpeg')
+    masks = tfds.features.Image(shape=(size, size, 4), encoding_format='png')
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(
+        {
+          'identity': tfds.features.Text(),
+          'clip': tfds.features.Text(),
+          'frames': tfds.features.Sequence(image),
+          'masks': tfds.features.Sequence(masks),  # channels: `media.clips.REGIONS`
+          'times': tfds.features.Tensor(shape=(None,), dtype=np.float32),
+          'landmarks': tfds.features.Tensor(shape=(None, 5, 2), dtype=np.float32),
+        }
+      ),
+      supervised_keys=None,
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
+    del dl_manager
+    config = self.builder_config
+    self.expected = read_layout(config.layout, config.videos, config.metadata, config.corrections)
+    present = [clip for clip in self.expected if clip.path is not None]
+    people = split_people([clip.identity for clip in present], config.held_out)
+    return {
+      split: self._generate_examples(split, [c for c in present if c.identity in people[split]])
+      for split in SPLITS
+    }
+
+  def _generate_examples(self, split: str, present: list[Expected]) -> Iterator[tuple[int, dict]]:
+    config, key = self.builder_config, 0
+    detector = faces.FaceDetector(config.face_detector) if config.face_detector else None
+    for expected in tqdm(present, desc=f'packing {split}', unit='clip'):
+      try:
+        clip = clips.read_clip(
+          expected.path,
+          size=config.size,
+          count=config.frames,
+          detector=detector,
+          crop_scale=config.crop_scale,
+          span=expected.span,
+          box=expected.box,
+        )
+      except InputError as error:
+        self.skipped.append(f'{expected.name}: {error}')
+        continue
+      count = len(clip.frames)
+      blank = np.zeros((count, config.size, config.size, len(clips.REGIONS)), np.uint8)
+      row = {'clip': expected.name, 'identity': expected.identity, 'frames': count}
+      self.index[split].append(row | {'sha256': _hash(clip.frames)})
+      record = {
+        'identity': expected.identity,
+        'clip': expected.name,
+        'frames': [_jpeg(frame) for frame in clip.frames],
+        'masks': list(blank if clip.masks is None else clip.masks),
+        'times': clip.times,
+        'landmarks': np.zeros((count, 5, 2), np.float32)
+        if clip.landmarks is None
+        else clip.landmarks,
+      }
+      yield key, record
+      key += 1
+
+
+def _jpeg(frame: np.ndarray) -> io.BytesIO:
+  file = io.BytesIO()
+  Image.fromarray(frame).save(file, 'jpeg', quality=JPEG_QUALITY, subsampling=0)
+  file.seek(0)
+  return file
+
+
+def _hash(frames: np.ndarray) -> str:
+  return hashlib.sha256(np.ascontiguousarray(frames).tobytes()).hexdigest()

@@ -1,0 +1,46 @@
+"""What a step will take, told before the first one runs."""
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+GiB = 2**30
+
+
+def flops_per_second(size: int = 2048, repeats: int = 3) -> float:
+  """Of one matrix product of float32 on the first device, at the default precision."""
+  x = jax.device_put(jnp.ones((size, size)), jax.devices()[0])
+  product = jax.jit(jnp.matmul)
+  product(x, x).block_until_ready()
+  began = time.perf_counter()
+  for _ in range(repeats):
+    y = product(x, x)
+  y.block_until_ready()
+  return 2 * size**3 * repeats / (time.perf_counter() - began)
+
+
+def describe(compiled: Any, num_steps: int) -> str:
+  """Memory of a compiled step by XLA's own count, and the least time its operations can take.
+
+  A device that gives no analysis is said to give none.
+  """
+  memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+  if isinstance(cost, list):
+    cost = cost[0]
+  told = []
+  if memory is not None:
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    told.append(
+      f'{held / GiB:.2f} GiB of arguments and results, '
+      f'{memory.temp_size_in_bytes / GiB:.2f} GiB of temporaries a device'
+    )
+  operations = cost.get('flops', 0.0)
+  if operations > 0:
+    least = operations / flops_per_second()
+    told.append(
+      f'{operations / 1e9:,.1f} GFLOP a step, so at least {least:.3g} s at the speed of a matrix '
+      f'product here, and {least * num_steps / 3600:.2g} h for {num_steps:,} steps'
+    )
+  return 'estimate: ' + ('; '.join(told) or 'this device gives no analysis of a compiled step')

@@ -1,0 +1,72 @@
+"""Looking at a run: losses on people it does not train on, and the sample grid."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from hybrid_jax import steps, triplets
+from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
+from hybrid_jax.networks import Networks
+
+SAMPLE_COLUMNS = 'source, driver, self-reconstruction, re-enactment, anchor, cross re-enactment'
+SEED = 1  # of the validation triplets, which are the same at every validation and in every run
+
+
+def make_validator(
+  networks: Networks, config: Any, clips: triplets.Clips, put: Callable[[Mapping], Mapping]
+) -> Callable[[Any, Mapping], dict[str, float]]:
+  """(state, frozen) -> the mean of every loss term over `val_batches` fixed batches.
+
+  Running statistics normalise, and the noise is fixed. `put` places a batch on the devices. The
+  critic's term is reported and is not part of `total`: it moves with the critic.
+  """
+  objective = steps.make_objective(networks, config)
+  rows_at = steps.active_rows
+  process = (jax.process_index(), jax.process_count())
+  weight = config.loss.weights.get('adversarial', 0.0)
+
+  @jax.jit
+  def losses(state, frozen, batch, k):
+    rows = rows_at(state.step, config.progressive, networks.hybrid.encoder.num_ws)
+    key = jax.random.fold_in(jax.random.key(SEED), k)
+    params, batch_stats = state.encoder['params'], state.encoder['batch_stats']
+    _, (_, _, terms) = objective(params, batch_stats, state.critic, frozen, batch, rows, key, False)
+    return terms | {'total': terms['total'] - weight * terms['adversarial']}
+
+  def validate(state, frozen):
+    batches = triplets.triplets(
+      clips,
+      batch_size=config.data.batch_size,
+      seed=SEED,
+      masks=config.stage == 'finetune',
+      process=process,
+    )
+    sums: dict[str, float] = {}
+    for k, batch in zip(range(config.train.val_batches), batches, strict=False):
+      for name, value in jax.device_get(losses(state, frozen, put(batch), k)).items():
+        sums[name] = sums.get(name, 0.0) + float(value) / config.train.val_batches
+    return sums
+
+  return validate
+
+
+def make_sampler(networks: Networks) -> Any:
+  """(encoder, frozen, batch, active rows) -> the columns of the sample grid, uint8 (n, 6, r, r, 3).
+
+  At most four rows, r no more than the frames' size: pictures to look at, also of a 1024 px model.
+  """
+  hybrid = networks.hybrid
+
+  @jax.jit
+  def sample(E, frozen, batch, rows):
+    G = frozen['generator']
+    S, D, D_other = (from_uint8(batch[role][:4]) for role in ('source', 'driving', 'other'))
+    W_S, F_S = hybrid.encode(E, G, S, rows)
+    F_D, F_other = hybrid.deformation(E, D), hybrid.deformation(E, D_other)
+    decoded = [hybrid.reenact(G, W_S, F) for F in (F_S, F_D, None, F_other)]
+    size = min(S.shape[1], decoded[0].shape[1])
+    images = [adaptive_avg_pool(x, size) for x in (S, D, *decoded)]
+    return to_uint8(jax.numpy.stack(images, axis=1))  # n 6 h w c
+
+  return sample

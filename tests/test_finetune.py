@@ -1,0 +1,111 @@
+"""Stage 2: what learns, what stays, and eq. 13 in the step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import SIZE, random_batch, small_config
+
+from configs import common
+from hybrid_jax import config_check, losses, networks, steps
+from hybrid_jax.errors import InputError
+from hybrid_jax.models.ops import from_uint8
+
+N = 2
+
+
+def finetune_config():
+  config = small_config()
+  config.stage = 'finetune'
+  config.progressive.every_steps = 0
+  config.optim.encoder_lr = 1e-3
+  with config.unlocked():
+    config.loss.weights.feature_reconstruction = 1.0
+  return config
+
+
+def batch_with_masks():
+  masks = np.zeros((2, N, SIZE, SIZE), np.uint8)
+  masks[0, :, 5:12, 8:20], masks[1, :, 14:25, 3:9] = 255, 255
+  return random_batch(N) | {'source_mask': masks[0], 'driving_mask': masks[1]}
+
+
+@pytest.fixture(scope='module')
+def stepped():
+  """State before and after three steps, and the metrics of the first."""
+  config = finetune_config()
+  nets = networks.build(config.model)
+  state, frozen = jax.jit(
+    lambda key: (steps.init_state(nets, config, key), networks.random_frozen(nets, key))
+  )(jax.random.key(0))
+  step = jax.jit(steps.make_step(nets, config))
+  batch, now, seen = batch_with_masks(), state, []
+  for _ in range(3):
+    now, metrics = step(now, frozen, batch)
+    seen.append(jax.device_get(metrics))
+  return config, nets, frozen, batch, state, now, seen
+
+
+def test_only_the_heads_learn(stepped):
+  *_, before, after, _ = stepped
+  for name, part in before.encoder['params'].items():
+    moved = max(
+      float(jnp.abs(a - b).max())
+      for a, b in zip(
+        jax.tree.leaves(part), jax.tree.leaves(after.encoder['params'][name]), strict=True
+      )
+    )
+    assert (moved > 0) == ('_heads_' in name), name
+
+
+def test_statistics_stay(stepped):
+  *_, before, after, _ = stepped
+  jax.tree.map(
+    np.testing.assert_array_equal, before.encoder['batch_stats'], after.encoder['batch_stats']
+  )
+
+
+def test_feature_term_is_equation_13(stepped):
+  """Of the first step, whose deformation is zero: every decode is G(W_S, 0) with its own noise."""
+  config, nets, frozen, batch, state, _, seen = stepped
+  from hybrid_jax import latents
+
+  S, D = from_uint8(batch['source']), from_uint8(batch['driving'])
+  hybrid, G = nets.hybrid, frozen['generator']
+  W_S, F_S = hybrid.encode(state.encoder, G, S)  # running statistics
+  key_noise, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
+  noise = latents.random_noise(key_noise, 4 * N, hybrid.generator.channels)
+  lpips = lambda x, y: nets.lpips.apply(frozen['lpips'], x, y)  # noqa: E731
+  expected = 0.0
+  for k, (target, mask) in enumerate(((S, 'source_mask'), (D, 'driving_mask'))):
+    image = hybrid.reenact(G, W_S, F_S if k == 0 else None, [m[k::4] for m in noise])
+    expected += losses.feature_reconstruction(
+      target,
+      image,
+      steps.feature_mask(batch[mask], SIZE, config.loss),
+      lpips,
+      config.loss.reconstruction,
+    )
+  np.testing.assert_allclose(seen[0]['feature_reconstruction'], expected, rtol=1e-3)
+
+
+def test_masks_are_dilated_by_their_reach():
+  loss = common.paper()['loss'] | {'mask_dilation': 2 / 32}
+  mask = np.zeros((1, 32, 32), np.uint8)
+  mask[0, 10, 20] = 255
+  wide = steps.feature_mask(mask, 32, type('Loss', (), loss))
+  assert wide.shape == (1, 32, 32, 1) and float(wide.sum()) == 25
+  assert float(wide[0, 8:13, 18:23].min()) == 1
+  pooled = steps.feature_mask(mask, 16, type('Loss', (), loss))
+  assert float(pooled.sum()) * 4 == pytest.approx(25)
+
+
+def test_configs_of_stage_2():
+  config = finetune_config()
+  with pytest.raises(InputError, match="init_from='' must be a stage 1 run's workdir"):
+    config_check.check(config)
+  config.train.init_from = 'runs/pretrain'
+  config_check.check(config)
+  config.stage = 'pretrain'
+  with pytest.raises(InputError, match='feature_reconstruction belongs to stage 2 alone'):
+    config_check.check(config)
