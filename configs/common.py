@@ -6,6 +6,7 @@ silent. Nothing here needs ml_collections, so that scripts without it can read t
 """
 
 from hybrid_jax.latents import first_convolutions
+from hybrid_jax.weights import shipped
 
 
 def paper() -> dict:
@@ -160,11 +161,7 @@ def heads() -> dict:
   """The rendered world at 64 px with its shipped networks, for 2 CPU cores: all values ours."""
   config = paper()
   config['model'] |= {
-    'resolution': 64,
-    'channel_base': 2560,
-    'channel_max': 160,
-    'w_dim': 128,
-    'mapping_layers': 6,
+    **shipped.GENERATOR,
     'deformation_layers': first_convolutions(9),
     'frame_size': 64,
     'encoder_widths': (24, 48, 80, 128),
@@ -175,13 +172,8 @@ def heads() -> dict:
     'deformation_split': (2, 4, 3),
     'polyphase_from': 512,
     'half_dtype': '',
-    'lpips_net': 'vgg',
-    'lpips_widths': (16, 32, 48, 64, 64),
-    'arcface_size': 48,
-    'arcface_embedding': 128,
-    'arcface_widths': (16, 32, 64, 96),
-    'arcface_units': (2, 2, 2, 2),
-    'arcface_reduction': 4,
+    **{f'lpips_{name}': value for name, value in shipped.LPIPS.items()},
+    **{f'arcface_{name}': value for name, value in shipped.ARCFACE.items()},
   }
   config['weights'] = {name: 'shipped' for name in config['weights']}
   config['data'] |= {'rendered_people': 200, 'frames_per_clip': 12, 'batch_size': 8}

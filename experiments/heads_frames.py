@@ -14,11 +14,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from hybrid_jax.heads import people, render  # noqa: E402
+from hybrid_jax.heads.clips import to_byte  # noqa: E402
 from hybrid_jax.media import replacing  # noqa: E402
 
 SHARD = 1024
@@ -34,8 +34,13 @@ def render_shards(folder: str, split: str, persons: int, clips: int, size: int) 
     i, m, s = people.moment(number, clip)
     image, masks = render.render_regions(i, m, s, size)
     region = masks[..., :3].max(-1)
-    byte = lambda x: jnp.round(x * 255).astype(jnp.uint8)  # noqa: E731
-    return {'identity': i, 'motion': m, 'scene': s, 'image': byte(image), 'region': byte(region)}
+    return {
+      'identity': i,
+      'motion': m,
+      'scene': s,
+      'image': to_byte(image),
+      'region': to_byte(region),
+    }
 
   total, paths = persons * clips, []
   for start in tqdm(range(0, total, SHARD), desc=f'rendering {split}', unit='shard'):

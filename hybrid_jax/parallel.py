@@ -55,10 +55,3 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
   """Host arrays of this process -> global arrays split over the mesh."""
   split, _ = shardings(mesh)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)
-
-
-def first_rows(batch: Any, count: int) -> Any:
-  """The first `count` samples of a batch that is split over the mesh, on every device."""
-  mesh = jax.tree.leaves(batch)[0].sharding.mesh
-  _, replicated = shardings(mesh)
-  return jax.jit(lambda b: jax.tree.map(lambda x: x[:count], b), out_shardings=replicated)(batch)

@@ -1,6 +1,5 @@
 """Where the clips of a run come from: a folder of videos, a packed set, or the rendered world."""
 
-import hashlib
 import os
 import pathlib
 from typing import Any
@@ -61,20 +60,15 @@ def load(data: Any, size: int) -> tuple[triplets.Clips, triplets.Clips | None, l
     face_detector=data.face_detector,
     crop_scale=data.crop_scale,
   )
-  people = sorted({c.identity for c in clips}, key=_hash)
+  people = {c.identity for c in clips}
   lines.append(f'{len(clips)} clips used, {len(people)} identities')
   if len(people) < 4:
     lines.append('no validation: with fewer than four people nobody can be held out')
     return triplets.MemoryClips(clips), None, lines
-  count = min(max(2, round(data.held_out * len(people))), len(people) - 2)
-  held_out = set(people[:count])
+  held_out = triplets.split_people(people, data.held_out)['validation']
   lines.append(f'held out: {", ".join(sorted(held_out))}')
   parts = ([c for c in clips if (c.identity in held_out) == held] for held in (False, True))
   return *map(triplets.MemoryClips, parts), lines
-
-
-def _hash(name: str) -> str:
-  return hashlib.sha256(name.encode()).hexdigest()
 
 
 def rendered(split: str, people: int, clips: int, frames: int, size: int) -> triplets.MemoryClips:

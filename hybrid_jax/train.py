@@ -165,7 +165,7 @@ def train(config: Any, workdir: str) -> TrainState:
 
   # --- Loop. Metrics are read only where they are logged or saved: reading waits for the device.
   put = lambda batch: parallel.put_batch(batch, mesh)  # noqa: E731
-  sampler = make_sampler(networks)
+  sampler = make_sampler(networks, replicated)
   validate = make_validator(networks, config, held_out, put) if held_out else None
   scalars = ScalarLog(workdir, config.stage, start) if first else None
   best = Best(workdir, start)
@@ -212,7 +212,7 @@ def train(config: Any, workdir: str) -> TrainState:
         scalars.write(done, validated, 'validation_')
       if due(config.train.sample_steps):
         rows = steps.active_rows(state.step, config.progressive, networks.hybrid.encoder.num_ws)
-        images = np.asarray(sampler(state.encoder, frozen, parallel.first_rows(batch, 4), rows))
+        images = np.asarray(sampler(state.encoder, frozen, batch, rows))
         path = pathlib.Path(workdir) / 'samples' / f'{done:07d}.png'
         if first:
           path.parent.mkdir(exist_ok=True)

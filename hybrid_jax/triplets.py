@@ -6,6 +6,8 @@ only the frames drawn are decoded). No jax here, so that worker processes can im
 """
 
 import dataclasses
+import hashlib
+import importlib.util
 import io
 import json
 import pathlib
@@ -64,10 +66,8 @@ class PackedClips:
   """
 
   def __init__(self, data_dir: str, split: str):
-    try:
-      import tensorflow_datasets as tfds
-    except ImportError as error:
-      raise InputError("packed data needs the extra [data]: pip install -e '.[data]'") from error
+    if importlib.util.find_spec('tensorflow_datasets') is None:
+      raise InputError("packed data needs the extra [data]: pip install -e '.[data]'")
     path = pathlib.Path(data_dir)
     if not (path / INDEX).is_file():
       raise InputError(f'{data_dir}: no {INDEX} in it; give the folder of a packed data set')
@@ -77,7 +77,6 @@ class PackedClips:
     self.identities = [row['identity'] for row in rows]
     self.lengths = [row['frames'] for row in rows]
     self._path, self._split, self._source = path, split, None
-    del tfds
 
   def read(self, index, picks):
     if self._source is None:  # opened where it is read, so that workers can be handed this object
@@ -114,6 +113,23 @@ def find_videos(folder: str) -> list[tuple[str, pathlib.Path]]:
   if not paths:
     raise InputError(f'{folder}: no video in it; known endings are {" ".join(sorted(SUFFIXES))}')
   return [(p.stem if p.parent == root else p.relative_to(root).parts[0], p) for p in paths]
+
+
+def split_people(identities: Iterable[str], held_out: float) -> dict[str, set[str]]:
+  """Each person to one split, by a hash of the name, so that adding people moves nobody else much.
+
+  At least two people in each split.
+
+  Raises:
+    InputError: fewer than four people.
+  """
+  order = sorted(set(identities), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+  if len(order) < 4:
+    raise InputError(
+      f'{len(order)} people: training and validation need two each, for other-person drivers'
+    )
+  count = min(max(2, round(held_out * len(order))), len(order) - 2)
+  return {'train': set(order[count:]), 'validation': set(order[:count])}
 
 
 def read_folder(

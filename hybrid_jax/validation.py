@@ -1,5 +1,6 @@
 """Looking at a run: losses on people it does not train on, and the sample grid."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,14 +52,15 @@ def make_validator(
   return validate
 
 
-def make_sampler(networks: Networks) -> Any:
+def make_sampler(networks: Networks, replicated: Any = None) -> Any:
   """(encoder, frozen, batch, active rows) -> the columns of the sample grid, uint8 (n, 6, r, r, 3).
 
-  At most four rows, r no more than the frames' size: pictures to look at, also of a 1024 px model.
+  `replicated` is the sharding that puts them on every device. At most four rows, r no more than the
+  frames' size: pictures to look at, also of a 1024 px model.
   """
   hybrid = networks.hybrid
 
-  @jax.jit
+  @functools.partial(jax.jit, out_shardings=replicated)
   def sample(E, frozen, batch, rows):
     G = frozen['generator']
     S, D, D_other = (from_uint8(batch[role][:4]) for role in ('source', 'driving', 'other'))

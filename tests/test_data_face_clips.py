@@ -17,7 +17,7 @@ from hybrid_jax.media import clips, faces
 
 tfds = pytest.importorskip('tensorflow_datasets', reason='needs the extra [data]')
 
-from data.face_clips import face_clips, pack  # noqa: E402
+from data.face_clips import pack  # noqa: E402
 
 
 def touch(folder, *names):
@@ -284,11 +284,11 @@ def test_processes_side_by_side_draw_the_batches_of_one(packed):
 
 def test_split_people_keeps_people_together_and_is_stable():
   names = [f'p{k}' for k in range(50)]
-  split = face_clips.split_people(names * 3, 0.2)
+  split = triplets.split_people(names * 3, 0.2)
   assert len(split['validation']) == 10 and not split['train'] & split['validation']
-  assert split == face_clips.split_people(names[::-1], 0.2)
+  assert split == triplets.split_people(names[::-1], 0.2)
   with pytest.raises(InputError, match='3 people: training and validation need two each'):
-    face_clips.split_people(['a', 'b', 'c', 'c'], 0.2)
+    triplets.split_people(['a', 'b', 'c', 'c'], 0.2)
 
 
 def test_bad_packed_folders(tmp_path, packed):

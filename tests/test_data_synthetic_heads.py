@@ -31,6 +31,24 @@ def test_records_are_the_rendered_clips(builder):
   np.testing.assert_allclose(record['times'], expected.times)
 
 
+def test_the_index_is_that_of_the_records_and_triplets_read_them(builder, tmp_path):
+  from data.synthetic_heads.__main__ import build
+  from hybrid_jax import triplets
+
+  path = build(str(builder.data_dir).split('/synthetic_heads')[0], 'tiny')  # rendered already
+  for split, rows in builder.index().items():
+    records = builder.as_data_source(split=split)
+    assert [row['clip'] for row in rows] == [r['clip'].decode() for r in records]
+    assert [row['frames'] for row in rows] == [len(r['frames']) for r in records]
+  source = triplets.PackedClips(str(path), 'train')
+  frames, masks = source.read(1, [2, 0])
+  record = builder.as_data_source(split='train')[1]
+  np.testing.assert_array_equal(frames, np.stack(record['frames'])[[2, 0]])
+  np.testing.assert_array_equal(masks, np.stack(record['masks'])[[2, 0]])
+  batch = next(iter(triplets.triplets(source, batch_size=2, seed=0, masks=True)))
+  assert batch['driving_mask'].max() == 255
+
+
 def test_splits_share_nobody(builder):
   named = {
     split: {r['identity'] for r in builder.as_data_source(split=split)} for split in people.SPLITS

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from data.face_clips.layouts import Expected, read_layout
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import clips, faces
+from hybrid_jax.triplets import split_people
 
 SPLITS = ('train', 'validation')
 JPEG_QUALITY = 95
@@ -31,23 +32,6 @@ class FaceClipsConfig(tfds.core.BuilderConfig):
   frames: int = 50
   crop_scale: float = 1.8
   held_out: float = 0.2
-
-
-def split_people(identities: list[str], held_out: float) -> dict[str, set[str]]:
-  """Each person to one split, by a hash of the name, so that adding people moves nobody else much.
-
-  At least two people in each split.
-
-  Raises:
-    InputError: fewer than four people.
-  """
-  order = sorted(set(identities), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-  if len(order) < 4:
-    raise InputError(
-      f'{len(order)} people: training and validation need two each, for other-person drivers'
-    )
-  count = min(max(2, round(held_out * len(order))), len(order) - 2)
-  return {'train': set(order[count:]), 'validation': set(order[:count])}
 
 
 class FaceClips(tfds.core.GeneratorBasedBuilder):

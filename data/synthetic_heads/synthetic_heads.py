@@ -1,6 +1,6 @@
 """TFDS builder of the rendered world: clips by identity with everything that is known of them.
 
-  tfds build data/synthetic_heads --config=heads_64
+  python -m data.synthetic_heads packed/ --config heads_64
 
 One record is one clip. Splits are disjoint in people (`hybrid_jax.heads.people.SPLITS`), and so in
 motions. Rendering takes about 8, 36 or 150 ms a frame at 64, 128 or 256 px on 2 CPU cores.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from hybrid_jax.heads import clips, parameters
+from hybrid_jax.heads import clips, parameters, people
 
 
 @dataclasses.dataclass
@@ -81,13 +81,25 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
     del dl_manager
-    held_out = self.builder_config.held_out_people
-    people = {
-      'train': self.builder_config.train_people,
-      'validation': held_out,
-      'test': held_out,
-    }
-    return {split: self._generate_examples(split, count) for split, count in people.items()}
+    return {split: self._generate_examples(split, n) for split, n in self._people().items()}
+
+  def _people(self) -> dict[str, int]:
+    config = self.builder_config
+    held_out = config.held_out_people
+    return {'train': config.train_people, 'validation': held_out, 'test': held_out}
+
+  def index(self) -> dict[str, list[dict]]:
+    """Identity, name and length of every record, by split: what `triplets.PackedClips` reads."""
+    config = self.builder_config
+    rows = {}
+    for split, persons in self._people().items():
+      numbers = [people.SPLITS[split] + person for person in range(persons)]
+      rows[split] = [
+        {'clip': f'{n:07d}-{k}', 'identity': f'{n:07d}', 'frames': config.frames}
+        for n in numbers
+        for k in range(config.clips)
+      ]
+    return rows
 
   def _generate_examples(self, split: str, persons: int) -> Iterator[tuple[int, dict]]:
     config = self.builder_config
