@@ -3,7 +3,8 @@
   python experiments/heads_frames.py FRAMES --people 14000 --clips 3 --size 64
 
 A shard holds `identity`, `motion`, `scene`, `image` (uint8) and `region` (uint8, mouth, eyes and
-brows), one random moment of each clip, person after person.
+brows), one random moment of each clip, person after person. A twin is that moment again (person,
+scene and pose) with the expression and gaze of another moment.
 """
 
 import argparse
@@ -14,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
@@ -22,16 +24,27 @@ from hybrid_jax.heads.clips import to_byte  # noqa: E402
 from hybrid_jax.media import replacing  # noqa: E402
 
 SHARD = 1024
+POSE = 3  # yaw, pitch and roll head the motion vector
 
 
-def render_shards(folder: str, split: str, persons: int, clips: int, size: int) -> list[str]:
+def twin(number, clip):
+  """(identity, motion, scene) of a moment with the expression of the same moment of clip + 1000."""
+  i, m, s = people.moment(number, clip)
+  other = people.moment(number, clip + 1000)[1]
+  return i, jnp.concatenate((m[:POSE], other[POSE:])), s
+
+
+def render_shards(
+  folder: str, split: str, persons: int, clips: int, size: int, twins: bool = False
+) -> list[str]:
   """Paths of the shards, rendering those that are not there yet."""
+  kind = f'{split}-twins' if twins else split
   root = pathlib.Path(folder)
   root.mkdir(parents=True, exist_ok=True)
 
   @jax.jit
   def draw(number, clip):
-    i, m, s = people.moment(number, clip)
+    i, m, s = (twin if twins else people.moment)(number, clip)
     image, masks = render.render_regions(i, m, s, size)
     region = masks[..., :3].max(-1)
     return {
@@ -43,8 +56,8 @@ def render_shards(folder: str, split: str, persons: int, clips: int, size: int) 
     }
 
   total, paths = persons * clips, []
-  for start in tqdm(range(0, total, SHARD), desc=f'rendering {split}', unit='shard'):
-    path = root / f'{split}-{size}-{start // SHARD:04d}.npz'
+  for start in tqdm(range(0, total, SHARD), desc=f'rendering {kind}', unit='shard'):
+    path = root / f'{kind}-{size}-{start // SHARD:04d}.npz'
     paths.append(str(path))
     if path.exists():
       continue
@@ -79,6 +92,7 @@ def main() -> None:
     ('train', args.people),
   ):
     render_shards(args.frames, split, count, args.clips, args.size)
+  render_shards(args.frames, 'train', args.people, args.clips, args.size, twins=True)
 
 
 if __name__ == '__main__':

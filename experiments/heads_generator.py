@@ -3,10 +3,12 @@
   python experiments/heads_generator.py WORKDIR                      # frames, then all stages
   python experiments/heads_generator.py WORKDIR --export hybrid_jax/weights/shipped/generator_64.npz
 
-Stage 1 regresses the renderer through the mapping network (true parameters as z). Stage 2 adds the
-world's perceptual network (train it first: heads_critics.py) and an adversary with R1, and keeps
-the regression. Weights are averaged (EMA). Sample grids (truth above
-generator, held-out people), a log and checkpoints go to WORKDIR; started again, it goes on.
+Stage 1 regresses the renderer through the mapping network (true parameters as z). Half of a batch
+are twins: the same moments with another expression, whose difference has a loss of its own, since
+in the pixels' gradient people and poses drown a mouth. Stage 2 adds the world's perceptual network
+(train it first: heads_critics.py) and an adversary with R1, and keeps the regression. Weights are
+averaged (EMA). Sample grids (truth above generator, held-out people), a log and checkpoints go to
+WORKDIR; started again, it goes on.
 """
 
 import argparse
@@ -43,6 +45,7 @@ REGION_WEIGHT = 10.0  # of mouth, eyes and brows over the rest: they are 8 % of 
 R1_GAMMA, R1_STEPS = 0.5, 16
 ADVERSARIAL_WEIGHT = 0.03
 PERCEPTUAL_WEIGHT = 0.3
+CONTRAST_WEIGHT = 4.0
 
 
 @flax.struct.dataclass
@@ -102,6 +105,21 @@ def regression(fake: jax.Array, real: jax.Array, region: jax.Array) -> jax.Array
   return loss
 
 
+def contrast(fake: jax.Array, real: jax.Array, region: jax.Array) -> jax.Array:
+  """Error of what changes between the first half of a batch and its twins.
+
+  Squared as well, for a median would call a rare movement absent.
+  """
+  change = lambda x: jnp.subtract(*jnp.split(x, 2))  # noqa: E731
+  weight = 1 + REGION_WEIGHT * jnp.maximum(*jnp.split(region, 2))[..., None]
+  error, loss = change(fake) - change(real), 0.0
+  for level in (1, 2, 4):
+    e = adaptive_avg_pool(error, error.shape[1] // level)
+    w = adaptive_avg_pool(weight, error.shape[1] // level)
+    loss += jnp.mean(w * (jnp.abs(e) + 2 * jnp.square(e))) / jnp.mean(w) / level
+  return loss
+
+
 def make_step(size: int, optimizer, critic_optimizer, adversarial: bool, ema_steps: float):
   """jitted (state, batch) -> (state, metrics)."""
   net, judge, perceptual = generator(size), critic(size), LPIPS(**shipped.LPIPS)
@@ -112,6 +130,8 @@ def make_step(size: int, optimizer, critic_optimizer, adversarial: bool, ema_ste
     fake = net.apply({'params': params}, z)
     loss = regression(fake, real, region)
     metrics = {'regression': loss, 'l1': jnp.mean(jnp.abs(fake - real))}
+    metrics['contrast'] = contrast(fake, real, region)
+    loss += CONTRAST_WEIGHT * metrics['contrast']
     if adversarial:
       metrics['generator'] = jax.nn.softplus(-logits(state.critic, fake)).mean()
       metrics['perceptual'] = perceptual.apply(perceptual_weights, fake, real).mean()
@@ -159,13 +179,13 @@ def make_step(size: int, optimizer, critic_optimizer, adversarial: bool, ema_ste
   return step
 
 
-def batch_at(data: dict, step: int, size: int, seed: int) -> dict:
-  """The batch of a step, a function of (step, seed) alone: epochs are seeded permutations."""
+def batch_at(data: dict, twins: dict, step: int, size: int, seed: int) -> dict:
+  """The batch of a step: moments, then their twins. A function of (step, seed) alone."""
   total = len(data['image'])
-  per_epoch = total // size
-  epoch, k = divmod(step, per_epoch)
-  order = np.random.default_rng((seed, epoch)).permutation(total)[k * size : (k + 1) * size]
-  return {name: data[name][order] for name in data}
+  half = size // 2
+  epoch, k = divmod(step, total // half)
+  order = np.random.default_rng((seed, epoch)).permutation(total)[k * half : (k + 1) * half]
+  return {name: np.concatenate((data[name][order], twins[name][order])) for name in data}
 
 
 def validate(size: int):
@@ -250,7 +270,12 @@ def main() -> None:
 
   frames = args.frames or str(workdir / 'frames')
   held_out = heads_frames.load(heads_frames.render_shards(frames, 'validation', 700, 3, args.size))
-  data = heads_frames.load(heads_frames.render_shards(frames, 'train', args.people, 3, args.size))
+  data, twins = (
+    heads_frames.load(
+      heads_frames.render_shards(frames, 'train', args.people, 3, args.size, twins=twins)
+    )
+    for twins in (False, True)
+  )
   real = from_uint8(held_out['image'].astype(np.float32))
   mean = from_uint8(data['image'].mean(0))
   print(f'{len(data["image"])} frames; L1 of the mean image {np.abs(real - mean).mean():.4f}')
@@ -267,7 +292,7 @@ def main() -> None:
   }
   began = time.time()
   for k in tqdm(range(start, stop), initial=start, total=stop, mininterval=10, unit='step'):
-    batch = batch_at(data, k, args.batch, args.seed)
+    batch = batch_at(data, twins, k, args.batch, args.seed)
     state, metrics = steps[k >= args.regression_steps](state, batch)
     last = bool(stopping) or k + 1 == stop
     if (k + 1) % 500 == 0 or last:

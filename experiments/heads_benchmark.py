@@ -1,0 +1,335 @@
+"""Measures re-enactment on held-out rendered people, where the true answer is one more render.
+
+  python experiments/heads_benchmark.py --output=experiments/results
+  python experiments/heads_benchmark.py --output=... --ten_minutes=runs/heads --squeeze=DIR \\
+      --landmarker=FILE.task
+
+Writes heads_cross_identity.json and heads_same_identity.json: for our encoder, for that of a ten
+minutes' run, for copying source or driver and for the generator's limits, the mean and 95 %
+interval (bootstrap over source people) of every metric, paired differences to the copies, and the
+anchor property. `--squeeze` is a folder with squeezenet1_1.npz (LPIPS on its real weights).
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+
+import heads_critics  # noqa: E402
+import heads_world  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from hybrid_jax import checkpoint, networks, steps  # noqa: E402
+from hybrid_jax.evaluation import blendshapes, images  # noqa: E402
+from hybrid_jax.heads import clips, parameters, people  # noqa: E402
+from hybrid_jax.media import replacing, stills  # noqa: E402
+from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8  # noqa: E402
+from hybrid_jax.models.perceptual import LPIPS  # noqa: E402
+from hybrid_jax.weights import key_maps, shipped  # noqa: E402
+
+SEEDS = (0, 1, 2)
+SIZE, BATCH = 64, 48
+POSE = slice(0, 3)
+
+
+def pairs(seed: int, count: int, frames: int, cross: bool) -> dict[str, np.ndarray]:
+  """Source, driving and true frames (n, ...) of `count` people, `frames` each, with all labels."""
+  rng, draw = np.random.default_rng(seed), clips.Renderer(SIZE)
+  first = people.SPLITS['test']
+  chosen = rng.choice(700, 2 * count, replace=False)
+  rows = []
+  for k in tqdm(range(count), desc=f'rendering pairs, seed {seed}', unit='person'):
+    a, b = (first + int(n) for n in chosen[[k, count + k]])
+    times = rng.uniform(0, people.CLIP_SECONDS, frames + 1).astype(np.float32)
+    identity, motion, scene = clips.vectors(a, 0, times)
+    source = draw(identity, motion[0], scene)[0]
+    other, other_motion, other_scene = clips.vectors(b, 0, times)
+    for j in range(1, frames + 1):
+      wanted = other_motion[j] if cross else motion[j]
+      truth, masks, _ = draw(identity, wanted, scene)
+      driving = draw(other, wanted, other_scene)[0] if cross else truth
+      rows.append(
+        {
+          'person': a, 'source': source, 'driving': driving, 'truth': truth,
+          'face': masks[..., 3], 'identity': identity, 'motion': wanted, 'scene': scene,
+        }
+      )  # fmt: skip
+  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+class Model:
+  """Re-enactment by the shipped encoder, or by that of a workdir."""
+
+  def __init__(self, workdir: str = ''):
+    config = ConfigDict(checkpoint.read_config(workdir) if workdir else shipped.config())
+    self.nets = networks.build(config.model)
+    rows, self.E = self.nets.hybrid.encoder.num_ws, None
+    if workdir:
+      make = lambda key: networks.init_encoder(self.nets, key)  # noqa: E731
+      step, self.E = checkpoint.restore_encoder(workdir, jax.eval_shape(make, jax.random.key(0)))
+      rows = steps.active_rows(step, config.progressive, rows)
+    else:
+      self.E = shipped.load('encoder_64')
+    self.G, hybrid = shipped.generator(), self.nets.hybrid
+
+    @jax.jit
+    def reenact(E, G, source, driving):
+      W_S = hybrid.identity(E, G, from_uint8(source), rows)
+      return hybrid.reenact(G, W_S, hybrid.deformation(E, from_uint8(driving)))
+
+    @jax.jit
+    def anchor(E, G, frame):
+      return hybrid.reenact(G, hybrid.identity(E, G, from_uint8(frame), rows), None)
+
+    self._reenact, self._anchor = reenact, anchor
+
+  def __call__(self, source, driving):
+    return in_batches(lambda s, d: self._reenact(self.E, self.G, s, d), source, driving)
+
+  def anchor(self, frame):
+    return in_batches(lambda x: self._anchor(self.E, self.G, x), frame)
+
+
+def in_batches(function, *arrays) -> np.ndarray:
+  """The function over slices of BATCH rows; float inputs and outputs."""
+  parts = []
+  for k in range(0, len(arrays[0]), BATCH):
+    part = [x[k : k + BATCH] for x in arrays]
+    pad = BATCH - len(part[0])
+    part = [np.concatenate((x, np.repeat(x[-1:], pad, 0))).astype(np.float32) for x in part]
+    parts.append(np.asarray(function(*part))[: BATCH - pad])
+  return np.concatenate(parts)
+
+
+class Judges:
+  """Everything that measures: no loss has seen any of it."""
+
+  def __init__(self, squeeze: str, landmarker: str, known: dict):
+    self.motion = heads_critics.network('judge_motion')
+    self.identity = heads_critics.network('judge_identity')
+    self.variables = {
+      name: heads_critics.shipped_variables(name) for name in ('judge_motion', 'judge_identity')
+    }
+    self.names = list(parameters.MOTION)
+    r2 = known['critics']['judge_motion']['r2']
+    self.trusted = [n for n in self.names if r2[n] >= heads_world.TRUST]
+    self.spread = heads_world.people_spread()
+    self.squeeze = None
+    if squeeze:
+      state = dict(np.load(pathlib.Path(squeeze) / 'squeezenet1_1.npz'))
+      keys = key_maps.lpips('squeeze', lin='lpips_lin{}', features='')
+      self.squeeze = key_maps.convert(state, keys, kind='squeeze')
+    self.outside, self.outside_names, self.read_truth = None, [], {}
+    if landmarker:
+      self.outside = blendshapes.Landmarker(landmarker)
+      untrusted = known['detection']['mediapipe_untrusted']
+      self.outside_names = [n for n in self.names if n not in untrusted]
+
+  def embed(self, image):
+    def unit(x):
+      y = self.identity.apply(self.variables['judge_identity'], x)
+      return y / jnp.linalg.norm(y, axis=-1, keepdims=True)
+
+    return in_batches(jax.jit(unit), image)
+
+  def read(self, image):
+    apply = jax.jit(lambda x: self.motion.apply(self.variables['judge_motion'], x))
+    return in_batches(apply, image)
+
+  def perceptual(self, x, y):
+    large = lambda x: jax.image.resize(x, (len(x), 128, 128, 3), 'bilinear')  # noqa: E731
+    apply = jax.jit(lambda x, y: LPIPS('squeeze').apply(self.squeeze, large(x), large(y)))
+    return in_batches(apply, x, y)
+
+  def columns(self, pose: bool) -> list[int]:
+    ours = [n for n in self.trusted if (n in blendshapes.POSE) == pose]
+    return [self.names.index(n) for n in ours]
+
+
+def measure(judges: Judges, method: np.ndarray, data: dict, genuine, impostor) -> dict:
+  """Each metric of the frames of one method, (n,)."""
+  truth = from_uint8(data['truth'].astype(np.float32))
+  method = np.clip(method, -1, 1)
+  face = data['face'].astype(np.float32) / 255
+  source = judges.embed(from_uint8(data['source'].astype(np.float32)))
+  similarity = (judges.embed(method) * source).sum(-1)
+  read = judges.read(method)
+  values = {
+    'l1': np.asarray(images.l1(method, truth)),
+    'l1_face': np.asarray(images.l1(method, truth, face)),
+    'psnr': np.asarray(images.psnr(method, truth)),
+    'ssim': in_batches(jax.jit(images.ssim), method, truth),
+    'identity_score': np.asarray(images.identity_score(similarity, genuine, impostor)),
+  }
+  for name, pose in (('expression_error', False), ('pose_error', True)):
+    columns = judges.columns(pose)
+    error = np.abs(read[:, columns] - data['motion'][:, columns]) / judges.spread[columns]
+    values[name] = error.mean(1)
+    values |= {f'error_{judges.names[c]}': error[:, k] for k, c in enumerate(columns)}
+  if judges.squeeze is not None:
+    values['perceptual'] = judges.perceptual(method, np.asarray(truth))
+  return values
+
+
+def outside(judges: Judges, method: np.ndarray, data: dict) -> dict:
+  """The same errors by MediaPipe, against its own reading of the truth."""
+  key = id(data)
+  if key not in judges.read_truth:
+    judges.read_truth[key] = heads_world.opinions(judges.outside, data['truth'])
+  truth = judges.read_truth[key]
+  names = judges.outside_names
+  known = np.array([[r[n] for n in names] for r in truth if r])
+  mean, spread = dict(zip(names, known.mean(0), strict=True)), known.std(0)
+  rows = []
+  for read, true in zip(
+    heads_world.opinions(judges.outside, to_uint8(jnp.asarray(method))), truth, strict=True
+  ):
+    true, read = true or mean, read or mean
+    rows.append([abs(read[n] - true[n]) for n in names] / spread)
+  rows = np.array(rows)
+  is_pose = np.array([n in blendshapes.POSE for n in names])
+  return {
+    'expression_error_mediapipe': rows[:, ~is_pose].mean(1),
+    'pose_error_mediapipe': rows[:, is_pose].mean(1),
+  }
+
+
+def anchors(judges: Judges, model: Model, count: int, frames: int) -> dict:
+  """Variance over a person's frames of what the judge reads in G(w_id, 0), over that of frames."""
+  draw, first, ratios = clips.Renderer(SIZE), people.SPLITS['test'], []
+  within = {'frames': [], 'anchors': []}
+  for k in range(count):
+    times = np.random.default_rng(k).uniform(0, people.CLIP_SECONDS, frames).astype(np.float32)
+    identity, motion, scene = clips.vectors(first + k, 0, times)
+    drawn = np.stack([draw(identity, m, scene)[0] for m in motion])
+    within['frames'].append(judges.read(from_uint8(drawn.astype(np.float32))).var(0))
+    within['anchors'].append(judges.read(np.clip(model.anchor(drawn), -1, 1)).var(0))
+  ratios = np.mean(within['anchors'], 0) / np.mean(within['frames'], 0)
+  return {n: float(ratios[judges.names.index(n)]) for n in judges.trusted}
+
+
+def summary(values: np.ndarray, groups: np.ndarray) -> dict:
+  mean, low, high = images.bootstrap(values, groups)
+  return {'mean': mean, 'low': low, 'high': high}
+
+
+def run(args, judges: Judges, models: dict[str, Model], cross: bool) -> dict:
+  everything: dict[str, dict[str, list]] = {}
+  groups, sheet = [], []
+  for seed in SEEDS:
+    data = pairs(seed, args.people, args.frames, cross)
+    floats = {n: from_uint8(data[n].astype(np.float32)) for n in ('source', 'driving', 'truth')}
+    source, driving, truth = (judges.embed(floats[n]) for n in floats)
+    genuine = float((truth * source).sum(-1).mean())
+    others = np.roll(source, args.frames, 0)
+    impostor = float(((driving if cross else others) * source).sum(-1).mean())
+    vectors = (data['identity'], data['motion'], data['scene'])
+    frozen = shipped.generator()
+    w = heads_world.fed_truth(frozen, *vectors)
+    methods = {name: model(data['source'], data['driving']) for name, model in models.items()}
+    methods |= {'copy_source': floats['source'], 'copy_driving': floats['driving']}
+    methods['limit_true_parameters'] = in_batches(functools.partial(drawn_from, frozen), w)
+    if seed == SEEDS[0]:
+      best = slice(0, args.invert)
+      methods['limit'] = heads_world.invert(
+        frozen, w[best], floats['truth'][best], offsets=True, steps=400
+      )
+    for name, method in methods.items():
+      part = data if len(method) == len(data['truth']) else {n: x[best] for n, x in data.items()}
+      values = measure(judges, np.asarray(method), part, genuine, impostor)
+      if judges.outside is not None:
+        values |= outside(judges, method, part)
+      for metric, value in values.items():
+        everything.setdefault(name, {}).setdefault(metric, []).append(value)
+    groups.append(data['person'])
+    if seed == SEEDS[0]:
+      order = ['source', 'driving', 'truth']
+      shown = [data[n][: 12 * args.frames : args.frames] for n in order]
+      shown += [
+        np.asarray(to_uint8(jnp.asarray(m)))[: 12 * args.frames : args.frames]
+        for n, m in methods.items()
+        if n in models or n == 'limit_true_parameters'
+      ]
+      sheet = [list(row) for row in shown]
+  groups = np.concatenate(groups)
+  result: dict = {}
+  for name, metrics in everything.items():
+    result[name] = {}
+    for metric, parts in metrics.items():
+      values = np.concatenate(parts)
+      own = groups if len(values) == len(groups) else groups[: len(values)]
+      result[name][metric] = summary(values, own)
+  result['paired'] = {
+    f'{name} - {copy}': {
+      metric: summary(np.concatenate(x) - np.concatenate(everything[copy][metric]), groups)
+      for metric, x in everything[name].items()
+      if metric != 'psnr'  # infinite for a copied truth
+    }
+    for name in models
+    for copy in ('copy_source', 'copy_driving')
+  }
+  kind = 'cross' if cross else 'same'
+  path = pathlib.Path(args.output) / f'heads_{kind}_identity.png'
+  stills.write_image(path, stills.grid(sheet))
+  return result
+
+
+@jax.jit
+def drawn_from(frozen: dict, w: jax.Array) -> jax.Array:
+  net, variables = heads_world.net(), {'params': frozen['params']}
+  rows = heads_world.latents.num_ws(shipped.CHANNELS)
+  styles = net.apply(variables, jnp.repeat(w[:, None], rows, 1), method='to_style_space')
+  return adaptive_avg_pool(net.apply(variables, styles, method='synthesize'), SIZE)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--output', required=True, help='folder')
+  parser.add_argument('--ours', default='', help='workdir; the shipped encoder if not given')
+  parser.add_argument('--ten_minutes', default='', help='workdir of the ten minutes run')
+  parser.add_argument('--squeeze', default='', help='folder with squeezenet1_1.npz')
+  parser.add_argument('--landmarker', default='', help='MediaPipe face landmarker, .task')
+  parser.add_argument('--people', type=int, default=40, help='source people of each seed')
+  parser.add_argument('--frames', type=int, default=6, help='driving frames of each')
+  parser.add_argument('--invert', type=int, default=48, help='frames of the optimised limit')
+  args = parser.parse_args()
+
+  known = json.loads((ROOT / 'experiments/results/heads_world.json').read_text())
+  judges = Judges(args.squeeze, args.landmarker, known)
+  models = {'ours': Model(args.ours)}
+  if args.ten_minutes:
+    models['ours_10_minutes'] = Model(args.ten_minutes)
+  for kind, cross in (('cross', True), ('same', False)):
+    result = run(args, judges, models, cross)
+    result |= {
+      'frames': len(SEEDS) * args.people * args.frames,
+      'seeds': list(SEEDS),
+      'trusted': judges.trusted,
+      'trusted_mediapipe': judges.outside_names,
+      'anchor_variance_ratio': {n: anchors(judges, m, 24, 12) for n, m in models.items()},
+      'measured': heads_world.provenance(kind)
+      | {'command': 'python ' + ' '.join(['experiments/heads_benchmark.py', *sys.argv[1:]])},
+    }
+    path = pathlib.Path(args.output) / f'heads_{kind}_identity.json'
+    with replacing(path) as temporary:
+      temporary.write_text(json.dumps(result, indent=1) + '\n')
+    for name in (*models, 'copy_source', 'copy_driving', 'limit_true_parameters', 'limit'):
+      row = ', '.join(
+        f'{m} {result[name][m]["mean"]:.3f}'
+        for m in ('l1', 'l1_face', 'identity_score', 'expression_error', 'pose_error')
+      )
+      print(f'{kind} {name}: {row}')
+
+
+if __name__ == '__main__':
+  main()
