@@ -102,7 +102,7 @@ def train(config: Any, workdir: str) -> TrainState:
     )
   checkpoint.check_config(workdir, config.to_dict())
   first = jax.process_index() == 0
-  tell = print if first else lambda *_: None
+  tell = print if first else lambda *_, **__: None
   tell(f'{mesh.size} device(s) of kind {jax.devices()[0].device_kind}')
   clips, held_out, lines = sources.load(config.data, config.model.frame_size)
   tell(*lines, sep='\n')
