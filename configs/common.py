@@ -134,7 +134,7 @@ def paper() -> dict:
       'val_batches': 16,
       # Stops after this many validations without a new best; 0: never. Ours.
       'patience': 0,
-      # Workdir whose encoder training starts from: stage 1's for stage 2.
+      # Workdir whose encoder training starts from, stage 1's for stage 2; or an .npz tree of one.
       'init_from': '',
       # Writes a profile of ten steps, from this one on, to the workdir; 0: none.
       'profile_from': 0,

@@ -5,7 +5,9 @@ files hold arrays only.
 """
 
 import json
+import os
 import pathlib
+import zipfile
 from collections.abc import Mapping
 
 import flax.traverse_util
@@ -50,8 +52,20 @@ def load(name: str) -> dict:
   path = FOLDER / f'{name}.npz'
   if not path.is_file():
     raise InputError(f'{path}: the installation lacks these weights; install the package again')
-  with np.load(path) as file:
-    flat = {key: jnp.asarray(file[key], jnp.float32) for key in file.files}
+  return read(path)
+
+
+def read(path: str | os.PathLike) -> dict:
+  """Tree of float32 arrays from a file that `save` wrote.
+
+  Raises:
+    InputError: no such file, or another kind of file.
+  """
+  try:
+    with np.load(path) as file:
+      flat = {key: jnp.asarray(file[key], jnp.float32) for key in file.files}
+  except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    raise InputError(f'{path}: not an .npz file of weights ({error})') from error
   return flax.traverse_util.unflatten_dict(flat, sep='/')
 
 
