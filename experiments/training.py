@@ -11,11 +11,9 @@ numbers. Parts that were not run keep what the file says of them.
 
 import argparse
 import csv
-import datetime
 import json
 import os
 import pathlib
-import platform
 import re
 import shutil
 import subprocess
@@ -23,7 +21,9 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+
+import heads_world  # noqa: E402
 
 from hybrid_jax import sources, triplets  # noqa: E402
 from hybrid_jax.media import replacing  # noqa: E402
@@ -136,21 +136,6 @@ def packing(work: pathlib.Path) -> dict:
   return result
 
 
-def provenance() -> dict:
-  git = lambda *a: subprocess.run(  # noqa: E731
-    ['git', *a], cwd=ROOT, capture_output=True, text=True
-  ).stdout.strip()
-  cpu = next(
-    (x.split(':')[1].strip() for x in open('/proc/cpuinfo') if x.startswith('model name')), ''
-  )
-  return {
-    'commit': git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--short') else ''),
-    'date': datetime.date.today().isoformat(),
-    'device': f'{len(os.sched_getaffinity(0))} cores, {cpu}',
-    'python': platform.python_version(),
-  }
-
-
 def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -191,7 +176,7 @@ def main() -> None:
     else:
       sys.exit(f'error: no part {part!r}; known are {", ".join(PARTS)}')
     command_line = f'python experiments/training.py --parts={part} --steps={args.steps}'
-    known[part] = value | {'measured': provenance() | {'command': command_line}}
+    known[part] = value | {'measured': heads_world.provenance(part) | {'command': command_line}}
     print(json.dumps({part: known[part]}, indent=1), flush=True)
     with replacing(output) as temporary:
       temporary.write_text(json.dumps(known, indent=1) + '\n')

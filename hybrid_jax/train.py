@@ -130,7 +130,7 @@ def train(config: Any, workdir: str) -> TrainState:
     step, encoder = checkpoint.restore_encoder(config.train.init_from, shapes)
     tell(f'starting from the encoder of {config.train.init_from} at step {step}')
   _, replicated = parallel.shardings(mesh)
-  frozen = jax.device_put(frozen, replicated)
+  frozen, encoder = jax.device_put((frozen, encoder), replicated)
   init = jax.jit(
     lambda key, encoder: steps.init_state(networks, config, key, encoder), out_shardings=replicated
   )
