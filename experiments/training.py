@@ -12,12 +12,12 @@ numbers. Parts that were not run keep what the file says of them.
 import argparse
 import csv
 import json
-import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -32,20 +32,26 @@ PARTS = ('heads', 'clips', 'data', 'packing')
 
 
 def command(*arguments: str) -> tuple[str, float, float]:
-  """(output, seconds, peak GiB) of one of the project's commands; stops where it fails."""
-  began = time.perf_counter()
-  process = subprocess.Popen(
-    [sys.executable, '-m', *arguments],
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-  )
-  output = process.stdout.read()
-  _, status, usage = os.wait4(process.pid, 0)
-  if status:
-    sys.exit(f'error: {" ".join(arguments)} failed:\n{output[-2000:]}')
-  return output, time.perf_counter() - began, usage.ru_maxrss / 2**20
+  """(output, seconds, peak GiB) of one of the project's commands; stops where it fails.
+
+  The peak is Linux's VmHWM, read until the end: ru_maxrss would count this process's own memory,
+  which a child shares until it runs its command.
+  """
+  began, peak = time.perf_counter(), 0
+  with tempfile.TemporaryFile('w+') as output:
+    process = subprocess.Popen(
+      [sys.executable, '-m', *arguments], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+    )
+    status = pathlib.Path(f'/proc/{process.pid}/status')
+    while process.poll() is None:
+      found = re.search(r'VmHWM:\s+(\d+) kB', status.read_text())
+      peak = int(found[1]) if found else peak  # it has none once it has ended
+      time.sleep(0.02)
+    output.seek(0)
+    told = output.read()
+  if process.returncode:
+    sys.exit(f'error: {" ".join(arguments)} failed:\n{told[-2000:]}')
+  return told, time.perf_counter() - began, peak / 2**20
 
 
 def table(path: pathlib.Path) -> list[dict[str, float]]:
@@ -160,13 +166,17 @@ def main() -> None:
     if part == 'heads':
       value = stages(work / 'heads', packed, steps, [])
     elif part == 'clips':
+      for name in ('clips', 'on_clips'):
+        shutil.rmtree(work / name, ignore_errors=True)
       told, _, _ = command(
         'data.face_clips.pack', args.videos, str(work / 'clips'), '--size=64',
         f'--face_detector={args.face_detector}',
       )  # fmt: skip
       clips = re.search(r'packed: (.*)', told)[1]
       used = re.search(r'.*used.*', told)[0]
+      # Few steps: all rows of W+ are to be trained before stage 2 uses them.
       extra = ['--config.train.val_batches=2']
+      extra += ['--config.progressive.start_steps=20', '--config.progressive.every_steps=2']
       value = stages(work / 'on_clips', clips, (steps[0] // 4, steps[1] // 4), extra)
       value['packing'] = used.strip()
     elif part == 'data':
