@@ -191,16 +191,6 @@ def heads() -> dict:
   return config
 
 
-def heads_full() -> dict:
-  """The rendered world for as long as the shipped encoder was trained: hours of 2 CPU cores."""
-  config = heads()
-  config['data'] |= {'rendered_people': 800}
-  config['optim'] |= {'encoder_lr': 5e-4}
-  config['train'] |= {'num_steps': 20_000, 'checkpoint_steps': 500, 'val_steps': 1_000}
-  config['train'] |= {'log_steps': 100, 'sample_steps': 1_000}
-  return config
-
-
 def tiny() -> dict:
   """A 64 px model with random frozen networks: shows that every part runs, and learns nothing."""
   config = paper()

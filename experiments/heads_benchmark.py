@@ -1,8 +1,8 @@
 """Measures re-enactment on held-out rendered people, where the true answer is one more render.
 
-  python experiments/heads_benchmark.py --output=experiments/results
-  python experiments/heads_benchmark.py --output=... --ten_minutes=runs/heads --squeeze=DIR \\
-      --landmarker=FILE.task
+  python experiments/heads_benchmark.py --output=experiments/results --ours=runs/heads
+  python experiments/heads_benchmark.py --output=... --ours=... --ten_minutes=WORKDIR \\
+      --squeeze=DIR --landmarker=FILE.task
 
 Writes heads_cross_identity.json and heads_same_identity.json: for our encoder, for that of a ten
 minutes' run, for copying source or driver and for the generator's limits, the mean and 95 %
@@ -29,6 +29,7 @@ from tqdm import tqdm  # noqa: E402
 
 from hybrid_jax import checkpoint, networks, steps  # noqa: E402
 from hybrid_jax.evaluation import blendshapes, images  # noqa: E402
+from hybrid_jax.evaluation.judges import unit  # noqa: E402
 from hybrid_jax.heads import clips, parameters, people  # noqa: E402
 from hybrid_jax.media import replacing, stills  # noqa: E402
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8  # noqa: E402
@@ -66,18 +67,14 @@ def pairs(seed: int, count: int, frames: int, cross: bool) -> dict[str, np.ndarr
 
 
 class Model:
-  """Re-enactment by the shipped encoder, or by that of a workdir."""
+  """Re-enactment by the encoder of a workdir."""
 
-  def __init__(self, workdir: str = ''):
-    config = ConfigDict(checkpoint.read_config(workdir) if workdir else shipped.config())
+  def __init__(self, workdir: str):
+    config = ConfigDict(checkpoint.read_config(workdir))
     self.nets = networks.build(config.model)
-    rows, self.E = self.nets.hybrid.encoder.num_ws, None
-    if workdir:
-      make = lambda key: networks.init_encoder(self.nets, key)  # noqa: E731
-      step, self.E = checkpoint.restore_encoder(workdir, jax.eval_shape(make, jax.random.key(0)))
-      rows = steps.active_rows(step, config.progressive, rows)
-    else:
-      self.E = shipped.load('encoder_64')
+    make = lambda key: networks.init_encoder(self.nets, key)  # noqa: E731
+    step, self.E = checkpoint.restore_encoder(workdir, jax.eval_shape(make, jax.random.key(0)))
+    rows = steps.active_rows(step, config.progressive, self.nets.hybrid.encoder.num_ws)
     self.G, hybrid = shipped.generator(), self.nets.hybrid
 
     @jax.jit
@@ -127,27 +124,29 @@ class Judges:
       state = dict(np.load(pathlib.Path(squeeze) / 'squeezenet1_1.npz'))
       keys = key_maps.lpips('squeeze', lin='lpips_lin{}', features='')
       self.squeeze = key_maps.convert(state, keys, kind='squeeze')
-    self.outside, self.outside_names, self.read_truth = None, [], {}
+    self.outside, self.outside_names = None, []
     if landmarker:
       self.outside = blendshapes.Landmarker(landmarker)
       untrusted = known['detection']['mediapipe_untrusted']
       self.outside_names = [n for n in self.names if n not in untrusted]
 
-  def embed(self, image):
-    def unit(x):
-      y = self.identity.apply(self.variables['judge_identity'], x)
-      return y / jnp.linalg.norm(y, axis=-1, keepdims=True)
+    def large(x):
+      return jax.image.resize(x, (len(x), 128, 128, 3), 'bilinear')
 
-    return in_batches(jax.jit(unit), image)
+    self._embed = jax.jit(lambda x: unit(self.identity.apply(self.variables['judge_identity'], x)))
+    self._read = jax.jit(lambda x: self.motion.apply(self.variables['judge_motion'], x))
+    self._perceptual = jax.jit(
+      lambda x, y: LPIPS('squeeze').apply(self.squeeze, large(x), large(y))
+    )
+
+  def embed(self, image):
+    return in_batches(self._embed, image)
 
   def read(self, image):
-    apply = jax.jit(lambda x: self.motion.apply(self.variables['judge_motion'], x))
-    return in_batches(apply, image)
+    return in_batches(self._read, image)
 
   def perceptual(self, x, y):
-    large = lambda x: jax.image.resize(x, (len(x), 128, 128, 3), 'bilinear')  # noqa: E731
-    apply = jax.jit(lambda x, y: LPIPS('squeeze').apply(self.squeeze, large(x), large(y)))
-    return in_batches(apply, x, y)
+    return in_batches(self._perceptual, x, y)
 
   def columns(self, pose: bool) -> list[int]:
     ours = [n for n in self.trusted if (n in blendshapes.POSE) == pose]
@@ -165,8 +164,7 @@ def measure(judges: Judges, method: np.ndarray, data: dict, genuine, impostor) -
   values = {
     'l1': np.asarray(images.l1(method, truth)),
     'l1_face': np.asarray(images.l1(method, truth, face)),
-    'psnr': np.asarray(images.psnr(method, truth)),
-    'ssim': in_batches(jax.jit(images.ssim), method, truth),
+    'ssim': in_batches(images.ssim, method, truth),
     'identity_score': np.asarray(images.identity_score(similarity, genuine, impostor)),
   }
   for name, pose in (('expression_error', False), ('pose_error', True)):
@@ -179,12 +177,8 @@ def measure(judges: Judges, method: np.ndarray, data: dict, genuine, impostor) -
   return values
 
 
-def outside(judges: Judges, method: np.ndarray, data: dict) -> dict:
-  """The same errors by MediaPipe, against its own reading of the truth."""
-  key = id(data)
-  if key not in judges.read_truth:
-    judges.read_truth[key] = heads_world.opinions(judges.outside, data['truth'])
-  truth = judges.read_truth[key]
+def outside(judges: Judges, method: np.ndarray, truth: list[dict | None]) -> dict:
+  """The same errors by MediaPipe, against its own reading of the true frames."""
   names = judges.outside_names
   known = np.array([[r[n] for n in names] for r in truth if r])
   mean, spread = dict(zip(names, known.mean(0), strict=True)), known.std(0)
@@ -237,6 +231,9 @@ def run(args, judges: Judges, models: dict[str, Model], cross: bool) -> dict:
     methods = {name: model(data['source'], data['driving']) for name, model in models.items()}
     methods |= {'copy_source': floats['source'], 'copy_driving': floats['driving']}
     methods['limit_true_parameters'] = in_batches(functools.partial(drawn_from, frozen), w)
+    readings = []
+    if judges.outside is not None:
+      readings = heads_world.opinions(judges.outside, data['truth'])
     if seed == SEEDS[0]:
       best = slice(0, args.invert)
       methods['limit'] = heads_world.invert(
@@ -246,7 +243,7 @@ def run(args, judges: Judges, models: dict[str, Model], cross: bool) -> dict:
       part = data if len(method) == len(data['truth']) else {n: x[best] for n, x in data.items()}
       values = measure(judges, np.asarray(method), part, genuine, impostor)
       if judges.outside is not None:
-        values |= outside(judges, method, part)
+        values |= outside(judges, method, readings[: len(method)])
       for metric, value in values.items():
         everything.setdefault(name, {}).setdefault(metric, []).append(value)
     groups.append(data['person'])
@@ -271,7 +268,6 @@ def run(args, judges: Judges, models: dict[str, Model], cross: bool) -> dict:
     f'{name} - {copy}': {
       metric: summary(np.concatenate(x) - np.concatenate(everything[copy][metric]), groups)
       for metric, x in everything[name].items()
-      if metric != 'psnr'  # infinite for a copied truth
     }
     for name in models
     for copy in ('copy_source', 'copy_driving')
@@ -295,7 +291,7 @@ def main() -> None:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--output', required=True, help='folder')
-  parser.add_argument('--ours', default='', help='workdir; the shipped encoder if not given')
+  parser.add_argument('--ours', required=True, help='workdir of the encoder to measure')
   parser.add_argument('--ten_minutes', default='', help='workdir of the ten minutes run')
   parser.add_argument('--squeeze', default='', help='folder with squeezenet1_1.npz')
   parser.add_argument('--landmarker', default='', help='MediaPipe face landmarker, .task')

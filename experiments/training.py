@@ -163,6 +163,10 @@ def main() -> None:
     told, _, _ = command('data.synthetic_heads', str(work / 'packed'), f'--config={args.heads}')
     packed = re.search(r'packed: (.*)', told)[1]
   for part in args.parts.split(','):
+    # Before the run, whose processes read the code as it stands now.
+    measured = heads_world.provenance(part) | {
+      'command': f'python experiments/training.py --parts={part} --steps={args.steps}'
+    }
     if part == 'heads':
       value = stages(work / 'heads', packed, steps, [])
     elif part == 'clips':
@@ -185,8 +189,7 @@ def main() -> None:
       value = packing(work)
     else:
       sys.exit(f'error: no part {part!r}; known are {", ".join(PARTS)}')
-    command_line = f'python experiments/training.py --parts={part} --steps={args.steps}'
-    known[part] = value | {'measured': heads_world.provenance(part) | {'command': command_line}}
+    known[part] = value | {'measured': measured}
     print(json.dumps({part: known[part]}, indent=1), flush=True)
     with replacing(output) as temporary:
       temporary.write_text(json.dumps(known, indent=1) + '\n')

@@ -4,7 +4,6 @@ Trained by experiments/heads_generator.py and heads_critics.py. Sizes are here, 
 files hold arrays only.
 """
 
-import json
 import os
 import pathlib
 import zipfile
@@ -44,7 +43,7 @@ JUDGE_EMBEDDING = 128
 
 
 def load(name: str) -> dict:
-  """Tree of float32 arrays of 'generator_64', 'inversion_64', 'encoder_64', a critic or a judge.
+  """Tree of float32 arrays of a file in `FOLDER`: 'generator_64', a critic or a judge.
 
   Raises:
     InputError: this installation does not hold the file.
@@ -85,18 +84,6 @@ def generator() -> dict:
   tree = load('generator_64')
   shapes = latents.noise_shapes(CHANNELS)
   return {**tree, 'noise_const': tuple(jnp.zeros(shape) for shape in shapes)}
-
-
-def config() -> dict:
-  """The resolved config that the shipped hybrid encoder 'encoder_64' was trained with.
-
-  Raises:
-    InputError: this installation does not hold it.
-  """
-  path = FOLDER / 'encoder_64.json'
-  if not path.is_file():
-    raise InputError(f'{path}: the installation lacks this model; install the package again')
-  return json.loads(path.read_text())
 
 
 def frozen() -> dict:
