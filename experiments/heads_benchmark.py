@@ -19,17 +19,15 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
 
-import heads_critics  # noqa: E402
 import heads_world  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
-from tqdm import tqdm  # noqa: E402
 
 from hybrid_jax import checkpoint, networks, steps  # noqa: E402
-from hybrid_jax.evaluation import blendshapes, images  # noqa: E402
-from hybrid_jax.evaluation.judges import unit  # noqa: E402
+from hybrid_jax.evaluation import blendshapes, heads, images  # noqa: E402
+from hybrid_jax.evaluation.judges import TRUSTED_MOTION  # noqa: E402
 from hybrid_jax.heads import clips, parameters, people  # noqa: E402
 from hybrid_jax.media import replacing, stills  # noqa: E402
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8  # noqa: E402
@@ -37,33 +35,6 @@ from hybrid_jax.models.perceptual import LPIPS  # noqa: E402
 from hybrid_jax.weights import key_maps, shipped  # noqa: E402
 
 SEEDS = (0, 1, 2)
-SIZE, BATCH = 64, 48
-POSE = slice(0, 3)
-
-
-def pairs(seed: int, count: int, frames: int, cross: bool) -> dict[str, np.ndarray]:
-  """Source, driving and true frames (n, ...) of `count` people, `frames` each, with all labels."""
-  rng, draw = np.random.default_rng(seed), clips.Renderer(SIZE)
-  first = people.SPLITS['test']
-  chosen = rng.choice(700, 2 * count, replace=False)
-  rows = []
-  for k in tqdm(range(count), desc=f'rendering pairs, seed {seed}', unit='person'):
-    a, b = (first + int(n) for n in chosen[[k, count + k]])
-    times = rng.uniform(0, people.CLIP_SECONDS, frames + 1).astype(np.float32)
-    identity, motion, scene = clips.vectors(a, 0, times)
-    source = draw(identity, motion[0], scene)[0]
-    other, other_motion, other_scene = clips.vectors(b, 0, times)
-    for j in range(1, frames + 1):
-      wanted = other_motion[j] if cross else motion[j]
-      truth, masks, _ = draw(identity, wanted, scene)
-      driving = draw(other, wanted, other_scene)[0] if cross else truth
-      rows.append(
-        {
-          'person': a, 'source': source, 'driving': driving, 'truth': truth,
-          'face': masks[..., 3], 'identity': identity, 'motion': wanted, 'scene': scene,
-        }
-      )  # fmt: skip
-  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 class Model:
@@ -89,36 +60,17 @@ class Model:
     self._reenact, self._anchor = reenact, anchor
 
   def __call__(self, source, driving):
-    return in_batches(lambda s, d: self._reenact(self.E, self.G, s, d), source, driving)
+    return heads.in_batches(lambda s, d: self._reenact(self.E, self.G, s, d), source, driving)
 
   def anchor(self, frame):
-    return in_batches(lambda x: self._anchor(self.E, self.G, x), frame)
+    return heads.in_batches(lambda x: self._anchor(self.E, self.G, x), frame)
 
 
-def in_batches(function, *arrays) -> np.ndarray:
-  """The function over slices of BATCH rows; float inputs and outputs."""
-  parts = []
-  for k in range(0, len(arrays[0]), BATCH):
-    part = [x[k : k + BATCH] for x in arrays]
-    pad = BATCH - len(part[0])
-    part = [np.concatenate((x, np.repeat(x[-1:], pad, 0))).astype(np.float32) for x in part]
-    parts.append(np.asarray(function(*part))[: BATCH - pad])
-  return np.concatenate(parts)
-
-
-class Judges:
-  """Everything that measures: no loss has seen any of it."""
+class Judges(heads.Judges):
+  """With the outside ones: LPIPS on its real weights, and MediaPipe."""
 
   def __init__(self, squeeze: str, landmarker: str, known: dict):
-    self.motion = heads_critics.network('judge_motion')
-    self.identity = heads_critics.network('judge_identity')
-    self.variables = {
-      name: heads_critics.shipped_variables(name) for name in ('judge_motion', 'judge_identity')
-    }
-    self.names = list(parameters.MOTION)
-    r2 = known['critics']['judge_motion']['r2']
-    self.trusted = [n for n in self.names if r2[n] >= heads_world.TRUST]
-    self.spread = heads_world.people_spread()
+    super().__init__()
     self.squeeze = None
     if squeeze:
       state = dict(np.load(pathlib.Path(squeeze) / 'squeezenet1_1.npz'))
@@ -128,86 +80,59 @@ class Judges:
     if landmarker:
       self.outside = blendshapes.Landmarker(landmarker)
       untrusted = known['detection']['mediapipe_untrusted']
-      self.outside_names = [n for n in self.names if n not in untrusted]
+      self.outside_names = [n for n in parameters.MOTION if n not in untrusted]
 
     def large(x):
       return jax.image.resize(x, (len(x), 128, 128, 3), 'bilinear')
 
-    self._embed = jax.jit(lambda x: unit(self.identity.apply(self.variables['judge_identity'], x)))
-    self._read = jax.jit(lambda x: self.motion.apply(self.variables['judge_motion'], x))
     self._perceptual = jax.jit(
       lambda x, y: LPIPS('squeeze').apply(self.squeeze, large(x), large(y))
     )
 
-  def embed(self, image):
-    return in_batches(self._embed, image)
-
-  def read(self, image):
-    return in_batches(self._read, image)
-
   def perceptual(self, x, y):
-    return in_batches(self._perceptual, x, y)
-
-  def columns(self, pose: bool) -> list[int]:
-    ours = [n for n in self.trusted if (n in blendshapes.POSE) == pose]
-    return [self.names.index(n) for n in ours]
+    return heads.in_batches(self._perceptual, x, y)
 
 
-def measure(judges: Judges, method: np.ndarray, data: dict, genuine, impostor) -> dict:
-  """Each metric of the frames of one method, (n,)."""
-  truth = from_uint8(data['truth'].astype(np.float32))
-  method = np.clip(method, -1, 1)
-  face = data['face'].astype(np.float32) / 255
-  source = judges.embed(from_uint8(data['source'].astype(np.float32)))
-  similarity = (judges.embed(method) * source).sum(-1)
-  read = judges.read(method)
-  values = {
-    'l1': np.asarray(images.l1(method, truth)),
-    'l1_face': np.asarray(images.l1(method, truth, face)),
-    'ssim': in_batches(images.ssim, method, truth),
-    'identity_score': np.asarray(images.identity_score(similarity, genuine, impostor)),
-  }
-  for name, pose in (('expression_error', False), ('pose_error', True)):
-    columns = judges.columns(pose)
-    error = np.abs(read[:, columns] - data['motion'][:, columns]) / judges.spread[columns]
-    values[name] = error.mean(1)
-    values |= {f'error_{judges.names[c]}': error[:, k] for k, c in enumerate(columns)}
-  if judges.squeeze is not None:
-    values['perceptual'] = judges.perceptual(method, np.asarray(truth))
+def measure(judge: Judges, method: np.ndarray, data: dict, ends: dict) -> dict:
+  values = heads.measure(judge, method, data, ends)
+  if judge.squeeze is not None:
+    truth = from_uint8(data['truth'].astype(np.float32))
+    values['perceptual'] = judge.perceptual(np.clip(method, -1, 1), np.asarray(truth))
   return values
 
 
-def outside(judges: Judges, method: np.ndarray, truth: list[dict | None]) -> dict:
+def outside(judge: Judges, method: np.ndarray, truth: list[dict | None]) -> dict:
   """The same errors by MediaPipe, against its own reading of the true frames."""
-  names = judges.outside_names
+  names = judge.outside_names
   known = np.array([[r[n] for n in names] for r in truth if r])
   mean, spread = dict(zip(names, known.mean(0), strict=True)), known.std(0)
   rows = []
   for read, true in zip(
-    heads_world.opinions(judges.outside, to_uint8(jnp.asarray(method))), truth, strict=True
+    heads_world.opinions(judge.outside, to_uint8(jnp.asarray(method))), truth, strict=True
   ):
     true, read = true or mean, read or mean
     rows.append([abs(read[n] - true[n]) for n in names] / spread)
   rows = np.array(rows)
-  is_pose = np.array([n in blendshapes.POSE for n in names])
+  is_pose = np.array([n in heads.POSE for n in names])
   return {
     'expression_error_mediapipe': rows[:, ~is_pose].mean(1),
     'pose_error_mediapipe': rows[:, is_pose].mean(1),
   }
 
 
-def anchors(judges: Judges, model: Model, count: int, frames: int) -> dict:
+def anchors(judge: Judges, model: Model, count: int, frames: int) -> dict:
   """Variance over a person's frames of what the judge reads in G(w_id, 0), over that of frames."""
-  draw, first, ratios = clips.Renderer(SIZE), people.SPLITS['test'], []
+  draw, first = heads.renderer(), people.SPLITS['test']
   within = {'frames': [], 'anchors': []}
   for k in range(count):
     times = np.random.default_rng(k).uniform(0, people.CLIP_SECONDS, frames).astype(np.float32)
     identity, motion, scene = clips.vectors(first + k, 0, times)
     drawn = np.stack([draw(identity, m, scene)[0] for m in motion])
-    within['frames'].append(judges.read(from_uint8(drawn.astype(np.float32))).var(0))
-    within['anchors'].append(judges.read(np.clip(model.anchor(drawn), -1, 1)).var(0))
+    within['frames'].append(judge.read(from_uint8(drawn.astype(np.float32))).var(0))
+    within['anchors'].append(judge.read(np.clip(model.anchor(drawn), -1, 1)).var(0))
   ratios = np.mean(within['anchors'], 0) / np.mean(within['frames'], 0)
-  return {n: float(ratios[judges.names.index(n)]) for n in judges.trusted}
+  names = list(parameters.MOTION)
+  return {n: float(ratios[names.index(n)]) for n in TRUSTED_MOTION}
 
 
 def summary(values: np.ndarray, groups: np.ndarray) -> dict:
@@ -215,25 +140,22 @@ def summary(values: np.ndarray, groups: np.ndarray) -> dict:
   return {'mean': mean, 'low': low, 'high': high}
 
 
-def run(args, judges: Judges, models: dict[str, Model], cross: bool) -> dict:
+def run(args, judge: Judges, models: dict[str, Model], cross: bool) -> dict:
   everything: dict[str, dict[str, list]] = {}
   groups, sheet = [], []
   for seed in SEEDS:
-    data = pairs(seed, args.people, args.frames, cross)
+    data = heads.pairs(seed, args.people, args.frames, cross)
     floats = {n: from_uint8(data[n].astype(np.float32)) for n in ('source', 'driving', 'truth')}
-    source, driving, truth = (judges.embed(floats[n]) for n in floats)
-    genuine = float((truth * source).sum(-1).mean())
-    others = np.roll(source, args.frames, 0)
-    impostor = float(((driving if cross else others) * source).sum(-1).mean())
+    ends = heads.scale(judge, data, cross)
     vectors = (data['identity'], data['motion'], data['scene'])
     frozen = shipped.generator()
     w = heads_world.fed_truth(frozen, *vectors)
     methods = {name: model(data['source'], data['driving']) for name, model in models.items()}
     methods |= {'copy_source': floats['source'], 'copy_driving': floats['driving']}
-    methods['limit_true_parameters'] = in_batches(functools.partial(drawn_from, frozen), w)
+    methods['limit_true_parameters'] = heads.in_batches(functools.partial(drawn_from, frozen), w)
     readings = []
-    if judges.outside is not None:
-      readings = heads_world.opinions(judges.outside, data['truth'])
+    if judge.outside is not None:
+      readings = heads_world.opinions(judge.outside, data['truth'])
     if seed == SEEDS[0]:
       best = slice(0, args.invert)
       methods['limit'] = heads_world.invert(
@@ -241,9 +163,9 @@ def run(args, judges: Judges, models: dict[str, Model], cross: bool) -> dict:
       )
     for name, method in methods.items():
       part = data if len(method) == len(data['truth']) else {n: x[best] for n, x in data.items()}
-      values = measure(judges, np.asarray(method), part, genuine, impostor)
-      if judges.outside is not None:
-        values |= outside(judges, method, readings[: len(method)])
+      values = measure(judge, np.asarray(method), part, ends)
+      if judge.outside is not None:
+        values |= outside(judge, method, readings[: len(method)])
       for metric, value in values.items():
         everything.setdefault(name, {}).setdefault(metric, []).append(value)
     groups.append(data['person'])
@@ -283,7 +205,7 @@ def drawn_from(frozen: dict, w: jax.Array) -> jax.Array:
   net, variables = heads_world.net(), {'params': frozen['params']}
   rows = heads_world.latents.num_ws(shipped.CHANNELS)
   styles = net.apply(variables, jnp.repeat(w[:, None], rows, 1), method='to_style_space')
-  return adaptive_avg_pool(net.apply(variables, styles, method='synthesize'), SIZE)
+  return adaptive_avg_pool(net.apply(variables, styles, method='synthesize'), heads.SIZE)
 
 
 def main() -> None:
@@ -301,18 +223,18 @@ def main() -> None:
   args = parser.parse_args()
 
   known = json.loads((ROOT / 'experiments/results/heads_world.json').read_text())
-  judges = Judges(args.squeeze, args.landmarker, known)
+  judge = Judges(args.squeeze, args.landmarker, known)
   models = {'ours': Model(args.ours)}
   if args.ten_minutes:
     models['ours_10_minutes'] = Model(args.ten_minutes)
   for kind, cross in (('cross', True), ('same', False)):
-    result = run(args, judges, models, cross)
+    result = run(args, judge, models, cross)
     result |= {
       'frames': len(SEEDS) * args.people * args.frames,
       'seeds': list(SEEDS),
-      'trusted': judges.trusted,
-      'trusted_mediapipe': judges.outside_names,
-      'anchor_variance_ratio': {n: anchors(judges, m, 24, 12) for n, m in models.items()},
+      'trusted': list(TRUSTED_MOTION),
+      'trusted_mediapipe': judge.outside_names,
+      'anchor_variance_ratio': {n: anchors(judge, m, 24, 12) for n, m in models.items()},
       'measured': heads_world.provenance(kind)
       | {'command': 'python ' + ' '.join(['experiments/heads_benchmark.py', *sys.argv[1:]])},
     }

@@ -1,8 +1,18 @@
-"""Full float32 products, parsed absl flags (Grain needs them), and where reference files lie."""
+"""Full float32 products, parsed absl flags (Grain needs them), and where reference files lie.
+
+Half of the suite's time is compilation: programs that several tests or commands have in common are
+compiled once, in a cache that lives as long as the suite, and whole training steps, which run but
+a few times, are compiled with few optimisations.
+"""
 
 import os
 import pathlib
+import shutil
+import tempfile
 
+CACHE = tempfile.mkdtemp()
+os.environ['JAX_COMPILATION_CACHE_DIR'] = CACHE  # of commands too
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
 os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=4')
 
 import jax  # noqa: E402
@@ -17,12 +27,26 @@ GOLDEN = pathlib.Path(__file__).parent / 'golden'
 SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
 
 
-COMPILES_WHOLE_STEPS = {'test_encoder', 'test_load', 'test_steps', 'test_train'}
+COMPILES_WHOLE_STEPS = {
+  'test_encoder', 'test_finetune', 'test_load', 'test_state', 'test_steps', 'test_train'
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
   """Quick ones first."""
   items.sort(key=lambda item: item.path.stem in COMPILES_WHOLE_STEPS)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def few_optimisations(request):
+  """In tests that compile whole steps, and in the commands they run."""
+  few = request.path.stem in COMPILES_WHOLE_STEPS
+  jax.config.update('jax_disable_most_optimizations', few)
+  os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = str(int(few))
+
+
+def pytest_unconfigure():
+  shutil.rmtree(CACHE, ignore_errors=True)
 
 
 @pytest.fixture(scope='session')

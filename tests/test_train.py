@@ -14,18 +14,11 @@ from ml_collections import ConfigDict
 from small import SIZE, random_batch, small_config, write_clip
 
 from configs import common, pretrain
-from hybrid_jax import checkpoint, compilation, networks, parallel, reenact, steps, train, triplets
+from hybrid_jax import checkpoint, networks, parallel, reenact, steps, train, triplets
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import stills, video
 from hybrid_jax.scalars import check_finite
 from hybrid_jax.weights import load, shipped
-
-
-@pytest.fixture(scope='module', autouse=True)
-def cache(tmp_path_factory):
-  compilation.use_cache(str(tmp_path_factory.mktemp('cache')))
-  yield
-  jax.config.update('jax_compilation_cache_dir', None)
 
 
 @pytest.fixture(scope='module')

@@ -6,9 +6,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hybrid_jax.heads import parameters
 from hybrid_jax.models.ops import adaptive_avg_pool
+from hybrid_jax.weights import shipped
 
 SIZE = 64  # px; larger images are pooled
+# Channels that the motion judge reads with R2 of at least 0.8 on unseen people
+# (experiments/results/heads_world.json). The others are no evidence.
+TRUSTED_MOTION = (
+  'yaw', 'pitch', 'roll', 'jaw_open', 'smile', 'mouth_shift', 'blink_left', 'blink_right',
+  'gaze_yaw',
+)  # fmt: skip
 
 
 class Judge(nn.Module):
@@ -31,6 +39,16 @@ class Judge(nn.Module):
         x = jax.nn.silu(nn.GroupNorm(8)(x))
     x = jax.nn.silu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
     return nn.Dense(self.outputs)(x)
+
+
+def motion() -> Judge:
+  """The network of 'judge_motion', whose outputs are `parameters.MOTION`."""
+  return Judge(len(parameters.MOTION))
+
+
+def identity() -> Judge:
+  """The network of 'judge_identity'."""
+  return Judge(shipped.JUDGE_EMBEDDING)
 
 
 def unit(embedding: jax.Array) -> jax.Array:

@@ -1,0 +1,142 @@
+"""Re-enactment of rendered people against the true answer, which is one more render.
+
+Pairs are held-out people, and no judge is part of a loss.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from hybrid_jax.evaluation import images, judges
+from hybrid_jax.heads import clips, parameters, people
+from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.weights import shipped
+
+SIZE, BATCH = judges.SIZE, 48
+POSE = ('yaw', 'pitch', 'roll')
+TEST_PEOPLE = 700
+
+
+@functools.cache
+def renderer() -> clips.Renderer:
+  return clips.Renderer(SIZE)
+
+
+def pairs(seed: int, count: int, frames: int, cross: bool) -> dict[str, np.ndarray]:
+  """`frames` moments of each of `count` sources from the test split, with all that is known.
+
+  Args:
+    cross: the driver is another person; otherwise the source's own clip.
+
+  Returns:
+    'source', 'driving', 'truth' (n, 64, 64, 3) uint8; 'face', the face mask of the truth, (n, 64,
+    64) uint8; 'identity' (n, 47), 'motion' (n, 16), 'scene' (n, 13) of the truth; 'person' (n,).
+    n is `count * frames`, the frames of a source one after another.
+  """
+  rng, draw = np.random.default_rng(seed), renderer()
+  chosen = people.SPLITS['test'] + rng.choice(TEST_PEOPLE, 2 * count, replace=False)
+  rows = []
+  for k in tqdm(range(count), desc='rendering true answers', unit='person', leave=False):
+    a, b = int(chosen[k]), int(chosen[count + k])
+    times = rng.uniform(0, people.CLIP_SECONDS, frames + 1).astype(np.float32)
+    identity, motion, scene = clips.vectors(a, 0, times)
+    other, other_motion, other_scene = clips.vectors(b, 0, times)
+    source = draw(identity, motion[0], scene)[0]
+    for j in range(1, frames + 1):
+      wanted = other_motion[j] if cross else motion[j]
+      truth, masks, _ = draw(identity, wanted, scene)
+      driving = draw(other, wanted, other_scene)[0] if cross else truth
+      rows.append(
+        {
+          'person': a, 'source': source, 'driving': driving, 'truth': truth,
+          'face': masks[..., 3], 'identity': identity, 'motion': wanted, 'scene': scene,
+        }
+      )  # fmt: skip
+  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def in_batches(function: Callable, *arrays: np.ndarray) -> np.ndarray:
+  """The function over slices of BATCH rows, each of the same shape; floats in and out."""
+  parts = []
+  for k in range(0, len(arrays[0]), BATCH):
+    part = [x[k : k + BATCH] for x in arrays]
+    pad = BATCH - len(part[0])
+    part = [np.concatenate((x, np.repeat(x[-1:], pad, 0))).astype(np.float32) for x in part]
+    parts.append(np.asarray(function(*part))[: BATCH - pad])
+  return np.concatenate(parts)
+
+
+@functools.cache
+def spread() -> np.ndarray:
+  """(16,) standard deviation of each motion parameter over moments of the training people."""
+  motion = jax.vmap(lambda n: people.moment(n, 0)[1])(jnp.arange(2000))
+  return np.asarray(motion.std(0))
+
+
+class Judges:
+  """The two judges of the rendered world, compiled. Images (n, 64, 64, 3) in [-1, 1]."""
+
+  def __init__(self):
+    motion, identity = judges.motion(), judges.identity()
+    trees = shipped.load('judge_motion'), shipped.load('judge_identity')
+    self._read = jax.jit(lambda x: motion.apply(trees[0], x))
+    self._embed = jax.jit(lambda x: judges.unit(identity.apply(trees[1], x)))
+
+  def read(self, image: np.ndarray) -> np.ndarray:
+    """(n, 16) motion parameters."""
+    return in_batches(self._read, image)
+
+  def embed(self, image: np.ndarray) -> np.ndarray:
+    """(n, d) embeddings of length 1."""
+    return in_batches(self._embed, image)
+
+  def motion_errors(self, image: np.ndarray, motion: np.ndarray) -> dict[str, np.ndarray]:
+    """|reading - truth| over the standard deviation of the truth, (n,), by trusted channel."""
+    error = np.abs(self.read(image) - motion) / spread()
+    names = list(parameters.MOTION)
+    return {name: error[:, names.index(name)] for name in judges.TRUSTED_MOTION}
+
+
+def scale(judge: Judges, data: dict[str, np.ndarray], cross: bool) -> dict[str, np.ndarray]:
+  """What identity scores of `data` need: embedding of the source, and both ends of the scale."""
+  source, driving, truth = (
+    judge.embed(from_uint8(data[n].astype(np.float32))) for n in ('source', 'driving', 'truth')
+  )
+  if not cross:  # the driver is the person: another source is the impostor
+    driving = np.roll(source, int((data['person'] == data['person'][0]).sum()), 0)
+  return {
+    'source': source,
+    'genuine': (truth * source).sum(-1).mean(),
+    'impostor': (driving * source).sum(-1).mean(),
+  }
+
+
+def measure(
+  judge: Judges, method: np.ndarray, data: dict[str, np.ndarray], ends: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+  """Each metric of a method's frames (n, 64, 64, 3) in [-1, 1], (n,); `ends` is of `scale`.
+
+  l1, l1_face, ssim; identity_score (0 another person, 1 the person); expression_error and
+  pose_error, the mean over trusted channels in standard deviations of the truth; error_CHANNEL.
+  """
+  truth = from_uint8(data['truth'].astype(np.float32))
+  method = np.clip(method, -1, 1)
+  face = data['face'].astype(np.float32) / 255
+  similarity = (judge.embed(method) * ends['source'][: len(method)]).sum(-1)
+  errors = judge.motion_errors(method, data['motion'])
+  mean = lambda pose: np.mean([e for n, e in errors.items() if (n in POSE) == pose], 0)  # noqa: E731
+  return {
+    'l1': np.asarray(images.l1(method, truth)),
+    'l1_face': np.asarray(images.l1(method, truth, face)),
+    'ssim': in_batches(images.ssim, method, truth),
+    'identity_score': np.asarray(
+      images.identity_score(similarity, ends['genuine'], ends['impostor'])
+    ),
+    'expression_error': mean(False),
+    'pose_error': mean(True),
+    **{f'error_{name}': error for name, error in errors.items()},
+  }
