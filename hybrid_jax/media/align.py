@@ -103,8 +103,8 @@ def smoothed(
 ) -> Iterator[np.ndarray]:
   """Rows of `values` (t, d) smoothed over time without delay, one by one: `values` may be on disk.
 
-  A line is fitted around each moment, weighted by a Gaussian of standard deviation `seconds`: steady
-  motion stays as it is, at the ends too, whatever the frame rate. 0 seconds changes nothing.
+  A line is fitted around each moment, weighted by a Gaussian of standard deviation `seconds`:
+  steady motion stays as it is, at the ends too, whatever the frame rate. 0 changes nothing.
 
   Args:
     times: (t,) seconds, increasing.
