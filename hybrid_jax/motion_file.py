@@ -1,8 +1,8 @@
 """Motion files: the deformation latents `s_f` of a clip, to drive any source later.
 
 A safetensors file of `s_f` (t, d) float32, the offsets of all deformation layers side by side, and
-`ticks` (t,) int64, presentation times in units of the `time_base` in its metadata. Rows are read from
-disk as they are needed, so that memory does not grow with the length.
+`ticks` (t,) int64, presentation times in units of the `time_base` in its metadata. Rows are read
+from disk as they are needed, so that memory does not grow with the length.
 """
 
 import dataclasses

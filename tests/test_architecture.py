@@ -121,15 +121,16 @@ def test_style_space_table_of_the_reference():
 ORDER = [
   {'errors', 'compilation', 'latents'},
   {'media', 'models.ops'},
-  {'models.irse', 'models.stylegan2', 'heads'},
+  {'models.irse', 'models.stylegan2', 'heads', 'motion_file'},
   {'models.encoder', 'models.perceptual'},
   {'models.hybrid', 'losses', 'optim', 'evaluation'},
   {'state', 'networks'},
   {'weights', 'steps', 'config_check'},
   {'checkpoint', 'triplets', 'parallel', 'scalars', 'estimate'},
-  {'sources', 'validation'},
-  {'train', 'reenact'},
-  {'main'},
+  {'sources', 'validation', 'inference'},
+  {'train', 'pipeline'},
+  {'main', 'reenact'},
+  {'extract_motion'},
 ]
 WINGS = {'media', 'weights', 'heads', 'evaluation'}  # free to import within themselves
 
