@@ -40,8 +40,8 @@ class Cropping:
     detector: a YuNet .onnx or a FaceLandmarker .task file; '' for none.
     landmarks: a file of landmarks (see `landmarkers.read_landmarks`); '' for none.
     face: which one: largest, left, right, a number from 0 on, or like=PICTURE.
-    crop: 'ffhq', 'square' or 'whole' (see `tracking.squares`); '' is as the model was trained where
-      there are landmarks, and else 'whole'.
+    crop: 'ffhq', 'square' or 'whole' (see `tracking.squares`), '' is as the model was trained;
+      without landmarks it is 'whole' always.
     smooth: of the crop over time, seconds.
   """
 
@@ -52,11 +52,12 @@ class Cropping:
   smooth: float = 0.1
 
   def kind(self, model: Model) -> str:
-    if not (self.detector or self.landmarks):
-      if self.crop not in ('', 'whole'):
-        raise InputError(f'--crop={self.crop}: needs --face-detector or a file of landmarks')
-      return 'whole'
-    return self.crop or model.crop
+    return (self.crop or model.crop) if self.sought else 'whole'
+
+  @property
+  def sought(self) -> bool:
+    """Whether anything says where the face is."""
+    return bool(self.detector or self.landmarks)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -210,8 +211,7 @@ def sheet(source: Input, size: int) -> list[list[np.ndarray]]:
 
 def missing(driving: Input, how: Cropping) -> np.ndarray:
   """(t,) bool: frames whose face was sought and not found."""
-  sought = bool(how.detector or how.landmarks)
-  return driving.clip.missing if sought else np.zeros(len(driving.clip), bool)
+  return driving.clip.missing if how.sought else np.zeros(len(driving.clip), bool)
 
 
 def extract(

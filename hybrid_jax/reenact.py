@@ -161,6 +161,10 @@ def reenact(model: Model, options: Options) -> int:
     if path and not pathlib.Path(path).is_file():
       raise InputError(f'{path}: no such file')
   target_of(options, Fraction(1, 1000))  # refused before any work
+  if options.crop not in ('', 'whole') and not any(
+    options.cropping(of).sought for of in ('source', 'driving')
+  ):
+    raise InputError(f'--crop={options.crop}: needs --face-detector or a file of landmarks')
   folder = pipeline.work_folder(options.output, given, options, model.digest())
 
   how = options.cropping('source')

@@ -67,14 +67,13 @@ class VideoTarget:
   def finish(self, folder: pathlib.Path, count: int) -> str:
     """Joins the segments; returns what became of the sound if it was not copied, or ''."""
     names = [self._name(folder, k) for k in range(count)]
-    stamps = [_stamps(name) for name in names]
+    stamps = [np.array([p.pts for p in _packets(name, self.time_base)]) for name in names]
     # A packet may be decoded that many places before it is shown.
-    ahead = max(int((np.arange(len(p)) - p.argsort().argsort()).max()) for p in stamps)
+    early = max(int((np.arange(len(p)) - p.argsort().argsort()).max()) for p in stamps)
     shown = np.concatenate([np.sort(p) for p in stamps])
     steps = np.diff(shown) if len(shown) > 1 else np.array([1])
-    lead = shown[0] - steps[0] * np.arange(ahead, 0, -1)
-    decoded = iter(np.concatenate((lead, shown)).tolist())
-    lasting = dict(zip(shown.tolist(), [*steps.tolist(), int(steps[-1])], strict=False))
+    steps = np.append(steps, steps[-1])  # the last is shown as long as the one before it
+    decoded = np.concatenate((shown[0] - steps[0] * np.arange(early, 0, -1), shown))
     try:
       with contextlib.ExitStack() as stack:
         part = stack.enter_context(replacing(self.path))
@@ -88,19 +87,15 @@ class VideoTarget:
         target.start_encoding()
         if sound:
           sound.start()
-        for name in names:
-          with open_clip(name) as source:
-            for packet in source.demux(video=0):
-              if packet.pts is None:
-                continue
-              packet.pts = round(packet.pts * packet.time_base / self.time_base)
-              packet.dts, packet.time_base = next(decoded), self.time_base
-              packet.duration = lasting[packet.pts]
-              packet.stream = stream
-              time = packet.pts * self.time_base
-              target.mux(packet)
-              if sound:
-                sound.write(until=time)
+        packets = itertools.chain.from_iterable(_packets(n, self.time_base) for n in names)
+        for k, packet in enumerate(packets):
+          packet.dts = int(decoded[k])
+          packet.duration = int(steps[np.searchsorted(shown, packet.pts)])
+          packet.stream = stream
+          time = packet.pts * self.time_base
+          target.mux(packet)
+          if sound:
+            sound.write(until=time)
         if sound:
           sound.write()
         target.close()
@@ -111,10 +106,14 @@ class VideoTarget:
       raise MediaError(f'{self.path}: cannot be written ({reason(error)})') from error
 
 
-def _stamps(path: pathlib.Path) -> np.ndarray:
-  """Presentation stamps of a segment in decoding order, in its own unit, that of the target."""
+def _packets(path: pathlib.Path, time_base: Fraction) -> Iterator[av.Packet]:
+  """The packets of a segment in decoding order, their `pts` in units of `time_base`."""
   with open_clip(path) as source:
-    return np.array([p.pts for p in source.demux(video=0) if p.pts is not None], np.int64)
+    for packet in source.demux(video=0):
+      if packet.pts is not None:
+        packet.pts = round(packet.pts * packet.time_base / time_base)
+        packet.time_base = time_base
+        yield packet
 
 
 class PictureTarget:
