@@ -22,6 +22,30 @@ from hybrid_jax.media import align, reason, replacing
 _FORMAT = 'hybrid_jax motion 1'
 
 
+class Rows:
+  """(t, d) float32 in a file, read as they are asked for: rows[k] (d,) and rows[a:b] (b - a, d).
+
+  Not a memory map, whose pages count as memory of the process.
+  """
+
+  def __init__(self, path: str | os.PathLike, offset: int, shape: tuple[int, int]):
+    self._file, self._offset, self.shape = open(path, 'rb', buffering=0), offset, shape
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def __getitem__(self, which: int | slice) -> np.ndarray:
+    first, end, _ = (which if isinstance(which, slice) else slice(which, which + 1)).indices(
+      len(self)
+    )
+    if first >= end:
+      raise IndexError(which)
+    width = 4 * self.shape[1]
+    read = os.pread(self._file.fileno(), (end - first) * width, self._offset + first * width)
+    rows = np.frombuffer(read, '<f4').reshape(end - first, self.shape[1])
+    return rows if isinstance(which, slice) else rows[0]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Motion:
   """An open motion file.
@@ -31,7 +55,7 @@ class Motion:
   model: SHA-256 of the encoder that made it. driving: SHA-256 of the clip.
   """
 
-  rows: np.ndarray
+  rows: Rows
   ticks: np.ndarray
   time_base: Fraction
   widths: tuple[int, ...]
@@ -112,7 +136,7 @@ def read(path: str | os.PathLike) -> Motion:
     with open(path, 'rb') as file:
       offset = 8 + struct.unpack('<Q', file.read(8))[0]
     return Motion(
-      np.memmap(path, '<f4', 'r', offset, tuple(shape)),
+      Rows(path, offset, tuple(shape)),
       ticks,
       Fraction(meta['time_base']),
       tuple(json.loads(meta['widths'])),

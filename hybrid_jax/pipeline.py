@@ -132,7 +132,9 @@ def open_picture(path: str, how: Cropping, model: Model) -> Input:
     landmarker = open_landmarker(how.detector)
     found = landmarker.detect(rgb)
     if not found:
-      raise InputError(f'{path}: no face found; crop the head to a square, without the detector')
+      raise InputError(
+        f'{path}: no face found; give another picture, or a square crop without --face-detector'
+      )
     face = _choice(how, model, landmarker)(rgb, found)
     points = face.landmarks[None]
   else:
@@ -285,19 +287,16 @@ class Layout:
     return picture
 
   def __call__(
-    self, images: Iterable[np.ndarray], frames: Sequence[int], times: Sequence[Fraction]
+    self, images: Iterable[np.ndarray], frames: np.ndarray, times: np.ndarray
   ) -> Iterator[np.ndarray]:
-    """Pictures of `shape` for results (size, size, 3), each with its driving frame and its time."""
+    """Pictures of `shape` for n results (size, size, 3), their driving frames and times in s (n,)."""
     if self.layout == 'result':
       yield from images
       return
     clip = self.source.clip
     # A moving source runs on the clock of the result, and stands still after its end.
-    clock = clip.seconds - clip.seconds[0]
-    numbers = [
-      max(0, int(np.searchsorted(clock, float(t) + 1e-9, 'right')) - 1) if len(clip) > 1 else 0
-      for t in times
-    ]
+    shown = np.searchsorted(clip.seconds - clip.seconds[0], times + 1e-9, 'right') - 1
+    numbers = np.maximum(shown, 0)
     pasted, beside = self.layout in ('pasted', 'grid'), self.layout in ('side-by-side', 'grid')
     nothing = itertools.repeat(None)
     backs = pick(self.source, numbers) if pasted else nothing
@@ -350,7 +349,8 @@ def render(
 
   todo = plan[start:]
   images = model.images(W_S, itertools.islice(latents(), start, None), batch)
-  shown = layout(images, [int(frames[row]) for row, _ in todo], [time - origin for _, time in todo])
+  numbers = frames[[row for row, _ in todo]]
+  shown = layout(images, numbers, np.array([float(time - origin) for _, time in todo]))
   pictures = iter(bar(ahead(shown, AHEAD), 're-enacting', len(todo)))
   for k in range(done, count):
     part = plan[k * length : (k + 1) * length]

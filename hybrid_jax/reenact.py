@@ -151,22 +151,33 @@ def reenact(model: Model, options: Options) -> int:
   Raises:
     InputError: any input that cannot be used.
   """
-  began = time.perf_counter()
-  if pathlib.Path(options.output).suffix:
-    parent = pathlib.Path(options.output).absolute().parent
-    if not parent.is_dir():
-      raise InputError(f'{options.output}: the folder {parent} does not exist; make it first')
+  output = pathlib.Path(options.output).absolute()
+  if not output.parent.is_dir():
+    raise InputError(f'{options.output}: the folder {output.parent} does not exist; make it first')
   given = [options.source, options.driving, options.source_landmarks, options.driving_landmarks]
-  for path in given:
-    if path and not pathlib.Path(path).is_file():
+  for path in filter(None, given):
+    if not pathlib.Path(path).is_file():
       raise InputError(f'{path}: no such file')
+    if output.exists() and output.samefile(path):
+      raise InputError(
+        f'{options.output}: is an input, and would be overwritten; take another name'
+      )
   target_of(options, Fraction(1, 1000))  # refused before any work
   if options.crop not in ('', 'whole') and not any(
     options.cropping(of).sought for of in ('source', 'driving')
   ):
     raise InputError(f'--crop={options.crop}: needs --face-detector or a file of landmarks')
   folder = pipeline.work_folder(options.output, given, options, model.digest())
+  try:
+    return _reenact(model, options, folder)
+  except InputError:
+    if not any(folder.glob('0*')):  # nothing was rendered that another run could go on from
+      shutil.rmtree(folder)
+    raise
 
+
+def _reenact(model: Model, options: Options, folder: pathlib.Path) -> int:
+  began = time.perf_counter()
   how = options.cropping('source')
   if pipeline.is_moving(options.source):
     source = pipeline.open_clip(options.source, how, model, folder / 'source.npz', bar)
@@ -334,6 +345,8 @@ def main() -> None:
     reenact(load_model(options.workdir), options)
   except (InputError, FloatingPointError) as error:
     sys.exit(f'error: {error}')
+  except KeyboardInterrupt:
+    sys.exit('stopped; the same command goes on from the last finished part')
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import pathlib
 from fractions import Fraction
 
 import av
@@ -322,6 +323,15 @@ def test_what_is_refused(model, inputs, tmp_path, monkeypatch, options, message)
   with pytest.raises(InputError, match=message) as caught:
     run(model, inputs, **{'output': 'a.mp4', **options})
   assert '\n' not in str(caught.value)
+  assert not list(tmp_path.iterdir())
+
+
+def test_an_input_is_not_overwritten(model, inputs, tmp_path):
+  path = tmp_path / 'clip.mp4'
+  path.write_bytes(pathlib.Path(inputs[1]).read_bytes())
+  with pytest.raises(InputError, match='is an input'):
+    run(model, inputs, path, driving=str(path))
+  assert path.read_bytes() == pathlib.Path(inputs[1]).read_bytes()
 
 
 # --- Real clips ----------------------------------------------------------------------------------
