@@ -289,7 +289,7 @@ class Layout:
   def __call__(
     self, images: Iterable[np.ndarray], frames: np.ndarray, times: np.ndarray
   ) -> Iterator[np.ndarray]:
-    """Pictures of `shape` for n results (size, size, 3), their driving frames and times in s (n,)."""
+    """Pictures of `shape` for n results (size, size, 3), their driving frames and seconds (n,)."""
     if self.layout == 'result':
       yield from images
       return

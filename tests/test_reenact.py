@@ -17,7 +17,7 @@ from small import SIZE, small_config, write_clip
 
 from hybrid_jax import extract_motion, inference, motion_file, networks, pipeline, reenact
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import stills, video
+from hybrid_jax.media import segments, stills, video
 from hybrid_jax.media.faces import FaceDetector
 from hybrid_jax.reenact import Options
 
@@ -147,6 +147,20 @@ def assert_equal(a, b):
 def test_a_killed_render_goes_on(model, inputs, tmp_path, monkeypatch, capsys):
   assert_equal(*kill_and_resume(model, inputs, tmp_path, 19, monkeypatch))
   assert '16 of them were rendered by an earlier run' in capsys.readouterr().out
+
+
+def test_a_render_killed_while_it_was_joined_goes_on(model, inputs, tmp_path, monkeypatch):
+  run(model, inputs, tmp_path / 'whole.mp4', layout='grid')
+
+  def killed(*_):
+    raise Killed
+
+  with monkeypatch.context() as patch:
+    patch.setattr(segments.VideoTarget, 'finish', killed)
+    with pytest.raises(Killed):
+      run(model, inputs, tmp_path / 'killed.mp4', layout='grid')
+  assert run(model, inputs, tmp_path / 'killed.mp4', layout='grid') == len(inputs[2])
+  assert_equal(frames_of(tmp_path / 'whole.mp4'), frames_of(tmp_path / 'killed.mp4'))
 
 
 @pytest.mark.slow
