@@ -3,6 +3,7 @@
 Every stage leaves a finished file in the work folder, from which a killed run goes on.
 """
 
+import array
 import dataclasses
 import hashlib
 import itertools
@@ -269,7 +270,7 @@ class Layout:
         f'--layout={layout}: shows the driving video, not to be had of a motion file'
       )
     self.layout, self.source, self.driving, self.size = layout, source, driving, size
-    self.seams: list[float] = []
+    self.seams = array.array('d')  # see `tracking.track`
     self._pastes: dict[int, Paste] = {}
     picture = source.clip.size
     self.shape = {

@@ -1,5 +1,6 @@
 """The first pass over a clip: its clock, its shots, and where one face is in every frame."""
 
+import array
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +15,7 @@ from hybrid_jax.media.landmarkers import Landmarker
 _THUMBNAIL = (24, 18)
 _CUT = 28.0  # grey levels between two frames' thumbnails, on average
 _CUT_RATIO = 4.0  # and this much more than between the frames before
+_NOWHERE = [float('nan')] * 10
 _LOST_SECONDS = 1.0  # without the face for so long, it is chosen anew
 
 Choice = Callable[[np.ndarray, Sequence[faces.Face]], faces.Face]
@@ -149,7 +151,9 @@ def track(
     MediaError: no frame can be read, or no face is in any.
   """
   time_base = video.probe(path).time_base
-  ticks, points, boxes, cuts, broken = [], [], [], [], ''
+  # Not lists of small arrays: between the frames these would leave holes in the heap, 40 kB each.
+  ticks, points, boxes = array.array('q'), array.array('d'), array.array('d')
+  cuts, broken = [], ''
   shots, size = Shots(), (0, 0)
   last, seen = None, Fraction(0)
   frames = video.read_frames(path)
@@ -168,8 +172,8 @@ def track(
       if face is not None:
         last, seen = face, frame.time
       ticks.append(round(frame.time / time_base))
-      points.append(np.full((5, 2), np.nan) if face is None else face.landmarks)
-      boxes.append(np.full(4, np.nan) if face is None else face.box)
+      points.extend(_NOWHERE if face is None else face.landmarks.ravel().tolist())
+      boxes.extend(_NOWHERE[:4] if face is None else face.box)
   except MediaError as error:
     if not ticks:
       raise
@@ -177,10 +181,10 @@ def track(
   if landmarker and np.isnan(np.array(boxes)).all():
     raise MediaError(f'{path}: no face in its {len(ticks)} frames; give another clip')
   return Track(
-    np.array(ticks, np.int64),
+    np.array(ticks),
     time_base,
-    np.array(points, float),
-    np.array(boxes, float),
+    np.array(points).reshape(-1, 5, 2),
+    np.array(boxes).reshape(-1, 4),
     tuple(cuts),
     size,
     broken,
