@@ -134,7 +134,7 @@ def paper() -> dict:
       'val_batches': 16,
       # Stops after this many validations without a new best; 0: never. Ours.
       'patience': 0,
-      # Workdir whose encoder training starts from: stage 1's for stage 2.
+      # Workdir whose encoder training starts from, stage 1's for stage 2; or an .npz tree of one.
       'init_from': '',
       # Writes a profile of ten steps, from this one on, to the workdir; 0: none.
       'profile_from': 0,
@@ -188,6 +188,16 @@ def heads() -> dict:
     'val_steps': 250,
     'val_batches': 8,
   }
+  return config
+
+
+def heads_full() -> dict:
+  """The rendered world for as long as the shipped encoder was trained: hours of 2 CPU cores."""
+  config = heads()
+  config['data'] |= {'rendered_people': 800}
+  config['optim'] |= {'encoder_lr': 5e-4}
+  config['train'] |= {'num_steps': 20_000, 'checkpoint_steps': 500, 'val_steps': 1_000}
+  config['train'] |= {'log_steps': 100, 'sample_steps': 1_000}
   return config
 
 

@@ -179,12 +179,19 @@ def make_step(size: int, optimizer, critic_optimizer, adversarial: bool, ema_ste
   return step
 
 
-def batch_at(data: dict, twins: dict, step: int, size: int, seed: int) -> dict:
+def rarity(data: dict, twins: dict) -> np.ndarray:
+  """How often each pair is drawn, (n,): by its change of motion, so that rare movements are seen.
+
+  The regression is on the parameters, which this does not bias.
+  """
+  change = data['motion'] - twins['motion']
+  weight = np.square(change[:, 3:] / change[:, 3:].std(0)).sum(1)
+  return weight / weight.sum()
+
+
+def batch_at(data: dict, twins: dict, chance: np.ndarray, step: int, size: int, seed: int) -> dict:
   """The batch of a step: moments, then their twins. A function of (step, seed) alone."""
-  total = len(data['image'])
-  half = size // 2
-  epoch, k = divmod(step, total // half)
-  order = np.random.default_rng((seed, epoch)).permutation(total)[k * half : (k + 1) * half]
+  order = np.random.default_rng((seed, step)).choice(len(chance), size // 2, p=chance)
   return {name: np.concatenate((data[name][order], twins[name][order])) for name in data}
 
 
@@ -279,6 +286,7 @@ def main() -> None:
   real = from_uint8(held_out['image'].astype(np.float32))
   mean = from_uint8(data['image'].mean(0))
   print(f'{len(data["image"])} frames; L1 of the mean image {np.abs(real - mean).mean():.4f}')
+  chance = rarity(data, twins)
   draw, l1 = validate(args.size)
   stopping = []
   signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
@@ -292,7 +300,7 @@ def main() -> None:
   }
   began = time.time()
   for k in tqdm(range(start, stop), initial=start, total=stop, mininterval=10, unit='step'):
-    batch = batch_at(data, twins, k, args.batch, args.seed)
+    batch = batch_at(data, twins, chance, k, args.batch, args.seed)
     state, metrics = steps[k >= args.regression_steps](state, batch)
     last = bool(stopping) or k + 1 == stop
     if (k + 1) % 500 == 0 or last:

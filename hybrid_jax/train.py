@@ -102,7 +102,7 @@ def train(config: Any, workdir: str) -> TrainState:
     )
   checkpoint.check_config(workdir, config.to_dict())
   first = jax.process_index() == 0
-  tell = print if first else lambda *_: None
+  tell = print if first else lambda *_, **__: None
   tell(f'{mesh.size} device(s) of kind {jax.devices()[0].device_kind}')
   clips, held_out, lines = sources.load(config.data, config.model.frame_size)
   tell(*lines, sep='\n')
@@ -122,7 +122,10 @@ def train(config: Any, workdir: str) -> TrainState:
   frozen, encoder = load.load(networks, config.weights, config.train.seed)
   if set(config.weights.values()) == {'random'}:
     tell('RANDOM frozen networks: this run shows the plumbing and learns nothing useful')
-  if config.train.init_from:
+  if config.train.init_from.endswith('.npz'):
+    encoder = load.load_encoder(networks, config.train.init_from)
+    tell(f'starting from the encoder of {config.train.init_from}')
+  elif config.train.init_from:
     shapes = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
     step, encoder = checkpoint.restore_encoder(config.train.init_from, shapes)
     tell(f'starting from the encoder of {config.train.init_from} at step {step}')

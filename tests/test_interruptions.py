@@ -145,6 +145,7 @@ def test_killed_at_five_random_points(videos, tmp_path):
         if done and int(done[-1]['step']) >= target:
           process.kill()
           at.append(int(done[-1]['step']))
+          break
       time.sleep(0.02)
     process.communicate()
   finish(start(videos, killed, cache, *fields))

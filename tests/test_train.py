@@ -27,6 +27,7 @@ from hybrid_jax import (
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import stills, video
 from hybrid_jax.scalars import check_finite
+from hybrid_jax.weights import load, shipped
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -85,6 +86,29 @@ def test_resumed_run_equals_an_uninterrupted_one(trained, videos, tmp_path):
   ignored = 'pretrain/steps_per_second'
   for a, b in zip(rows(trained), rows(tmp_path), strict=True):
     assert a | {ignored: 0} == b | {ignored: 0}  # every digit, the order of the data included
+
+
+def test_training_starts_from_a_workdir_or_a_shipped_tree(trained, videos, tmp_path):
+  nets = networks.build(config_for(videos).model)
+  shapes = jax.eval_shape(lambda key: networks.init_encoder(nets, key), jax.random.key(0))
+  _, encoder = checkpoint.restore_encoder(str(trained), shapes)
+  path = tmp_path / 'encoder.npz'
+  shipped.save(path, encoder)
+  for name, start in (('workdir', trained), ('tree', path)):
+    train.train(config_for(videos, init_from=str(start)), str(tmp_path / name))
+  key = 'pretrain/self_reconstruction'
+  fresh, one, two = (
+    float(rows(folder)[0][key]) for folder in (trained, tmp_path / 'workdir', tmp_path / 'tree')
+  )
+  assert abs(one - two) < 0.1 * abs(one - fresh)  # float16
+
+  config = config_for(videos)
+  config.model.head_width *= 2
+  with pytest.raises(InputError, match=r'encoder\.npz: .* the model of this config has'):
+    load.load_encoder(networks.build(config.model), str(path))
+  path.write_bytes(b'no tree')
+  with pytest.raises(InputError, match='not an .npz file of weights'):
+    load.load_encoder(nets, str(path))
 
 
 def test_reenactment_keeps_the_times_of_the_driver(trained, videos, tmp_path):

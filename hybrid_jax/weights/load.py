@@ -124,6 +124,18 @@ def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
   return generator, encoder
 
 
+def load_encoder(networks: Networks, path: str) -> dict:
+  """Encoder variables from an .npz tree, as the package ships them.
+
+  Raises:
+    InputError: no such file, no tree of weights, or of another model.
+  """
+  encoder = shipped.read(path)
+  expected = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
+  _check_shapes(encoder, expected, path)
+  return encoder
+
+
 def _random(networks: Networks, seed: int, parts: Sequence[str]) -> dict:
   """Parts of `random_frozen`; what they do not need is not computed."""
   init = lambda key: {part: random_frozen(networks, key)[part] for part in parts}  # noqa: E731

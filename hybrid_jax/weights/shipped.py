@@ -4,7 +4,10 @@ Trained by experiments/heads_generator.py and heads_critics.py. Sizes are here, 
 files hold arrays only.
 """
 
+import json
+import os
 import pathlib
+import zipfile
 from collections.abc import Mapping
 
 import flax.traverse_util
@@ -41,7 +44,7 @@ JUDGE_EMBEDDING = 128
 
 
 def load(name: str) -> dict:
-  """Tree of float32 arrays of 'generator_64', 'perceptual', 'identity' or a judge.
+  """Tree of float32 arrays of 'generator_64', 'inversion_64', 'encoder_64', a critic or a judge.
 
   Raises:
     InputError: this installation does not hold the file.
@@ -49,8 +52,20 @@ def load(name: str) -> dict:
   path = FOLDER / f'{name}.npz'
   if not path.is_file():
     raise InputError(f'{path}: the installation lacks these weights; install the package again')
-  with np.load(path) as file:
-    flat = {key: jnp.asarray(file[key], jnp.float32) for key in file.files}
+  return read(path)
+
+
+def read(path: str | os.PathLike) -> dict:
+  """Tree of float32 arrays from a file that `save` wrote.
+
+  Raises:
+    InputError: no such file, or another kind of file.
+  """
+  try:
+    with np.load(path) as file:
+      flat = {key: jnp.asarray(file[key], jnp.float32) for key in file.files}
+  except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    raise InputError(f'{path}: not an .npz file of weights ({error})') from error
   return flax.traverse_util.unflatten_dict(flat, sep='/')
 
 
@@ -70,6 +85,18 @@ def generator() -> dict:
   tree = load('generator_64')
   shapes = latents.noise_shapes(CHANNELS)
   return {**tree, 'noise_const': tuple(jnp.zeros(shape) for shape in shapes)}
+
+
+def config() -> dict:
+  """The resolved config that the shipped hybrid encoder 'encoder_64' was trained with.
+
+  Raises:
+    InputError: this installation does not hold it.
+  """
+  path = FOLDER / 'encoder_64.json'
+  if not path.is_file():
+    raise InputError(f'{path}: the installation lacks this model; install the package again')
+  return json.loads(path.read_text())
 
 
 def frozen() -> dict:
