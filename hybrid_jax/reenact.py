@@ -1,217 +1,352 @@
-"""Re-enacts a portrait with a driving video, on the model of a training workdir.
+"""Re-enacts a portrait with a driving video: the person of one, the motion of the other.
 
-  python -m hybrid_jax.reenact --workdir=runs/tiny --source=portrait.jpg --driving=clip.mp4 \\
-      --output=out.mp4
+  python -m hybrid_jax.reenact --source portrait.png --driving clip.mp4 --output out.mp4
 
-Source and driving video must be square crops of the head, or --face-detector must name a YuNet
-model that finds the face in them. Frames keep the driving video's presentation times, and its sound
-is copied.
+  # photographs and films: find the face, put the result back into the picture
+  python -m hybrid_jax.reenact --source me.jpg --driving clip.mov --output out.mp4 \\
+      --face-detector face_detection_yunet.onnx --layout pasted
+
+  # another person's face shape: take only how the motion differs from a neutral frame
+  python -m hybrid_jax.reenact ... --motion relative --gain 1.2
+
+  # the motion once, any source later
+  python -m hybrid_jax.extract_motion --driving clip.mp4 --output talk.safetensors
+  python -m hybrid_jax.reenact --source me.png --driving talk.safetensors --output out.mp4
+
+Without --face-detector (or files of landmarks) both inputs must be square crops of the head.
+Frames keep the presentation times of the driving video, and its sound is copied. A run that was
+killed goes on from its last finished part when the same command is given again.
+
+An --output without a suffix is a folder of PNG files with their times in timestamps.csv.
 """
 
 import argparse
-import collections
-import itertools
+import dataclasses
+import math
 import pathlib
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+import time
+from collections.abc import Iterable
+from fractions import Fraction
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from hybrid_jax import checkpoint, compilation, steps
+from hybrid_jax import compilation, motion_file, pipeline
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import faces, stills, video
-from hybrid_jax.models.ops import from_uint8, to_uint8
-from hybrid_jax.networks import Networks, build, init_encoder
-from hybrid_jax.weights import load
+from hybrid_jax.inference import Model, load_model
+from hybrid_jax.media import stills, video
+from hybrid_jax.media.segments import VIDEO_SUFFIXES, PictureTarget, VideoTarget
+from hybrid_jax.pipeline import Cropping, Input
 
-IN_FLIGHT = 2  # batches that the device computes while the host decodes and encodes
-
-
-def make_renderer(networks: Networks) -> tuple[Callable, Callable]:
-  """(identity(E, G, image, rows) -> w_id, render(E, G, w_id, frames) -> (images, finite)), jitted.
-
-  Frames and images are uint8 (n, h, w, 3). The identity is encoded once per video, the deformation
-  per frame. `finite` says whether every value was a number before it became 8 bits.
-  """
-  hybrid = networks.hybrid
-
-  @jax.jit
-  def identity(E, G, image, rows):
-    return hybrid.identity(E, G, from_uint8(image), rows)
-
-  @jax.jit
-  def render(E, G, W_S, frames):
-    F_D = hybrid.deformation(E, from_uint8(frames))  # Eq. 2
-    R = hybrid.reenact(G, jnp.repeat(W_S, len(frames), axis=0), F_D)  # Eq. 3
-    return to_uint8(R), jnp.isfinite(R).all()
-
-  return identity, render
+CODECS = {'h264': 'libx264', 'ffv1': 'ffv1'}
 
 
-def render_all(
-  render: Callable, E: Any, G: Any, W_S: jax.Array, frames: Iterable[np.ndarray], batch: int
-) -> Iterator[np.ndarray]:
-  """One image per frame, in order; memory does not grow with their number.
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What the command takes; `parse_args` says what each is."""
 
-  Raises:
-    FloatingPointError: a batch holds a value that is no number.
-  """
-  pending: collections.deque = collections.deque()
-  done = 0
+  source: str
+  driving: str
+  output: str
+  workdir: str = ''
+  face_detector: str = ''
+  source_landmarks: str = ''
+  driving_landmarks: str = ''
+  source_face: str = 'largest'
+  face: str = 'largest'
+  crop: str = ''
+  smooth: float = 0.1
+  on_missing: str = 'hold'
+  motion: str = 'absolute'
+  reference: int | None = None
+  gain: float = 1.0
+  smooth_motion: float = 0.0
+  layout: str = 'result'
+  save_crops: str = ''
+  audio: bool = True
+  fps: Fraction | None = None
+  codec: str = 'h264'
+  crf: float = 18
+  batch_size: int = 8
 
-  def collect():
-    nonlocal done
-    images, finite, count = pending.popleft()
-    if not finite:
-      raise FloatingPointError(f'frames {done} to {done + count - 1} of the result are not finite')
-    done += count
-    yield from np.asarray(images)[:count]
-
-  for chunk in batched(frames, batch):
-    count = len(chunk)
-    padded = np.stack([*chunk, *[chunk[-1]] * (batch - count)])  # one shape, one program
-    images, finite = render(E, G, W_S, padded)
-    images.copy_to_host_async()
-    pending.append((images, finite, count))
-    if len(pending) > IN_FLIGHT:
-      yield from collect()
-  while pending:
-    yield from collect()
-
-
-def batched(items: Iterable, size: int) -> Iterator[tuple]:
-  """itertools.batched, which Python 3.11 lacks."""
-  iterator = iter(items)
-  while chunk := tuple(itertools.islice(iterator, size)):
-    yield chunk
-
-
-def square_source(
-  path: str, size: int, detector: faces.FaceDetector | None, scale: float
-) -> np.ndarray:
-  """The head in a portrait as (size, size, 3) uint8.
-
-  Raises:
-    InputError: unreadable, no face, or not square without a detector.
-  """
-  image = stills.read_image(path)
-  h, w, _ = image.shape
-  if detector is not None:
-    found = detector.detect(image)
-    if not found:
-      raise InputError(f'{path}: no face found; crop the head to a square, without the detector')
-    return faces.crop_square(image, faces.square_box(found[0].box, scale, (h, w)), size)
-  if h != w:
-    raise InputError(f'{path}: {w}x{h} is not square; crop the head or give --face-detector')
-  return faces.crop_square(image, (0, 0, w, h), size)
-
-
-def driving_square(path: str, detector: faces.FaceDetector | None, scale: float) -> faces.Square:
-  """One square around the head for the whole clip.
-
-  Raises:
-    InputError: unreadable, no face, or not square without a detector.
-  """
-  info = video.probe(path)
-  if detector is not None:
-    frames = (frame.rgb for frame in video.read_frames(path))
-    return faces.track_box(frames, detector, scale=scale, name=path).square
-  if info.height != info.width:
-    raise InputError(
-      f'{path}: {info.width}x{info.height} is not square; crop the head or give --face-detector'
+  def cropping(self, of: str) -> Cropping:
+    """Of 'source' or 'driving'."""
+    landmarks, face = (
+      (self.source_landmarks, self.source_face)
+      if of == 'source'
+      else (self.driving_landmarks, self.face)
     )
-  return 0, 0, info.width, info.height
+    detector = '' if landmarks else self.face_detector
+    return Cropping(detector, landmarks, face, self.crop, self.smooth)
 
 
-def reenact(
-  workdir: str,
-  source: str,
-  driving: str,
-  output: str,
-  *,
-  face_detector: str = '',
-  batch_size: int = 8,
-  crf: int = 18,
-) -> int:
-  """Writes the video of `source` doing what `driving` does; returns the number of frames.
+def bar(items: Iterable, what: str, total: int | None) -> Iterable:
+  return tqdm(items, desc=what, total=total, unit='frame')
+
+
+def plan_of(motion: motion_file.Motion, fps: Fraction | None) -> tuple[list, Fraction]:
+  """([(row, time)] of the pictures to write, the tick that keeps these times exactly)."""
+  times = [motion.time(k) for k in range(len(motion))]
+  if fps is None:
+    return list(enumerate(times)), motion.time_base
+  a, b = times[0], 1 / fps
+  common = math.gcd(a.numerator * b.denominator, b.numerator * a.denominator)
+  return (
+    list(motion_file.resample(times, fps)),
+    Fraction(common, a.denominator * b.denominator),
+  )
+
+
+def target_of(options: Options, time_base: Fraction) -> VideoTarget | PictureTarget:
+  """Raises InputError where the output is of a kind that cannot be written."""
+  suffix = pathlib.Path(options.output).suffix.lower()
+  if not suffix:
+    return PictureTarget(options.output)
+  if suffix not in VIDEO_SUFFIXES or (options.codec == 'ffv1' and suffix == '.mov'):
+    raise InputError(
+      f'{options.output}: {options.codec} goes into .mp4 or .mkv (H.264 also into .mov and .m4v); '
+      'without a suffix it is a folder of PNG files'
+    )
+  sound = options.audio and not motion_file.is_motion(options.driving)
+  return VideoTarget(
+    options.output,
+    time_base,
+    codec=CODECS[options.codec],
+    crf=options.crf,
+    audio_from=options.driving if sound and video.probe(options.driving).audio else None,
+  )
+
+
+def describe(of: str, given: Input, how: Cropping, model: Model) -> str:
+  """One line about an input."""
+  clip = given.clip
+  h, w = clip.size
+  line = f'{of:<9}{given.path}: {w}x{h}'
+  if given.moving:
+    lasting = clip.seconds[-1] - clip.seconds[0]
+    shots = f', {len(clip.cuts)} shots' if len(clip.cuts) > 1 else ''
+    line += f', {len(clip)} frames in {lasting:.2f} s{shots}'
+  kind = how.kind(model)
+  sides = 2 * np.hypot(*given.squares[:, 2:].T)
+  line += f', crop {kind} of {sides.min():.0f}' + (f' to {sides.max():.0f}' * given.moving) + ' px'
+  if sides.min() < model.size / 2:
+    line += f' (small for a model that sees {model.size} px)'
+  return line
+
+
+def missing_line(gone: np.ndarray, on_missing: str) -> str:
+  """Where no face was found, as ranges."""
+  edges = np.flatnonzero(np.diff(np.concatenate(([0], gone.astype(int), [0])))).reshape(-1, 2)
+  ranges = [str(a) if b == a + 1 else f'{a}-{b - 1}' for a, b in edges[:8].tolist()]
+  more = f' and {len(edges) - 8} more places' if len(edges) > 8 else ''
+  return f'no face in {gone.sum()} of {len(gone)} frames ({", ".join(ranges)}{more}): {on_missing}'
+
+
+def reenact(model: Model, options: Options) -> int:
+  """Writes the video of the source doing what the driver does; returns the number of frames.
 
   Raises:
     InputError: any input that cannot be used.
   """
-  config = ConfigDict(checkpoint.read_config(workdir))
-  networks = build(config.model)
-  detector = faces.FaceDetector(face_detector) if face_detector else None
-  scale, size = config.data.crop_scale, networks.frame_size
-  portrait = square_source(source, size, detector, scale)
-  square = driving_square(driving, detector, scale)
-  info = video.probe(driving)
-  shapes = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
-  step, E = checkpoint.restore_encoder(workdir, shapes)
-  G = load.load_generator(networks, config.weights, config.train.seed)
-  if config.weights.e4e == 'random':
-    print('note: this model has RANDOM frozen networks; the video shows the plumbing, not a face')
-
-  identity, render = make_renderer(networks)
-  rows = steps.active_rows(step, config.progressive, networks.hybrid.encoder.num_ws)
-  W_S = identity(E, G, portrait[None], rows)
-  times: collections.deque = collections.deque()
-
-  def frames():
-    for frame in video.read_frames(driving):
-      times.append(frame.time)
-      yield faces.crop_square(frame.rgb, square, size)
-
-  side = config.model.resolution
-  written = 0
-  with video.VideoWriter(
-    output, side, side, time_base=info.time_base, crf=crf, audio_from=driving
-  ) as writer:
-    images = render_all(render, E, G, W_S, frames(), batch_size)
-    for image in tqdm(images, total=info.frames, desc='re-enacting', unit='frame'):
-      writer.write(image, times.popleft())
-      written += 1
-  note = f'; {writer.audio_note}' if writer.audio_note else ''
-  print(f'{output}: {written} frames of {side}x{side}{note}')
-  return written
+  output = pathlib.Path(options.output).absolute()
+  if not output.parent.is_dir():
+    raise InputError(f'{options.output}: the folder {output.parent} does not exist; make it first')
+  given = [options.source, options.driving, options.source_landmarks, options.driving_landmarks]
+  for path in filter(None, given):
+    if not pathlib.Path(path).is_file():
+      raise InputError(f'{path}: no such file')
+    if output.exists() and output.samefile(path):
+      raise InputError(
+        f'{options.output}: is an input, and would be overwritten; take another name'
+      )
+  target_of(options, Fraction(1, 1000))  # refused before any work
+  if options.crop not in ('', 'whole') and not any(
+    options.cropping(of).sought for of in ('source', 'driving')
+  ):
+    raise InputError(f'--crop={options.crop}: needs --face-detector or a file of landmarks')
+  folder = pipeline.work_folder(options.output, given, options, model.digest())
+  try:
+    return _reenact(model, options, folder)
+  except InputError:
+    if not any(folder.glob('0*')):  # nothing was rendered that another run could go on from
+      shutil.rmtree(folder)
+    raise
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+def _reenact(model: Model, options: Options, folder: pathlib.Path) -> int:
+  began = time.perf_counter()
+  how = options.cropping('source')
+  if pipeline.is_moving(options.source):
+    source = pipeline.open_clip(options.source, how, model, folder / 'source.npz', bar)
+  else:
+    source = pipeline.open_picture(options.source, how, model)
+  print(describe('source', source, how, model))
+
+  driving, gone = None, np.zeros(0, bool)
+  if motion_file.is_motion(options.driving):
+    motion = motion_file.read(options.driving)
+    frames = np.arange(len(motion))
+    if (motion.model, motion.widths) != (model.digest(), model.widths):
+      raise InputError(f'{options.driving}: motion of another model; extract it with this one')
+    print(f'driving  {options.driving}: motion of {len(motion)} frames')
+  else:
+    how = options.cropping('driving')
+    driving = pipeline.open_clip(options.driving, how, model, folder / 'driving.npz', bar)
+    print(describe('driving', driving, how, model))
+    gone = pipeline.missing(driving, how)
+    for line in (missing_line(gone, options.on_missing) if gone.any() else '', driving.clip.broken):
+      if line:
+        print(f'note     {line}')
+    store, batch = folder / 'motion.safetensors', options.batch_size
+    if not store.is_file():
+      pipeline.extract(model, driving, how, options.on_missing, store, batch, bar)
+    motion = motion_file.read(store)
+    frames = np.flatnonzero(~gone) if options.on_missing == 'skip' else np.arange(len(gone))
+
+  if options.save_crops:
+    head = next(pipeline.crops(source, [first_face(source)], model.size))
+    seen = pipeline.sheet(driving, model.size) if driving else []
+    stills.write_image(options.save_crops, stills.grid([[head], *seen]))
+  layout = pipeline.Layout(options.layout, source, driving, model.resolution)
+  plan, time_base = plan_of(motion, options.fps)
+  target = target_of(options, time_base)
+  head = next(pipeline.crops(source, [first_face(source)], model.size))
+  W_S = model.identity(head)
+  raw, final = motion_file.Jitter(), motion_file.Jitter()
+  rows = final(moved(options, model, motion, head, raw))
+  print(f'model    {model.name}, {model.resolution} px')
+  if set(model.config.weights.values()) == {'random'}:
+    print('note     its frozen networks are RANDOM: the video shows the plumbing, not a face')
+  each = model.speed(W_S, options.batch_size)
+  print(
+    f'estimate {len(plan)} frames at {1 / each:.3g} a second on the model alone: '
+    f'{len(plan) * each:.3g} s'
+  )
+
+  reused, note = pipeline.render(
+    model, W_S, rows, plan, frames, layout, target, folder, options.batch_size, bar
+  )
+  shutil.rmtree(folder)
+  h, w = layout.shape
+  took = time.perf_counter() - began
+  print(f'{options.output}: {len(plan)} frames of {w}x{h} in {took:.1f} s')
+  told = [note]
+  if reused:
+    told.append(f'{reused} of them were rendered by an earlier run')
+  if gone.any():
+    told.append(missing_line(gone, options.on_missing))
+  if driving is not None:
+    told.append(driving.clip.broken)
+  if layout.seams:
+    told.append(
+      f'seam: {np.mean(layout.seams):.1f} grey levels across the border on average, '
+      f'{np.max(layout.seams):.1f} at worst'
+    )
+  told.append(f'jitter of the motion: {final.value:.2f}')
+  if options.smooth_motion:
+    told[-1] += f', {raw.value:.2f} before it was smoothed'
+  for line in filter(None, told):
+    print(f'  {line}')
+  return len(plan)
+
+
+def first_face(source: Input) -> int:
+  """The frame of a source that gives the identity: the first with a face."""
+  return int(source.clip.missing.argmin())
+
+
+def moved(options: Options, model: Model, motion: motion_file.Motion, head: np.ndarray, raw):
+  """The rows of a motion as the options want them: smoothed, and relative."""
+  for _ in raw(motion.rows):
+    pass
+  rows = motion_file.smoothed(motion, options.smooth_motion)
+  if options.motion == 'absolute':
+    return rows
+  k = motion_file.neutral(motion) if options.reference is None else options.reference
+  if not 0 <= k < len(motion):
+    raise InputError(f'--reference={k}: {options.driving} has frames 0 to {len(motion) - 1}')
+  print(f'motion   relative to frame {k} at {float(motion.time(k)):.2f} s, gain {options.gain:g}')
+  own = next(model.deformations([head], options.batch_size))
+  return motion_file.relative(rows, np.array(motion.rows[k]), own, options.gain)
+
+
+# --- The command ---------------------------------------------------------------------------------
+
+
+def add_cropping(parser: argparse.ArgumentParser) -> None:
+  """The options that say where the driving face is."""
+  add = parser.add_argument
+  add('--workdir', default='', help='workdir of a training run (the shipped model)')
+  add('--face-detector', default='', help='YuNet (.onnx) or MediaPipe FaceLandmarker (.task) file')
+  add('--driving-landmarks', default='', help='.npz, .json or .csv file of landmarks instead')
+  add(
+    '--face', default='largest', help='largest, left, right, NUMBER from the left or like=PICTURE'
+  )
+  add('--crop', default='', choices=('', 'ffhq', 'square', 'whole'), help='(as the model learnt)')
+  add('--smooth', type=_at_least(float, 0), default=0.1, help='of the crop over time, s (0.1)')
+  add('--on-missing', default='hold', choices=motion_file.ON_MISSING, help='frames with no face')
+  add('--batch-size', type=_at_least(int, 1), default=8, help='frames computed together (8)')
+
+
+def _at_least(kind, least):
+  def number(text):
+    value = kind(text)
+    if not value >= least:
+      raise argparse.ArgumentTypeError(f'must be at least {least}, not {text}')
+    return value
+
+  return number
+
+
+def _rate(text):
+  try:
+    rate = Fraction(text)
+  except (ValueError, ZeroDivisionError):
+    raise argparse.ArgumentTypeError(f'{text}: give a number or a fraction, 30000/1001') from None
+  if not 0 < rate <= 1000:
+    raise argparse.ArgumentTypeError(f'{text}: must be above 0 and at most 1000')
+  return rate
+
+
+def parse_args(argv: list[str] | None = None) -> Options:
   parser = argparse.ArgumentParser(
     prog='python -m hybrid_jax.reenact',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('--workdir', required=True, help='workdir of a training run')
-  parser.add_argument('--source', required=True, help='portrait, any still image')
-  parser.add_argument(
-    '--driving', required=True, help='video whose expressions and motion are used'
-  )
-  parser.add_argument('--output', required=True, help='video to write, .mp4, .mov or .mkv')
-  parser.add_argument('--face-detector', default='', help='YuNet model (.onnx) that crops the head')
-  parser.add_argument('--batch-size', type=int, default=8, help='frames computed together (8)')
-  parser.add_argument('--crf', type=int, default=18, help='H.264 quality, lower is better (18)')
-  args = parser.parse_args(argv)
-  if args.batch_size < 1:
-    parser.error(f'--batch-size must be at least 1, not {args.batch_size}')
-  if not pathlib.Path(args.output).absolute().parent.is_dir():
-    parser.error(f'--output: no folder {pathlib.Path(args.output).parent}')
-  return args
+  add = parser.add_argument
+  add('--source', required=True, help='portrait, or a clip of the person')
+  add('--driving', required=True, help='clip whose motion is used, or a motion file')
+  add('--output', required=True, help='.mp4, .mov or .mkv; no suffix: a folder of PNG files')
+  add_cropping(parser)
+  add('--source-landmarks', default='', help='as --driving-landmarks')
+  add('--source-face', default='largest', help='as --face')
+  add('--motion', default='absolute', choices=('absolute', 'relative'), help='(absolute)')
+  add('--reference', type=int, help='frame that relative motion starts from (the most neutral)')
+  add('--gain', type=float, default=1.0, help='of relative motion (1)')
+  add('--smooth-motion', type=_at_least(float, 0), default=0.0, help='over time, s (0: off)')
+  add('--layout', default='result', choices=pipeline.LAYOUTS, help='what is shown (result)')
+  add('--save-crops', default='', help='picture to write: what the model sees')
+  add('--no-audio', dest='audio', action='store_false', help='leave the sound out')
+  add('--fps', type=_rate, help='constant frame rate, e.g. 25 or 30000/1001 (as the driving clip)')
+  add('--codec', default='h264', choices=CODECS, help='ffv1 is lossless (h264)')
+  add('--crf', type=_at_least(float, 0), default=18, help='H.264 quality, lower is better (18)')
+  return Options(**vars(parser.parse_args(argv)))
 
 
 def main() -> None:
-  args = parse_args()
+  options = parse_args()
   compilation.use_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax warns of what reading only means
   try:
-    reenact(**vars(args))
+    reenact(load_model(options.workdir), options)
   except (InputError, FloatingPointError) as error:
     sys.exit(f'error: {error}')
+  except KeyboardInterrupt:
+    sys.exit('stopped; the same command goes on from the last finished part')
 
 
 if __name__ == '__main__':

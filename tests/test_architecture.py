@@ -121,14 +121,16 @@ def test_style_space_table_of_the_reference():
 ORDER = [
   {'errors', 'compilation', 'latents'},
   {'media', 'models.ops'},
-  {'models.irse', 'models.stylegan2', 'heads'},
+  {'models.irse', 'models.stylegan2', 'heads', 'motion_file'},
   {'models.encoder', 'models.perceptual'},
   {'models.hybrid', 'losses', 'optim'},
   {'state', 'networks'},
   {'weights', 'steps', 'config_check'},
   {'checkpoint', 'evaluation', 'triplets', 'parallel', 'scalars', 'estimate'},
-  {'sources', 'validation'},
-  {'train', 'reenact'},
+  {'sources', 'validation', 'inference'},
+  {'train', 'pipeline'},
+  {'reenact'},
+  {'showcase', 'extract_motion'},
   {'main'},
 ]
 WINGS = {'media', 'weights', 'heads', 'evaluation'}  # free to import within themselves

@@ -10,11 +10,10 @@ import jax
 import numpy as np
 import pytest
 from conftest import SHARED
-from ml_collections import ConfigDict
 from small import SIZE, random_batch, small_config, write_clip
 
 from configs import common, pretrain
-from hybrid_jax import checkpoint, networks, parallel, reenact, steps, train, triplets
+from hybrid_jax import checkpoint, inference, networks, parallel, reenact, steps, train, triplets
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import stills, video
 from hybrid_jax.scalars import check_finite
@@ -100,13 +99,10 @@ def test_reenactment_keeps_the_times_of_the_driver(trained, videos, tmp_path):
   first = next(video.read_frames(videos / 'person0.mp4'))
   stills.write_image(tmp_path / 'portrait.png', first.rgb)
   output = tmp_path / 'out.mp4'
-  count = reenact.reenact(
-    str(trained),
-    str(tmp_path / 'portrait.png'),
-    str(tmp_path / 'driver.mp4'),
-    str(output),
-    batch_size=4,
+  options = reenact.Options(
+    str(tmp_path / 'portrait.png'), str(tmp_path / 'driver.mp4'), str(output), batch_size=4
   )
+  count = reenact.reenact(inference.load_model(str(trained)), options)
   frames = list(video.read_frames(output))
   assert count == len(frames) == 11
   assert [frame.time for frame in frames] == times
@@ -130,23 +126,18 @@ def test_trained_on_four_devices_reenacts_on_one(trained, videos, tmp_path):
 
 
 def test_batches_do_not_change_the_images_and_nan_is_told(trained, videos):
-  config = ConfigDict(checkpoint.read_config(str(trained)))
-  nets = networks.build(config.model)
-  shapes = jax.eval_shape(lambda key: networks.init_encoder(nets, key), jax.random.key(0))
-  step, E = checkpoint.restore_encoder(str(trained), shapes)
-  assert step == 4
-  G = load.load_generator(nets, config.weights, config.train.seed)
-  identity, render = reenact.make_renderer(nets)
+  model = inference.load_model(str(trained))
+  assert model.rows == 4  # of the step that comes next
   frames = [frame.rgb for frame in video.read_frames(videos / 'person1.mp4')]
-  W_S = identity(E, G, frames[0][None], 4)
+  W_S = model.identity(frames[0])
   one, four = (
-    np.stack(list(reenact.render_all(render, E, G, W_S, frames, n))).astype(int) for n in (1, 4)
+    np.stack(list(model.images(W_S, model.deformations(frames, n), n))).astype(int) for n in (1, 4)
   )
   assert len(one) == len(frames)
   assert np.abs(one - four).max() <= 1
 
   with pytest.raises(FloatingPointError, match='frames 0 to 3'):
-    list(reenact.render_all(render, E, G, W_S * np.nan, frames, 4))
+    list(model.images(W_S * np.nan, model.deformations(frames, 4), 4))
 
 
 def test_one_and_four_devices_give_the_same_losses():
@@ -298,13 +289,9 @@ def test_real_clips_train_and_reenact(tmp_path):
   train.train(config, str(tmp_path / 'run'))
   output = tmp_path / 'out.mp4'
   driving = SHARED / 'faces' / 'driving' / 'drive_02_vfr_man_suit.mp4'
-  reenact.reenact(
-    str(tmp_path / 'run'),
-    str(SHARED / 'faces' / 'portraits' / 'src_03_tom_cruise.jpg'),
-    str(driving),
-    str(output),
-    face_detector=detector,
-  )
+  portrait = SHARED / 'faces' / 'portraits' / 'src_03_tom_cruise.jpg'
+  options = reenact.Options(str(portrait), str(driving), str(output), face_detector=detector)
+  reenact.reenact(inference.load_model(str(tmp_path / 'run')), options)
   times = [frame.time for frame in video.read_frames(driving)]
   assert [frame.time for frame in video.read_frames(output)] == times
   assert video.probe(output).audio == video.probe(driving).audio

@@ -70,6 +70,13 @@ def to_yuv(rgb: np.ndarray) -> av.VideoFrame:
   )
 
 
+def to_rgb0(rgb: np.ndarray) -> av.VideoFrame:
+  """(h, w, 3) uint8 as FFV1 takes it, every value kept."""
+  return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format='rgb24').reformat(
+    format='bgr0'
+  )
+
+
 def over_white(rgba: np.ndarray) -> np.ndarray:
   """Composites (h, w, 4) uint8 with straight alpha over white -> (h, w, 3) uint8."""
   rgb, alpha = rgba[..., :3].astype(np.uint16), rgba[..., 3:].astype(np.uint16)

@@ -17,8 +17,9 @@ import numpy as np
 from av.video.reformatter import ColorRange
 
 from hybrid_jax.media import MediaError, reason, replacing
-from hybrid_jax.media.containers import codec_name, is_cut_short, open_clip, takes, video_stream
-from hybrid_jax.media.pixels import Upright, to_yuv
+from hybrid_jax.media.containers import codec_name, is_cut_short, open_clip, video_stream
+from hybrid_jax.media.pixels import Upright, to_rgb0, to_yuv
+from hybrid_jax.media.sound import Sound
 
 _BT709 = 1  # its number among matrices, primaries and transfer functions alike
 
@@ -113,10 +114,19 @@ def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
     raise MediaError(f'{path}: has no frames; replace it')
 
 
+def open_target(path: str | os.PathLike, time_base: Fraction) -> av.container.OutputContainer:
+  """Opens a file to write, such that it keeps times in `time_base` as well as its kind can."""
+  # MP4 stores the start of a track in this unit, by default milliseconds.
+  unit = {'movie_timescale': str(time_base.denominator)}
+  mp4 = pathlib.Path(path).suffix.lower() in ('.mp4', '.m4v', '.mov')
+  return av.open(f'file:{path}', 'w', options=unit if mp4 else {})
+
+
 class VideoWriter:
   """Writes a clip whose frames appear at exactly the times given; use it in a `with`.
 
-  H.264 by default, yuv420p in limited range, converted with and tagged as BT.709 at every size.
+  H.264 by default, yuv420p in limited range, converted with and tagged as BT.709 at every size; or
+  FFV1, which keeps every RGB value.
   MP4 and MOV keep the times exactly where they are multiples of `time_base` (otherwise the nearest
   tick is taken); Matroska and WebM round to milliseconds and begin with the earliest packet, sound
   included. The last frame is shown as long as the one before it. `path` appears on a clean exit of
@@ -124,14 +134,15 @@ class VideoWriter:
 
   Args:
     path: the file to write; its suffix chooses the container.
-    height, width: of the frames, both even.
+    height, width: of the frames; both even, but for FFV1.
     time_base: the tick, in seconds; `probe(source).time_base` keeps the times of `source`.
     crf: constant rate factor, 0 (lossless) to 51; 18 looks unchanged.
-    codec: an FFmpeg encoder that knows `crf`.
-    audio_from: file whose first audio track is copied whole, packet by packet, on its own clock.
+    codec: 'ffv1', or an FFmpeg encoder that knows `crf`.
+    audio_from: file whose first audio track is copied whole, packet by packet, on its own clock, or
+      transcoded where the container does not take it.
 
   Attributes:
-    audio_note: why the audio is missing or incomplete, one line; empty where nothing is amiss.
+    audio_note: what became of the audio other than a copy, one line; empty where nothing is amiss.
 
   Raises:
     MediaError: odd size, unknown codec or container, a frame of another size or type, times that
@@ -149,12 +160,16 @@ class VideoWriter:
     codec: str = 'libx264',
     audio_from: str | os.PathLike | None = None,
   ):
-    if height % 2 or width % 2 or min(height, width) < 2:
+    self._lossless = codec == 'ffv1'
+    if not self._lossless and (height % 2 or width % 2 or min(height, width) < 2):
       raise MediaError(f'{path}: {width}x{height} cannot be written; width and height must be even')
     self.path, self.height, self.width = pathlib.Path(path), height, width
     self.time_base, self.crf, self.codec, self.audio_from = time_base, crf, codec, audio_from
-    self.audio_note = ''
-    self._last = self._audio = self._packet = None
+    self._last = self._sound = None
+
+  @property
+  def audio_note(self) -> str:
+    return self._sound.note if self._sound else ''
 
   def __enter__(self) -> 'VideoWriter':
     self._session = self._write_file()
@@ -169,25 +184,23 @@ class VideoWriter:
     with contextlib.ExitStack() as stack:
       part = stack.enter_context(replacing(self.path))
       with self._blamed():
-        # MP4 stores the start of a track in this unit, by default milliseconds.
-        unit = {'movie_timescale': str(self.time_base.denominator)}
-        mp4 = self.path.suffix.lower() in ('.mp4', '.m4v', '.mov')
-        self._container = stack.enter_context(
-          av.open(f'file:{part}', 'w', options=unit if mp4 else {})
-        )
+        self._container = stack.enter_context(open_target(part, self.time_base))
         self._stream = self._video_track()
       if self.audio_from is not None:
         source = stack.enter_context(open_clip(self.audio_from))
         with self._blamed():
-          self._audio = self._audio_track(source)
+          self._sound = Sound(self._container, source, self.audio_from)
       with self._blamed():
         self._container.start_encoding()  # or errors would wait for the encoder's first packet
+        if self._sound:
+          self._sound.start()
       yield
       if self._last is None:
         raise MediaError(f'{self.path}: no frame to write; check the source')
       with self._blamed():
         self._mux(self._stream.encode(None))
-        self._copy_audio()
+        if self._sound:
+          self._sound.write()
         self._container.close()
 
   @contextlib.contextmanager
@@ -200,43 +213,16 @@ class VideoWriter:
 
   def _video_track(self) -> av.VideoStream:
     # x264 plans its bits by the nominal rate, which would otherwise be one frame a tick.
-    stream = self._container.add_stream(self.codec, rate=30, options={'crf': str(self.crf)})
-    stream.width, stream.height, stream.pix_fmt = self.width, self.height, 'yuv420p'
+    options = {} if self._lossless else {'crf': str(self.crf)}
+    stream = self._container.add_stream(self.codec, rate=30, options=options)
+    stream.width, stream.height = self.width, self.height
+    stream.pix_fmt = 'bgr0' if self._lossless else 'yuv420p'
     stream.time_base = stream.codec_context.time_base = self.time_base
     context = stream.codec_context
-    context.colorspace = context.color_primaries = context.color_trc = _BT709
-    context.color_range = ColorRange.MPEG
+    if not self._lossless:
+      context.colorspace = context.color_primaries = context.color_trc = _BT709
+      context.color_range = ColorRange.MPEG
     return stream
-
-  def _audio_track(self, source: av.container.InputContainer) -> av.AudioStream | None:
-    track = next(iter(source.streams.audio), None)
-    if track is None:
-      self.audio_note = f'{self.audio_from} has no audio track'
-      return None
-    codec = codec_name(track)
-    if not takes(self._container.format.name, track):
-      self.audio_note = (
-        f'{self.audio_from}: left out its audio, {self.path.suffix} takes no {codec}'
-      )
-      return None
-    self._packets = source.demux(track)
-    self._next_packet()
-    return self._container.add_stream_from_template(track)
-
-  def _next_packet(self):
-    try:
-      # The packet that ends a track has no time.
-      self._packet = next((p for p in self._packets if p.dts is not None), None)
-    except av.FFmpegError as error:
-      self.audio_note = f'{self.audio_from}: the audio breaks off ({reason(error)})'
-      self._packet = None
-
-  def _copy_audio(self, until: Fraction | None = None):
-    """Copies packets up to a time: written alongside, the muxer need not hold back the frames."""
-    while self._packet and (until is None or self._packet.dts * self._packet.time_base <= until):
-      self._packet.stream = self._audio
-      self._container.mux(self._packet)
-      self._next_packet()
 
   def _mux(self, packets: Sequence[av.Packet]):
     for packet in packets:
@@ -252,10 +238,11 @@ class VideoWriter:
     pts = round(Fraction(time) / self.time_base)
     if pts < 0 or (self._last is not None and pts <= self._last):
       raise MediaError(f'{self.path}: a frame at {float(time):.6f} s is not after the one before')
-    frame = to_yuv(rgb)
+    frame = to_rgb0(rgb) if self._lossless else to_yuv(rgb)
     frame.pts, frame.time_base = pts, self.time_base
     self._interval = pts - (self._last or 0)
     with self._blamed():
       self._mux(self._stream.encode(frame))
-      self._copy_audio(until=time)
+      if self._sound:
+        self._sound.write(until=time)
     self._last = pts

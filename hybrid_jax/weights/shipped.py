@@ -4,6 +4,7 @@ Trained by experiments/heads_generator.py and heads_critics.py. Sizes are here, 
 files hold arrays only.
 """
 
+import json
 import os
 import pathlib
 import zipfile
@@ -84,6 +85,18 @@ def generator() -> dict:
   tree = load('generator_64')
   shapes = latents.noise_shapes(CHANNELS)
   return {**tree, 'noise_const': tuple(jnp.zeros(shape) for shape in shapes)}
+
+
+def config() -> dict:
+  """The resolved config that the shipped hybrid encoder 'encoder_64' was trained with.
+
+  Raises:
+    InputError: this installation does not hold it.
+  """
+  path = FOLDER / 'encoder_64.json'
+  if not path.is_file():
+    raise InputError('no encoder comes with this version of the package: give --workdir')
+  return json.loads(path.read_text())
 
 
 def frozen() -> dict:

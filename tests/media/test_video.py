@@ -112,6 +112,11 @@ def audio_packets(path):
     return [(p.pts * p.time_base, bytes(p)) for p in packets]
 
 
+def audio_samples(path):
+  with av.open(str(path)) as container:
+    return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+
+
 @pytest.mark.parametrize('time_base', ['1/90000', '1/15360', '1001/30000', '1/1000000', '1/24'])
 @pytest.mark.parametrize('suffix', ['mp4', 'mov'])
 def test_times_are_kept_exactly(tmp_path, time_base, suffix):
@@ -334,10 +339,27 @@ def test_audio_is_copied_on_its_own_clock(tmp_path):
   assert times_of(tmp_path / 'b.mp4') == times
   silent = write(tmp_path / 'c.mp4', times, audio_from=tmp_path / 'a.mp4')
   assert 'no audio track' in silent.audio_note and probe(tmp_path / 'c.mp4').audio is None
-  refused = write(
-    tmp_path / 'd.webm', times, audio_from=tmp_path / 'tone.m4a', codec='libvpx-vp9', crf=40
-  )
-  assert '.webm takes no aac' in refused.audio_note and len(times_of(tmp_path / 'd.webm')) == 10
+
+
+def test_audio_is_transcoded_where_the_container_demands_it(tmp_path):
+  encode_tone(tmp_path / 'tone.m4a', 1)
+  times = [Fraction(i, 25) for i in range(25)]
+  options = {'audio_from': tmp_path / 'tone.m4a', 'codec': 'libvpx-vp9', 'crf': 40}
+  writer = write(tmp_path / 'a.webm', times, **options)
+  assert 'from aac to opus' in writer.audio_note and probe(tmp_path / 'a.webm').audio == 'opus'
+  assert len(times_of(tmp_path / 'a.webm')) == 25
+  samples = audio_samples(tmp_path / 'a.webm')
+  assert len(samples) == pytest.approx(48000, abs=2000)  # an AAC frame more, Opus's lead less
+  crossings = np.flatnonzero(np.diff(np.sign(samples[4800:43200])) > 0)
+  assert np.diff(crossings).mean() == pytest.approx(48000 / 44100 * 40 * np.pi, rel=2e-3)
+
+
+def test_ffv1_keeps_every_value_at_every_size(tmp_path):
+  noise = np.random.default_rng(0).integers(0, 256, (3, 31, 33, 3), np.uint8)
+  with VideoWriter(tmp_path / 'a.mkv', 31, 33, codec='ffv1') as writer:
+    for number, rgb in enumerate(noise):
+      writer.write(rgb, Fraction(number, 25))
+  np.testing.assert_array_equal([frame.rgb for frame in read_frames(tmp_path / 'a.mkv')], noise)
 
 
 @pytest.mark.parametrize('name', DRIVING)

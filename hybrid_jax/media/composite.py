@@ -1,0 +1,83 @@
+"""Putting a re-enacted head back where it was cut out, and arranging pictures side by side."""
+
+import math
+
+import cv2
+import numpy as np
+
+from hybrid_jax.media import align
+
+FEATHER = 0.12  # of the side: how far inside the border of the crop the old picture ends
+
+
+def feather(size: int) -> np.ndarray:
+  """(size, size) float32 mask of a crop: 1 in the middle, smoothly to 0 at the border."""
+  edge = (np.arange(size) + 0.5) / size
+  ramp = np.clip(np.minimum(edge, 1 - edge) / FEATHER, 0, 1)
+  ramp = ramp * ramp * (3 - 2 * ramp)
+  return np.outer(ramp, ramp).astype(np.float32)
+
+
+class Paste:
+  """Pastes crops into pictures of one size at one square; made anew where the square moves.
+
+  mask: (h, w) float32 of the region `rows`, `columns` of the picture, all that is ever changed.
+  """
+
+  def __init__(self, square: np.ndarray, picture: tuple[int, int]):
+    # A crop larger than its place is averaged down first, so that it does not alias.
+    self._side = max(1, round(align.side_of(square)))
+    spots = align.corners(square)
+    low = np.clip(np.floor(spots.min(0)), 0, picture[::-1]).astype(int)
+    high = np.clip(np.ceil(spots.max(0)), 0, picture[::-1]).astype(int)
+    self.rows, self.columns = slice(low[1], high[1]), slice(low[0], high[0])
+    self._corner, self._extent, self._square = low, high - low, square
+    if min(self._extent) > 0:
+      self.mask = self._warped(feather(self._side), cv2.BORDER_CONSTANT)
+    else:
+      self.mask = np.zeros((0, 0), np.float32)
+
+  def _warped(self, crop: np.ndarray, border: int) -> np.ndarray:
+    matrix = align.to_picture(self._square, len(crop))
+    matrix[:, 2] -= self._corner
+    interpolation = cv2.INTER_LINEAR if crop.ndim == 2 else cv2.INTER_CUBIC
+    extent = tuple(int(length) for length in self._extent)
+    return cv2.warpAffine(crop, matrix, extent, flags=interpolation, borderMode=border)
+
+  def __call__(self, rgb: np.ndarray, crop: np.ndarray) -> tuple[np.ndarray, float]:
+    """Picture (h, w, 3) and crop (s, s, 3), both uint8 -> (a new picture, its seam).
+
+    The seam is the mean difference, in grey levels, between old and new picture where the mask
+    passes from one to the other.
+    """
+    result = rgb.copy()
+    if not self.mask.size:
+      return result, 0.0
+    if len(crop) > self._side:
+      crop = cv2.resize(crop, (self._side, self._side), interpolation=cv2.INTER_AREA)
+    old = rgb[self.rows, self.columns].astype(np.float32)
+    new = self._warped(crop, cv2.BORDER_REPLICATE).astype(np.float32)
+    blend = old + self.mask[..., None] * (new - old)
+    result[self.rows, self.columns] = np.rint(blend).astype(np.uint8)
+    passing = (self.mask > 0) & (self.mask < 1)
+    seam = float(np.abs(new - old)[passing].mean()) if passing.any() else 0.0
+    return result, seam
+
+
+def fit(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Scales (h, w, 3) into `size` (h, w), white around it."""
+  h, w = rgb.shape[:2]
+  scale = min(size[0] / h, size[1] / w)
+  inner = max(1, math.floor(h * scale + 1e-6)), max(1, math.floor(w * scale + 1e-6))
+  smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+  sheet = np.full((*size, 3), 255, np.uint8)
+  top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+  scaled = rgb if inner == (h, w) else cv2.resize(rgb, inner[::-1], interpolation=smooth)
+  sheet[top : top + inner[0], left : left + inner[1]] = scaled
+  return sheet
+
+
+def even(rgb: np.ndarray) -> np.ndarray:
+  """Repeats the last row or column where a side is odd: 4:2:0 video has even sides only."""
+  h, w = rgb.shape[:2]
+  return np.pad(rgb, ((0, h % 2), (0, w % 2), (0, 0)), mode='edge') if h % 2 or w % 2 else rgb

@@ -1,0 +1,160 @@
+"""Long outputs in finished pieces, so that a killed render goes on from the last of them.
+
+A target writes numbered segments into a folder of its own and joins them in the end, without
+encoding anything twice. What a segment holds does not depend on when it was written.
+"""
+
+import contextlib
+import csv
+import itertools
+import os
+import pathlib
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from hybrid_jax.media import MediaError, reason, replacing, stills
+from hybrid_jax.media.composite import even
+from hybrid_jax.media.containers import open_clip
+from hybrid_jax.media.sound import Sound
+from hybrid_jax.media.video import VideoWriter, open_target
+
+VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv')
+
+
+class VideoTarget:
+  """One video file: H.264 with a constant rate factor, or FFV1, with the sound of a clip.
+
+  Args: as of `VideoWriter`; odd sides are made even by repeating the edge where H.264 needs it.
+  """
+
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    time_base: Fraction,
+    *,
+    codec: str = 'libx264',
+    crf: float = 18,
+    audio_from: str | os.PathLike | None = None,
+  ):
+    self.path, self.time_base = pathlib.Path(path), time_base
+    self.codec, self.crf, self.audio_from = codec, crf, audio_from
+
+  def _name(self, folder: pathlib.Path, k: int) -> pathlib.Path:
+    return folder / f'{k:05d}.mp4'  # keeps times exactly, of either codec
+
+  def done(self, folder: pathlib.Path) -> int:
+    """How many segments are finished, from the first on."""
+    return next(k for k in itertools.count() if not self._name(folder, k).is_file())
+
+  @contextlib.contextmanager
+  def segment(self, folder: pathlib.Path, k: int, shape: tuple[int, int]) -> Iterator:
+    """Gives write(rgb (h, w, 3), time); the segment is there once the block ends cleanly."""
+    adapt = (lambda rgb: rgb) if self.codec == 'ffv1' else even
+    height, width, _ = adapt(np.empty((*shape, 3), np.uint8)).shape
+    with VideoWriter(
+      self._name(folder, k),
+      height,
+      width,
+      time_base=self.time_base,
+      codec=self.codec,
+      crf=self.crf,
+    ) as writer:
+      yield lambda rgb, time: writer.write(adapt(rgb), time)
+
+  def finish(self, folder: pathlib.Path, count: int) -> str:
+    """Joins the segments; returns what became of the sound if it was not copied, or ''."""
+    names = [self._name(folder, k) for k in range(count)]
+    stamps = [np.array([p.pts for p in _packets(name, self.time_base)]) for name in names]
+    # A packet may be decoded that many places before it is shown.
+    early = max(int((np.arange(len(p)) - p.argsort().argsort()).max()) for p in stamps)
+    shown = np.concatenate([np.sort(p) for p in stamps])
+    steps = np.diff(shown) if len(shown) > 1 else np.array([1])
+    steps = np.append(steps, steps[-1])  # the last is shown as long as the one before it
+    decoded = np.concatenate((shown[0] - steps[0] * np.arange(early, 0, -1), shown))
+    try:
+      with contextlib.ExitStack() as stack:
+        part = stack.enter_context(replacing(self.path))
+        target = stack.enter_context(open_target(part, self.time_base))
+        first = stack.enter_context(open_clip(names[0]))
+        stream = target.add_stream_from_template(first.streams.video[0])
+        stream.time_base = self.time_base
+        sound = None
+        if self.audio_from is not None:
+          sound = Sound(target, stack.enter_context(open_clip(self.audio_from)), self.audio_from)
+        target.start_encoding()
+        if sound:
+          sound.start()
+        packets = itertools.chain.from_iterable(_packets(n, self.time_base) for n in names)
+        for k, packet in enumerate(packets):
+          packet.dts = int(decoded[k])
+          packet.duration = int(steps[np.searchsorted(shown, packet.pts)])
+          packet.stream = stream
+          time = packet.pts * self.time_base
+          target.mux(packet)
+          if sound:
+            sound.write(until=time)
+        if sound:
+          sound.write()
+        target.close()
+        return sound.note if sound else ''
+    except (av.FFmpegError, ValueError) as error:
+      if isinstance(error, MediaError):
+        raise
+      raise MediaError(f'{self.path}: cannot be written ({reason(error)})') from error
+
+
+def _packets(path: pathlib.Path, time_base: Fraction) -> Iterator[av.Packet]:
+  """The packets of a segment in decoding order, their `pts` in units of `time_base`."""
+  with open_clip(path) as source:
+    for packet in source.demux(video=0):
+      if packet.pts is not None:
+        packet.pts = round(packet.pts * packet.time_base / time_base)
+        packet.time_base = time_base
+        yield packet
+
+
+class PictureTarget:
+  """A new folder of PNG files, and `timestamps.csv`: file, seconds, and seconds as a fraction."""
+
+  def __init__(self, path: str | os.PathLike):
+    self.path = pathlib.Path(path)
+    if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+      raise MediaError(f'{self.path}: exists; give the name of a new folder for the pictures')
+
+  def done(self, folder: pathlib.Path) -> int:
+    """How many segments are finished, from the first on."""
+    return next(k for k in itertools.count() if not (folder / f'{k:05d}.times').is_file())
+
+  def _times(self, folder: pathlib.Path, count: int) -> list[str]:
+    """One for each picture of the first `count` segments."""
+    return [t for k in range(count) for t in (folder / f'{k:05d}.times').read_text().split()]
+
+  @contextlib.contextmanager
+  def segment(self, folder: pathlib.Path, k: int, shape: tuple[int, int]) -> Iterator:
+    """Gives write(rgb (h, w, 3), time); the segment is there once the block ends cleanly."""
+    pictures, times = folder / 'pictures', []
+    pictures.mkdir(exist_ok=True)
+    first = len(self._times(folder, k))
+
+    def write(rgb, time):
+      stills.write_image(pictures / f'{first + len(times):06d}.png', rgb)
+      times.append(str(time))
+
+    yield write
+    with replacing(folder / f'{k:05d}.times') as part:
+      part.write_text('\n'.join(times))
+
+  def finish(self, folder: pathlib.Path, count: int) -> str:
+    """Moves the folder of the pictures to its place."""
+    with (folder / 'pictures' / 'timestamps.csv').open('w', newline='') as file:
+      table = csv.writer(file)
+      table.writerow(('file', 'seconds', 'exact'))
+      for number, exact in enumerate(self._times(folder, count)):
+        table.writerow((f'{number:06d}.png', f'{float(Fraction(exact)):.6f}', exact))
+    if self.path.exists():
+      self.path.rmdir()  # empty, as was seen at the start
+    (folder / 'pictures').rename(self.path)
+    return ''

@@ -1,0 +1,75 @@
+"""The sound of one clip on its way into another, copied packet by packet where that is possible."""
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+from av.container import InputContainer, OutputContainer
+
+from hybrid_jax.media import reason
+from hybrid_jax.media.containers import codec_name, takes
+
+# What a container takes in place of sound that it does not.
+_INSTEAD = {'webm': ('libopus', 48_000)}
+_AAC = ('aac', 48_000)
+
+
+class Sound:
+  """First audio track of `source` into `target`, on its own clock.
+
+  note: what became of it other than a copy, one line; empty where nothing is amiss.
+  """
+
+  def __init__(self, target: OutputContainer, source: InputContainer, name: str | os.PathLike):
+    self._target, self._source, self._name = target, source, name
+    self.note, self._packets = '', iter(())
+    track = next(iter(source.streams.audio), None)
+    if track is None:
+      self.note = f'{name} has no audio track'
+    elif takes(target.format.name, track):
+      self._packets = self._copied(track, target.add_stream_from_template(track))
+    elif track.codec_context is None:
+      self.note = f'{name}: left out its audio, whose codec is not known'
+    else:
+      codec, rate = _INSTEAD.get(target.format.name, _AAC)
+      layout = track.codec_context.layout.name
+      stream = target.add_stream(codec, rate=rate, layout=layout)
+      self._packets = self._transcoded(track, stream)
+      self.note = f'sound transcoded from {codec_name(track)} to {codec.removeprefix("lib")}'
+    self._packet = None
+
+  def start(self) -> None:
+    """To be called once the target has its header."""
+    self._packet = self._next()
+
+  def _next(self) -> av.Packet | None:
+    try:
+      return next(self._packets, None)
+    except av.FFmpegError as error:
+      self.note = f'{self._name}: the audio breaks off ({reason(error)})'
+      return None
+
+  def write(self, until: Fraction | None = None) -> None:
+    """Writes packets up to a time: written alongside, the muxer need not hold back the frames."""
+    while self._packet and (until is None or self._packet.dts * self._packet.time_base <= until):
+      self._target.mux(self._packet)
+      self._packet = self._next()
+
+  def _copied(self, track: av.AudioStream, stream: av.AudioStream) -> Iterator[av.Packet]:
+    for packet in self._source.demux(track):
+      if packet.dts is not None:  # The packet that ends a track has no time.
+        packet.stream = stream
+        yield packet
+
+  def _transcoded(self, track: av.AudioStream, stream: av.AudioStream) -> Iterator[av.Packet]:
+    context = stream.codec_context
+    resampler = av.AudioResampler(
+      context.format, context.layout, context.rate, context.frame_size or 1024
+    )
+    for frame in self._source.decode(track):
+      for part in resampler.resample(frame):
+        yield from stream.encode(part)
+    for part in resampler.resample(None):
+      yield from stream.encode(part)
+    yield from stream.encode(None)
