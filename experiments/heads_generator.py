@@ -4,8 +4,9 @@
   python experiments/heads_generator.py WORKDIR --export hybrid_jax/weights/shipped/generator_64.npz
 
 Stage 1 regresses the renderer through the mapping network (true parameters as z). Half of a batch
-are twins: the same moments with another expression, whose difference has a loss of its own, since
-in the pixels' gradient people and poses drown a mouth. Stage 2 adds the world's perceptual network
+are twins: the same moments with another expression, or with glasses, beards and hair changed. Their
+difference has a loss of its own, since in the pixels' gradient people and poses drown a mouth, and
+common people the rare ones. Stage 2 adds the world's perceptual network
 (train it first: heads_critics.py) and an adversary with R1, and keeps the regression. Weights are
 averaged (EMA). Sample grids (truth above generator, held-out people), a log and checkpoints go to
 WORKDIR; started again, it goes on.
@@ -46,6 +47,7 @@ R1_GAMMA, R1_STEPS = 0.5, 16
 ADVERSARIAL_WEIGHT = 0.03
 PERCEPTUAL_WEIGHT = 0.3
 CONTRAST_WEIGHT = 4.0
+CHANGED = 12  # grey levels
 
 
 @flax.struct.dataclass
@@ -189,8 +191,19 @@ def rarity(data: dict, twins: dict) -> np.ndarray:
   return weight / weight.sum()
 
 
-def batch_at(data: dict, twins: dict, chance: np.ndarray, step: int, size: int, seed: int) -> dict:
-  """The batch of a step: moments, then their twins. A function of (step, seed) alone."""
+def changed_regions(data: dict, traits: dict) -> None:
+  """Adds to the regions of `traits` where their images differ from the people they are of."""
+  for k, image in enumerate(traits['image']):
+    differs = np.abs(image.astype(np.int16) - data['image'][k]).mean(-1) > CHANGED
+    traits['region'][k][differs] = 255
+
+
+def batch_at(pools: list, step: int, size: int, seed: int) -> dict:
+  """The batch of a step: moments, then their twins. A function of (step, seed) alone.
+
+  `pools` are (moments, twins, chance of each pair), used in turn.
+  """
+  data, twins, chance = pools[step % len(pools)]
   order = np.random.default_rng((seed, step)).choice(len(chance), size // 2, p=chance)
   return {name: np.concatenate((data[name][order], twins[name][order])) for name in data}
 
@@ -277,16 +290,16 @@ def main() -> None:
 
   frames = args.frames or str(workdir / 'frames')
   held_out = heads_frames.load(heads_frames.render_shards(frames, 'validation', 700, 3, args.size))
-  data, twins = (
-    heads_frames.load(
-      heads_frames.render_shards(frames, 'train', args.people, 3, args.size, twins=twins)
-    )
-    for twins in (False, True)
+  data, twins, traits = (
+    heads_frames.load(heads_frames.render_shards(frames, 'train', count, 3, args.size, kind))
+    for kind, count in (('', args.people), ('twins', args.people), ('traits', args.people // 3))
   )
+  changed_regions(data, traits)
   real = from_uint8(held_out['image'].astype(np.float32))
   mean = from_uint8(data['image'].mean(0))
   print(f'{len(data["image"])} frames; L1 of the mean image {np.abs(real - mean).mean():.4f}')
-  chance = rarity(data, twins)
+  even = np.full(len(traits['image']), 1 / len(traits['image']))
+  pools = [(data, twins, rarity(data, twins)), (data, traits, even)]
   draw, l1 = validate(args.size)
   stopping = []
   signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
@@ -300,7 +313,7 @@ def main() -> None:
   }
   began = time.time()
   for k in tqdm(range(start, stop), initial=start, total=stop, mininterval=10, unit='step'):
-    batch = batch_at(data, twins, chance, k, args.batch, args.seed)
+    batch = batch_at(pools, k, args.batch, args.seed)
     state, metrics = steps[k >= args.regression_steps](state, batch)
     last = bool(stopping) or k + 1 == stop
     if (k + 1) % 500 == 0 or last:
