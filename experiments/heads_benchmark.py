@@ -122,7 +122,7 @@ def outside(judge: Judges, method: np.ndarray, truth: list[dict | None]) -> dict
 
 def anchors(judge: Judges, model: Model, count: int, frames: int) -> dict:
   """Variance over a person's frames of what the judge reads in G(w_id, 0), over that of frames."""
-  draw, first = heads.renderer(), people.SPLITS['test']
+  draw, first = heads.renderer(heads.SIZE), people.SPLITS['test']
   within = {'frames': [], 'anchors': []}
   for k in range(count):
     times = np.random.default_rng(k).uniform(0, people.CLIP_SECONDS, frames).astype(np.float32)

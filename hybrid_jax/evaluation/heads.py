@@ -22,22 +22,25 @@ TEST_PEOPLE = 700
 
 
 @functools.cache
-def renderer() -> clips.Renderer:
-  return clips.Renderer(SIZE)
+def renderer(size: int) -> clips.Renderer:
+  return clips.Renderer(size)
 
 
-def pairs(seed: int, count: int, frames: int, cross: bool) -> dict[str, np.ndarray]:
+def pairs(
+  seed: int, count: int, frames: int, cross: bool, *, size: int = SIZE
+) -> dict[str, np.ndarray]:
   """`frames` moments of each of `count` sources from the test split, with all that is known.
 
   Args:
     cross: the driver is another person; otherwise the source's own clip.
+    size: s, of the frames; the judges want 64 px.
 
   Returns:
-    'source', 'driving', 'truth' (n, 64, 64, 3) uint8; 'face', the face mask of the truth, (n, 64,
-    64) uint8; 'identity' (n, 47), 'motion' (n, 16), 'scene' (n, 13) of the truth; 'person' (n,).
+    'source', 'driving', 'truth' (n, s, s, 3) uint8; 'face', the face mask of the truth, (n, s, s)
+    uint8; 'identity' (n, 47), 'motion' (n, 16), 'scene' (n, 13) of the truth; 'person' (n,).
     n is `count * frames`, the frames of a source one after another.
   """
-  rng, draw = np.random.default_rng(seed), renderer()
+  rng, draw = np.random.default_rng(seed), renderer(size)
   chosen = people.SPLITS['test'] + rng.choice(TEST_PEOPLE, 2 * count, replace=False)
   rows = []
   for k in tqdm(range(count), desc='rendering true answers', unit='person', leave=False):
