@@ -13,7 +13,7 @@ import tempfile
 
 from absl import logging
 
-from hybrid_jax import compilation, motion_file, pipeline
+from hybrid_jax import compilation, heap, motion_file, pipeline
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
 from hybrid_jax.reenact import add_cropping, bar, missing_line
@@ -52,6 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   args = parse_args()
+  heap.share()
   compilation.use_cache()
   logging.set_verbosity(logging.ERROR)
   try:

@@ -34,7 +34,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from hybrid_jax import compilation, motion_file, pipeline
+from hybrid_jax import compilation, heap, motion_file, pipeline
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
 from hybrid_jax.media import stills, video
@@ -339,6 +339,7 @@ def parse_args(argv: list[str] | None = None) -> Options:
 
 def main() -> None:
   options = parse_args()
+  heap.share()
   compilation.use_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax warns of what reading only means
   try:

@@ -24,18 +24,19 @@ from hybrid_jax.reenact import Options
 
 @pytest.fixture(scope='module')
 def model():
-  """Random, with deformation heads that answer to the frame."""
+  """Random, with deformation heads that answer to the frame; nothing is compiled for it."""
   config = ConfigDict(small_config())
   nets = networks.build(config.model)
   rng = np.random.default_rng(0)
 
-  def fill(path, x):
-    noise = rng.standard_normal(x.shape).astype(np.float32)
-    return 1 + 0.1 * noise if path[-1].key in ('var', 'scale') else 0.1 * noise
+  def fill(path, x, spread):
+    noise = spread * rng.standard_normal(x.shape).astype(np.float32)
+    return 1 + noise if path[-1].key in ('var', 'scale') else noise
 
-  shapes = jax.eval_shape(lambda key: networks.init_encoder(nets, key), jax.random.key(0))
-  E = jax.tree_util.tree_map_with_path(fill, shapes)
-  G = jax.jit(lambda key: networks.random_frozen(nets, key)['generator'])(jax.random.key(1))
+  E = jax.eval_shape(lambda key: networks.init_encoder(nets, key), jax.random.key(0))
+  E = jax.tree_util.tree_map_with_path(lambda path, x: fill(path, x, 0.1), E)
+  G = jax.eval_shape(lambda key: networks.random_frozen(nets, key), jax.random.key(0))['generator']
+  G = jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), G)
   return inference.Model(config, nets, E, G, nets.hybrid.encoder.num_ws, 'small')
 
 
