@@ -67,6 +67,22 @@ def shared():
   return path
 
 
+@pytest.fixture(scope='session')
+def model():
+  """See `reenacting.random_model`; its programs are compiled once."""
+  import reenacting
+
+  return reenacting.random_model()
+
+
+@pytest.fixture(scope='session')
+def inputs(tmp_path_factory):
+  """(portrait, driving clip, its times)"""
+  import reenacting
+
+  return reenacting.write_inputs(tmp_path_factory.mktemp('inputs'))
+
+
 def error(actual, expected) -> float:
   """max|a - b| / max|b| over the whole array."""
   actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
