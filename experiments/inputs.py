@@ -5,21 +5,25 @@
 
 FACES has subfolders of clips and pictures. Clips drive the portrait `--source`; pictures are driven
 by the motion of the clip `--driving`. Each is rendered, or refused with one line. Only figures are
-kept: frames and audio packets in and out, and the worst error of a presentation time, ms.
+kept: frames and audio packets in and out, and the worst error of a presentation time, ms. How many
+came through, and of which commit, stands in a .json file beside the table.
 """
 
 import argparse
+import collections
 import contextlib
 import csv
 import io
+import json
 import pathlib
 import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
 
 import av  # noqa: E402
+from heads_world import provenance  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from hybrid_jax import compilation, extract_motion, reenact  # noqa: E402
@@ -71,6 +75,7 @@ def main() -> None:
   parser.add_argument('--driving', default='driving/drive_07_man_expressive_11.988fps.mp4')
   parser.add_argument('--output', type=pathlib.Path, default='experiments/results/inputs.csv')
   args = parser.parse_args()
+  measured = provenance('') | {'command': 'python experiments/inputs.py'}
   compilation.use_cache()
   model, found = load_model(args.workdir), {'face_detector': args.face_detector}
   source, driving = args.faces / args.source, args.faces / args.driving
@@ -105,6 +110,10 @@ def main() -> None:
     table = csv.DictWriter(file, (*FIELDS, 'worst_time_error_ms'), lineterminator='\n')
     table.writeheader()
     table.writerows(rows)
+  counts = collections.Counter(row['outcome'] for row in rows)
+  with replacing(args.output.with_suffix('.json')) as part:
+    record = {'files': len(rows), 'outcomes': dict(counts), 'measured': measured}
+    part.write_text(json.dumps(record, indent=2) + '\n')
   crashed = [row['file'] for row in rows if row['outcome'] == 'CRASHED']
   print(f'{len(rows)} files, {len(crashed)} crashed {" ".join(crashed)}')
 
