@@ -22,10 +22,9 @@ from hybrid_jax.inference import Model, ahead
 from hybrid_jax.media import align, replacing, stills, tracking, video
 from hybrid_jax.media.composite import Paste, fit
 from hybrid_jax.media.landmarkers import Landmarker, open_landmarker, read_landmarks
-from hybrid_jax.media.segments import VIDEO_SUFFIXES
 
 LAYOUTS = ('result', 'pasted', 'side-by-side', 'grid')
-MOVING_SUFFIXES = (*VIDEO_SUFFIXES, '.webm', '.avi', '.mpg', '.ts')
+MOVING_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.ts')
 SEGMENT = 256  # frames, about
 AHEAD = 8  # frames that are read, and that wait to be written
 SHEET = 6  # pictures in a row and in a column of a sheet of crops

@@ -38,10 +38,15 @@ from hybrid_jax import compilation, heap, motion_file, pipeline
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
 from hybrid_jax.media import stills, video
-from hybrid_jax.media.segments import VIDEO_SUFFIXES, PictureTarget, VideoTarget
+from hybrid_jax.media.segments import PictureTarget, VideoTarget
 from hybrid_jax.pipeline import Cropping, Input
 
-CODECS = {'h264': 'libx264', 'ffv1': 'ffv1'}
+# What the encoder is called, and where its streams may go.
+CODECS = {
+  'h264': ('libx264', ('.mp4', '.m4v', '.mov', '.mkv')),
+  'ffv1': ('ffv1', ('.mp4', '.mkv')),
+  'vp9': ('libvpx-vp9', ('.webm', '.mkv', '.mp4')),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,16 +110,17 @@ def target_of(options: Options, time_base: Fraction) -> VideoTarget | PictureTar
   suffix = pathlib.Path(options.output).suffix.lower()
   if not suffix:
     return PictureTarget(options.output)
-  if suffix not in VIDEO_SUFFIXES or (options.codec == 'ffv1' and suffix == '.mov'):
+  encoder, suffixes = CODECS[options.codec]
+  if suffix not in suffixes:
     raise InputError(
-      f'{options.output}: {options.codec} goes into .mp4 or .mkv (H.264 also into .mov and .m4v); '
+      f'{options.output}: {options.codec} goes into {", ".join(suffixes)} (.webm takes vp9); '
       'without a suffix it is a folder of PNG files'
     )
   sound = options.audio and not motion_file.is_motion(options.driving)
   return VideoTarget(
     options.output,
     time_base,
-    codec=CODECS[options.codec],
+    codec=encoder,
     crf=options.crf,
     audio_from=options.driving if sound and video.probe(options.driving).audio else None,
   )
@@ -320,7 +326,7 @@ def parse_args(argv: list[str] | None = None) -> Options:
   add = parser.add_argument
   add('--source', required=True, help='portrait, or a clip of the person')
   add('--driving', required=True, help='clip whose motion is used, or a motion file')
-  add('--output', required=True, help='.mp4, .mov or .mkv; no suffix: a folder of PNG files')
+  add('--output', required=True, help='.mp4, .mov, .mkv or .webm; no suffix: a folder of PNG files')
   add_cropping(parser)
   add('--source-landmarks', default='', help='as --driving-landmarks')
   add('--source-face', default='largest', help='as --face')
@@ -332,8 +338,13 @@ def parse_args(argv: list[str] | None = None) -> Options:
   add('--save-crops', default='', help='picture to write: what the model sees')
   add('--no-audio', dest='audio', action='store_false', help='leave the sound out')
   add('--fps', type=_rate, help='constant frame rate, e.g. 25 or 30000/1001 (as the driving clip)')
-  add('--codec', default='h264', choices=CODECS, help='ffv1 is lossless (h264)')
-  add('--crf', type=_at_least(float, 0), default=18, help='H.264 quality, lower is better (18)')
+  add('--codec', default='h264', choices=CODECS, help='ffv1 is lossless, vp9 for .webm (h264)')
+  add(
+    '--crf',
+    type=_at_least(float, 0),
+    default=18,
+    help='quality of H.264 and VP9, lower is better (18)',
+  )
   return Options(**vars(parser.parse_args(argv)))
 
 

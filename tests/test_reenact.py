@@ -39,12 +39,12 @@ def test_ffv1_is_what_the_model_makes(model, inputs, tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['a.mkv']  # nothing is left behind
 
 
-@pytest.mark.parametrize('suffix', ['mp4', 'mov', 'mkv'])
+@pytest.mark.parametrize('suffix', ['mp4', 'mov', 'mkv', 'webm'])
 def test_times_are_the_drivers(model, inputs, tmp_path, suffix, monkeypatch):
   monkeypatch.setattr(pipeline, 'SEGMENT', 8)  # three joins
-  run(model, inputs, tmp_path / f'a.{suffix}')
+  run(model, inputs, tmp_path / f'a.{suffix}', codec='vp9' if suffix == 'webm' else 'h264')
   made = [frame.time for frame in frames_of(tmp_path / f'a.{suffix}')]
-  if suffix == 'mkv':
+  if suffix in ('mkv', 'webm'):
     assert max(abs(a - b) for a, b in zip(made, inputs[2], strict=True)) <= Fraction(1, 2000)
   else:
     assert made == inputs[2]
@@ -275,6 +275,7 @@ def test_work_ahead_is_in_order_and_tells_of_errors():
     ({'output': 'gone/a.mp4'}, 'the folder .* does not exist'),
     ({'output': 'a.gif'}, 'a.gif: h264 goes into'),
     ({'output': 'a.mov', 'codec': 'ffv1'}, 'ffv1 goes into'),
+    ({'output': 'a.webm'}, 'webm takes vp9'),
     ({'crop': 'ffhq'}, 'needs --face-detector'),
     ({'face_detector': 'gone.onnx'}, 'gone.onnx: no such face detector'),
     ({'face_detector': 'gone.task'}, 'gone.task: no such file'),

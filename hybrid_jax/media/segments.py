@@ -21,11 +21,9 @@ from hybrid_jax.media.containers import open_clip
 from hybrid_jax.media.sound import Sound
 from hybrid_jax.media.video import VideoWriter, open_target
 
-VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv')
-
 
 class VideoTarget:
-  """One video file: H.264 with a constant rate factor, or FFV1, with the sound of a clip.
+  """One video file: H.264 or VP9 with a constant rate factor, or FFV1, with the sound of a clip.
 
   Args: as of `VideoWriter`; odd sides are made even by repeating the edge where H.264 needs it.
   """
