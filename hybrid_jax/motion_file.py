@@ -7,6 +7,7 @@ from disk as they are needed, so that memory does not grow with the length.
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import struct
@@ -236,17 +237,48 @@ def fill(
     yield before
 
 
-def resample(times: Sequence[Fraction], rate: Fraction) -> Iterator[tuple[int, Fraction]]:
-  """(number of the frame shown, time) every 1 / rate seconds from the first frame's time on.
+# --- What is shown when --------------------------------------------------------------------------
 
-  Each frame is shown until the next one; the last as long as the one before it.
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+  """The pictures of a result: `rows` (n,) of the motion, which do not decrease, and their times.
+
+  ticks: (n,) int64, in units of `time_base` seconds.
   """
-  count, k = len(times), 0
-  end = times[-1] + (times[-1] - times[-2] if count > 1 else 1 / rate)
-  number, time = 0, times[0]
-  while time < end:
-    while k + 1 < count and times[k + 1] <= time:
-      k += 1
-    yield k, time
-    number += 1
-    time = times[0] + number / rate
+
+  rows: np.ndarray
+  ticks: np.ndarray
+  time_base: Fraction
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def time(self, k: int) -> Fraction:
+    return int(self.ticks[k]) * self.time_base
+
+
+def plan(motion: Motion, fps: Fraction | None) -> Plan:
+  """Every row at its own time; or every 1 / fps seconds, from the first on, the row shown then.
+
+  Each row is shown until the next one; the last as long as the one before it.
+  """
+  count, start = len(motion), motion.time(0)
+  if fps is None:
+    return Plan(np.arange(count), motion.ticks, motion.time_base)
+  interval = 1 / fps
+  end = 2 * motion.time(count - 1) - motion.time(count - 2) if count > 1 else start + interval
+  tick = _common(start, interval)
+  numbers = np.arange(math.ceil((end - start) / interval))
+  ticks = int(start / tick) + numbers * int(interval / tick)
+  unit = _common(tick, motion.time_base)
+  known, asked = motion.ticks * int(motion.time_base / unit), ticks * int(tick / unit)
+  return Plan(np.searchsorted(known, asked, 'right') - 1, ticks, tick)
+
+
+def _common(a: Fraction, b: Fraction) -> Fraction:
+  """The largest unit that both are whole multiples of."""
+  return Fraction(
+    math.gcd(a.numerator * b.denominator, b.numerator * a.denominator),
+    a.denominator * b.denominator,
+  )

@@ -316,7 +316,7 @@ def render(
   model: Model,
   W_S: np.ndarray,
   rows: Iterator[np.ndarray],
-  plan: Sequence[tuple[int, Fraction]],
+  plan: motion_file.Plan,
   frames: np.ndarray,
   layout: Layout,
   target,
@@ -328,7 +328,7 @@ def render(
 
   Args:
     rows: s_f (d,) of every row of the motion, in order.
-    plan: (row, time) of each picture to write; rows do not decrease.
+    plan: what to write.
     frames: the driving frame of each row.
 
   Returns:
@@ -337,28 +337,26 @@ def render(
   length = -(-SEGMENT // batch) * batch  # whole batches, so that a resumed run makes the same ones
   count = -(-len(plan) // length)
   done = min(target.done(folder), count)
-  start = done * length
-  origin = plan[0][1]
+  start = min(done * length, len(plan))
 
   def latents():
     at, row = -1, None
-    for wanted, _ in plan:
+    for wanted in plan.rows:
       while at < wanted:
         at, row = at + 1, next(rows)
       yield row
 
-  todo = plan[start:]
   images = model.images(W_S, itertools.islice(latents(), start, None), batch)
-  numbers = frames[[row for row, _ in todo]]
-  shown = layout(images, numbers, np.array([float(time - origin) for _, time in todo]))
-  pictures = iter(bar(ahead(shown, AHEAD), 're-enacting', len(todo)))
+  seconds = (plan.ticks[start:] - plan.ticks[0]) * float(plan.time_base)
+  shown = layout(images, frames[plan.rows[start:]], seconds)
+  pictures = iter(bar(ahead(shown, AHEAD), 're-enacting', len(plan) - start))
   for k in range(done, count):
-    part = plan[k * length : (k + 1) * length]
+    numbers = range(k * length, min((k + 1) * length, len(plan)))
     with target.segment(folder, k, layout.shape) as write:
-      for (_, time), picture in zip(part, pictures, strict=False):
-        write(picture, time)
+      for number, picture in zip(numbers, pictures, strict=False):
+        write(picture, plan.time(number))
   for _ in pictures:  # ends the bar and the thread
     pass
   for _ in rows:  # to the end, for the figures taken on the way
     pass
-  return start if start < len(plan) else len(plan), target.finish(folder, count)
+  return start, target.finish(folder, count)

@@ -22,7 +22,6 @@ An --output without a suffix is a folder of PNG files with their times in timest
 
 import argparse
 import dataclasses
-import math
 import pathlib
 import shutil
 import sys
@@ -90,19 +89,6 @@ class Options:
 
 def bar(items: Iterable, what: str, total: int | None) -> Iterable:
   return tqdm(items, desc=what, total=total, unit='frame')
-
-
-def plan_of(motion: motion_file.Motion, fps: Fraction | None) -> tuple[list, Fraction]:
-  """([(row, time)] of the pictures to write, the tick that keeps these times exactly)."""
-  times = [motion.time(k) for k in range(len(motion))]
-  if fps is None:
-    return list(enumerate(times)), motion.time_base
-  a, b = times[0], 1 / fps
-  common = math.gcd(a.numerator * b.denominator, b.numerator * a.denominator)
-  return (
-    list(motion_file.resample(times, fps)),
-    Fraction(common, a.denominator * b.denominator),
-  )
 
 
 def target_of(options: Options, time_base: Fraction) -> VideoTarget | PictureTarget:
@@ -217,8 +203,8 @@ def _reenact(model: Model, options: Options, folder: pathlib.Path) -> int:
     seen = pipeline.sheet(driving, model.size) if driving else []
     stills.write_image(options.save_crops, stills.grid([[head], *seen]))
   layout = pipeline.Layout(options.layout, source, driving, model.resolution)
-  plan, time_base = plan_of(motion, options.fps)
-  target = target_of(options, time_base)
+  plan = motion_file.plan(motion, options.fps)
+  target = target_of(options, plan.time_base)
   head = next(pipeline.crops(source, [first_face(source)], model.size))
   W_S = model.identity(head)
   raw, final = motion_file.Jitter(), motion_file.Jitter()

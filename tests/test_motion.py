@@ -133,3 +133,20 @@ def test_a_new_rate_shows_what_the_driver_shows_then(model, inputs, tmp_path):
   for frame in made:
     shown = max(k for k, time in enumerate(times) if time <= frame.time)
     np.testing.assert_array_equal(frame.rgb, whole[shown].rgb)
+
+
+@pytest.mark.parametrize('rate', ['25', '30000/1001', '7/3', '240'])
+@pytest.mark.parametrize('first', [0, 11])
+def test_what_is_shown_at_a_new_rate(rate, first):
+  rng, rate = np.random.default_rng(0), Fraction(rate)
+  ticks = first + np.concatenate(([0], rng.integers(1, 90, 40).cumsum()))
+  motion = motion_file.Motion(None, ticks, Fraction(1001, 90000), (), (0,), '', '')
+  plan = motion_file.plan(motion, rate)
+  times = [motion.time(k) for k in range(len(motion))]
+  made, k = [], 0
+  while (time := times[0] + k / rate) < 2 * times[-1] - times[-2]:
+    made.append((max(j for j, t in enumerate(times) if t <= time), time))
+    k += 1
+  assert [(int(plan.rows[k]), plan.time(k)) for k in range(len(plan))] == made
+  alone = motion_file.Motion(None, ticks[:1], Fraction(1, 600), (), (0,), '', '')
+  assert len(motion_file.plan(alone, rate)) == len(motion_file.plan(alone, None)) == 1

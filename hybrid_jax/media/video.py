@@ -177,7 +177,10 @@ class VideoWriter:
     return self
 
   def __exit__(self, *error) -> bool | None:
-    return self._session.__exit__(*error)
+    try:
+      return self._session.__exit__(*error)
+    finally:
+      self._session = self._container = self._stream = None  # frees the encoder, tens of megabytes
 
   @contextlib.contextmanager
   def _write_file(self) -> Iterator[None]:
