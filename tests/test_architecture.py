@@ -119,7 +119,7 @@ def test_style_space_table_of_the_reference():
 
 
 ORDER = [
-  {'errors', 'compilation', 'latents'},
+  {'errors', 'compilation', 'heap', 'latents'},
   {'media', 'models.ops'},
   {'models.irse', 'models.stylegan2', 'heads', 'motion_file'},
   {'models.encoder', 'models.perceptual'},
