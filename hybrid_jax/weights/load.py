@@ -10,7 +10,7 @@ import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.networks import Networks, init_encoder, random_frozen
-from hybrid_jax.weights import key_maps, shipped, torch_file
+from hybrid_jax.weights import key_maps, shapes, shipped, torch_file
 
 WHAT = {
   'e4e': 'e4e encoder for FFHQ with its StyleGAN2 decoder',
@@ -53,7 +53,7 @@ def load(networks: Networks, paths: Mapping[str, str], seed: int) -> tuple[dict,
       frozen = shipped.frozen()
       expected = jax.eval_shape(lambda key: random_frozen(networks, key), jax.random.key(0))
       for part in ('generator', 'lpips', 'arcface'):
-        _check_shapes(frozen[part], expected[part], f'the shipped {part}', ('w_samples',))
+        shapes.check(frozen[part], expected[part], f'the shipped {part}', ('w_samples',))
       return frozen, None
     generator = load_generator(networks, paths, seed)
     return _random(networks, seed, ('lpips', 'arcface')) | {'generator': generator}, None
@@ -77,8 +77,8 @@ def load(networks: Networks, paths: Mapping[str, str], seed: int) -> tuple[dict,
     ),
   }
   expected = jax.eval_shape(lambda key: random_frozen(networks, key), jax.random.key(0))
-  _check_shapes(frozen['lpips'], expected['lpips'], names)
-  _check_shapes(frozen['arcface'], expected['arcface'], arcface)
+  shapes.check(frozen['lpips'], expected['lpips'], names)
+  shapes.check(frozen['arcface'], expected['arcface'], arcface)
   frozen['generator'], encoder = load_e4e(networks, e4e)
   return frozen, encoder
 
@@ -120,7 +120,7 @@ def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
   flat = flax.traverse_util.flatten_dict(loaded)
   encoder = flax.traverse_util.flatten_dict(fresh) | flat  # deformation heads stay fresh
   encoder = flax.traverse_util.unflatten_dict(encoder)
-  _check_shapes(encoder, fresh, path)
+  shapes.check(encoder, fresh, path)
   return generator, encoder
 
 
@@ -132,7 +132,7 @@ def load_encoder(networks: Networks, path: str) -> dict:
   """
   encoder = shipped.read(path)
   expected = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
-  _check_shapes(encoder, expected, path)
+  shapes.check(encoder, expected, path)
   return encoder
 
 
@@ -178,25 +178,5 @@ def _generator(
   expected = jax.eval_shape(
     lambda key: random_frozen(networks, key)['generator'], jax.random.key(0)
   )
-  _check_shapes(tree, expected | {'w_avg': w_avg}, path)
+  shapes.check(tree, expected | {'w_avg': w_avg}, path)
   return tree
-
-
-def _check_shapes(tree: Any, expected: Any, path: str, extra: Sequence[str] = ()) -> None:
-  """Raises InputError for arrays that one side alone has, else at the first of another shape."""
-  ours, theirs = (
-    {jax.tree_util.keystr(k, simple=True, separator='/'): x.shape for k, x in leaves}
-    for leaves in map(jax.tree_util.tree_leaves_with_path, (expected, tree))
-  )
-  for keys, what in (
-    (
-      [k for k in theirs if k not in ours and k not in extra],
-      'has arrays that the model of this config has not',
-    ),
-    ([k for k in ours if k not in theirs], 'lacks arrays of the model of this config'),
-  ):
-    if keys:
-      raise InputError(f'{path}: {what}: {len(keys)}, first {", ".join(keys[:3])}')
-  for key, shape in theirs.items():
-    if key not in extra and shape != ours[key]:
-      raise InputError(f'{path}: {key} is {shape}, the model of this config has {ours[key]}')
