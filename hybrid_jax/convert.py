@@ -14,7 +14,7 @@ import hashlib
 import pathlib
 import sys
 
-import hybrid_jax
+from hybrid_jax import __version__
 from hybrid_jax.errors import InputError
 
 
@@ -64,7 +64,7 @@ def convert(path: str, output: str, kind: str = 'auto', verify: bool = False) ->
     },
     'numbers': sum(x.size for x in leaves),
     'licence': entry.licence,
-    'tool': f'hybrid_jax {hybrid_jax.__version__}',
+    'tool': f'hybrid_jax {__version__}',
   }
   del leaves
   with converted.new_folder(output) as part:

@@ -1,7 +1,8 @@
 """Invariants that hold for trained weights and break when they were read wrongly.
 
-Bounds are ours: wide enough for any trained network of its kind. They say that a file was read as it
-was meant, not that it is a good one.
+Bounds are ours: wide enough for any trained network of its kind. They say that a file was read as
+it was meant, not that it is a good one. No public weights were at hand to hold them against, but
+for LPIPS' linear layers and GANSpace's components.
 """
 
 import pathlib
@@ -85,7 +86,9 @@ def _generator(tree: dict, facts: dict, folder: pathlib.Path) -> Iterator[dict]:
     0.15,
   )
   images, sizes = _samples(module, params, tree, w[:SAMPLES])
-  yield _check('least root mean square of a convolution after its demodulation', min(sizes), 0.05, 50)
+  yield _check(
+    'least root mean square of a convolution after its demodulation', min(sizes), 0.05, 50
+  )
   yield _check('largest root mean square of one', max(sizes), 0.05, 50)
   yield _check('mean of the images', float(images.mean()), -0.7, 0.7)
   yield _check('standard deviation of the images', float(images.std()), 0.1, 1.2)

@@ -65,7 +65,7 @@ def read_manifest(path: str | os.PathLike) -> dict:
       raise ValueError(f'format {manifest["format"]!r}, not {FORMAT}')
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(
-      f'{path}: no folder of converted weights, or damaged ({reason(error)}); convert the file again'
+      f'{path}: no converted weights, or damaged ({reason(error)}); convert the file again'
     ) from error
   return manifest
 
@@ -80,8 +80,8 @@ def read(path: str | os.PathLike, *needed: str) -> tuple[dict, dict]:
   lacking = [part for part in needed if part not in manifest['parts']]
   if lacking:
     raise InputError(
-      f'{path}: converted {manifest["kind"]} weights, which hold {", ".join(manifest["parts"])} and '
-      f'no {lacking[0]}'
+      f'{path}: converted {manifest["kind"]} weights, which hold {", ".join(manifest["parts"])} '
+      f'and no {lacking[0]}'
     )
   try:
     with _checkpointer() as checkpointer:

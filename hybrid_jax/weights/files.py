@@ -1,4 +1,4 @@
-"""Reads any weight file: PyTorch's formats, safetensors and numpy's .npy, told by their first bytes."""
+"""Reads PyTorch's formats, safetensors and numpy's .npy, told apart by their first bytes."""
 
 import os
 from collections.abc import Mapping

@@ -16,7 +16,7 @@ import numpy as np
 
 from hybrid_jax import latents
 from hybrid_jax.models.encoder import Encoder
-from hybrid_jax.models.perceptual import BACKBONES, LPIPS, ArcFace
+from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator, LatentDiscriminator
 from hybrid_jax.weights import key_maps, shapes, sizes
 from hybrid_jax.weights.key_maps import WeightsError

@@ -1,8 +1,10 @@
-"""From the paths of a config to the frozen tree and the encoder that training starts from."""
+"""From the paths of a config to the frozen tree and the encoder that training starts from.
+
+Every path may be a file or a folder that `python -m hybrid_jax.convert` made of one.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import flax.traverse_util
 import jax
@@ -10,8 +12,9 @@ import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.networks import Networks, init_encoder, random_frozen
-from hybrid_jax.weights import key_maps, shapes, shipped, torch_file
+from hybrid_jax.weights import converted, files, key_maps, kinds, shapes, shipped
 
+BACKBONE_KINDS = {'alex': 'alexnet', 'vgg': 'vgg16', 'squeeze': 'squeezenet'}
 WHAT = {
   'e4e': 'e4e encoder for FFHQ with its StyleGAN2 decoder',
   'lpips_backbone': "torchvision's AlexNet, under LPIPS",
@@ -32,7 +35,7 @@ def check_files(paths: Mapping[str, str]) -> bool:
       return False
     if fields:
       raise InputError(f'config.weights: {fields} are {kind} and the others are not')
-  missing = [field for field in paths if not os.path.isfile(paths[field])]
+  missing = [field for field in paths if not _is_there(paths[field])]
   if missing:
     lines = (f"  config.weights.{f}='{paths[f]}': {WHAT[f]}" for f in missing)
     raise InputError(
@@ -60,21 +63,10 @@ def load(networks: Networks, paths: Mapping[str, str], seed: int) -> tuple[dict,
   backbone, linear, arcface, e4e = (
     paths[field] for field in ('lpips_backbone', 'lpips_linear', 'arcface', 'e4e')
   )
-  body, net = networks.arcface, networks.lpips.net
-  lpips = {path: _tensors(path, f'LPIPS {net}') for path in (backbone, linear)}
   names = f'{backbone} and {linear}'
   frozen = {
-    'lpips': key_maps.convert(
-      lpips[backbone] | lpips[linear],
-      key_maps.lpips(net),
-      kind=f'LPIPS {net} of {names}',
-      unneeded=key_maps.TORCHVISION_UNNEEDED,
-    ),
-    'arcface': key_maps.convert(
-      _tensors(arcface, 'ArcFace'),
-      key_maps.arcface(body.units, body.widths, body.size),
-      kind=f'ArcFace of {arcface}',
-    ),
+    'lpips': _lpips(networks, backbone, linear),
+    'arcface': _arcface(networks, arcface),
   }
   expected = jax.eval_shape(lambda key: random_frozen(networks, key), jax.random.key(0))
   shapes.check(frozen['lpips'], expected['lpips'], names)
@@ -96,8 +88,11 @@ def load_generator(networks: Networks, paths: Mapping[str, str], seed: int) -> d
     return shipped.generator()
   if path == 'random':
     return _random(networks, seed, ('generator',))['generator']
-  if not os.path.isfile(path):
+  if not _is_there(path):
     raise InputError(f"config.weights.e4e='{path}': no such file ({WHAT['e4e']}); put it there")
+  if os.path.isdir(path):
+    manifest, tree = converted.read(path, 'generator')
+    return _of_model(networks, path, tree['generator'], manifest['parts']['generator']['channels'])
   return _generator(networks, path, *_read_e4e(path))
 
 
@@ -107,15 +102,26 @@ def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
   Raises:
     InputError: the file is no e4e checkpoint, or of another size than the model.
   """
-  state, w_avg = _read_e4e(path)
-  generator = _generator(networks, path, state, w_avg)
-  module = networks.hybrid.encoder
-  sizes = [networks.frame_size // stride for stride in (16, 8, 4)]
-  loaded = key_maps.convert(
-    key_maps.with_prefix(state, 'encoder.'),
-    key_maps.e4e_encoder(module.units, module.widths, module.identity_split, sizes),
-    kind=f'e4e encoder of {path}',
-  )
+  if os.path.isdir(path):
+    manifest, tree = converted.read(path, 'generator', 'encoder')
+    if manifest['kind'] == 'psp':
+      raise InputError(
+        f'{path}: a pSp encoder, whose heads give whole rows of W+; the model needs e4e, whose '
+        'heads give offsets from the first row'
+      )
+    channels = manifest['parts']['generator']['channels']
+    generator = _of_model(networks, path, tree['generator'], channels)
+    loaded = tree['encoder']
+  else:
+    state, w_avg = _read_e4e(path)
+    generator = _generator(networks, path, state, w_avg)
+    module = networks.hybrid.encoder
+    sizes = [networks.frame_size // stride for stride in (16, 8, 4)]
+    loaded = key_maps.convert(
+      key_maps.with_prefix(state, 'encoder.'),
+      key_maps.e4e_encoder(module.units, module.widths, module.identity_split, sizes),
+      kind=f'e4e encoder of {path}',
+    )
   fresh = jax.jit(lambda key: init_encoder(networks, key))(jax.random.key(0))
   flat = flax.traverse_util.flatten_dict(loaded)
   encoder = flax.traverse_util.flatten_dict(fresh) | flat  # deformation heads stay fresh
@@ -142,13 +148,52 @@ def _random(networks: Networks, seed: int, parts: Sequence[str]) -> dict:
   return jax.jit(init)(jax.random.key(seed))
 
 
+def _is_there(path: str) -> bool:
+  return os.path.isfile(path) or converted.is_converted(path)
+
+
+def _lpips(networks: Networks, backbone: str, linear: str) -> dict:
+  """LPIPS of two files, two converted folders or one of each."""
+  net = networks.lpips.net
+  if os.path.isfile(backbone) and os.path.isfile(linear):
+    state = {path: _tensors(path, f'LPIPS {net}') for path in (backbone, linear)}
+    return key_maps.convert(
+      state[backbone] | state[linear],
+      key_maps.lpips(net),
+      kind=f'LPIPS {net} of {backbone} and {linear}',
+      unneeded=key_maps.TORCHVISION_UNNEEDED,
+    )
+  params: dict = {}
+  for path, name in ((backbone, BACKBONE_KINDS[net]), (linear, 'lpips')):
+    params |= _part(path, 'lpips', name)['params']
+  return {'params': params}
+
+
+def _arcface(networks: Networks, path: str) -> dict:
+  if os.path.isdir(path):
+    return _part(path, 'arcface', 'arcface')
+  body = networks.arcface
+  return key_maps.convert(
+    _tensors(path, 'ArcFace'),
+    key_maps.arcface(body.units, body.widths, body.size),
+    kind=f'ArcFace of {path}',
+  )
+
+
+def _part(path: str, part: str, kind: str) -> dict:
+  """A part of a converted folder, or of a file that is converted here."""
+  if os.path.isdir(path):
+    return converted.read(path, part)[1][part]
+  return kinds.KINDS[kind].convert(files.read(path), f'{kind} {path}').parts[part]
+
+
 def _tensors(path: str, kind: str) -> Mapping[str, np.ndarray]:
-  return key_maps.tensors(torch_file.load(path), f'{kind} of {path}')
+  return key_maps.tensors(files.read(path), f'{kind} of {path}')
 
 
 def _read_e4e(path: str) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
   """(state_dict, latent_avg) of an e4e checkpoint."""
-  file = torch_file.load(path)
+  file = files.read(path)
   if not isinstance(file, Mapping) or not {'state_dict', 'latent_avg'} <= set(file):
     raise InputError(f'{path}: not an e4e checkpoint, it has no state_dict and latent_avg')
   kind = f'e4e checkpoint {path}'
@@ -160,12 +205,17 @@ def _generator(
   networks: Networks, path: str, state: Mapping[str, np.ndarray], w_avg: np.ndarray
 ) -> dict:
   """The generator tree of an e4e checkpoint, of the model's size."""
-  module = networks.hybrid.generator
   decoder = key_maps.with_prefix(state, 'decoder.')
   tree, channels = key_maps.generator(decoder, w_avg, kind=f'StyleGAN2 decoder of {path}')
-  if channels != tuple(module.channels):
+  return _of_model(networks, path, tree, channels)
+
+
+def _of_model(networks: Networks, path: str, tree: dict, channels: Sequence[int]) -> dict:
+  """The tree of a generator, once it is known to be of the model's size."""
+  module, w_avg = networks.hybrid.generator, tree['w_avg']
+  if tuple(channels) != tuple(module.channels):
     raise InputError(
-      f'{path}: its generator has channels {channels}, config.model asks for '
+      f'{path}: its generator has channels {tuple(channels)}, config.model asks for '
       f'{tuple(module.channels)}'
     )
   # One latent average, or one for each row of W+.

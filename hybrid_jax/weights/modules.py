@@ -81,13 +81,14 @@ def script(root: Any, constants: Any) -> Module:
   """The tensors of a TorchScript program; those written into its code are `CONSTANTS.c0` and on."""
   if not isinstance(root, Module) or not isinstance(constants, tuple):
     raise TorchFileError('a TorchScript program that is no module')
-  return root.take((f'CONSTANTS.c{i}', x) for i, x in enumerate(constants))
+  root.take((f'CONSTANTS.c{i}', x) for i, x in enumerate(constants))
+  if not root:
+    raise TorchFileError('a TorchScript program without a tensor')
+  return root
 
 
 SCRIPT_BUILDERS = {
   '__torch__': _script_object,
   'torch.jit._pickle.restore_type_tag': _first,
-  **{
-    f'torch.jit._pickle.build_{kind}list': _first for kind in ('int', 'double', 'bool', 'tensor')
-  },
+  **{f'torch.jit._pickle.build_{kind}list': _first for kind in ('int', 'double', 'bool', 'tensor')},
 }

@@ -248,8 +248,8 @@ def _numpy_array(build: Builder, x: Symbol) -> np.ndarray:
   return np.ndarray(shape, dtype, buffer=raw, order='F' if fortran else 'C')
 
 
-# Every global that a file of torch.save may name. A pickle of protocol 2 spells builtins as Python 2
-# did.
+# Every global that a file of torch.save may name. A pickle of protocol 2 spells builtins as
+# Python 2 did.
 BUILDERS: dict[str, Callable[[Builder, Symbol], Any] | None] = {
   'collections.OrderedDict': _ordered_dict,
   'argparse.Namespace': lambda build, x: dict(build.value(x.state or {})),

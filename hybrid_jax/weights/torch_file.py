@@ -29,8 +29,9 @@ def load(path: str | os.PathLike) -> Any:
   Returns:
     The saved object: dict (also for OrderedDict and Namespace), list, tuple (also for torch.Size),
     set, str, bytes and scalars, with numpy arrays for tensors and parameters, numpy dtypes for
-    torch's, a str for a device, and `modules.Module` for a module saved whole. An array is a read-only view of its storage, strided as it was
-    in torch, and keeps that storage in memory: copy what is to be changed or to outlive the rest.
+    torch's, a str for a device, and `modules.Module` for a module saved whole. An array is a
+    read-only view of its storage, strided as it was in torch, and keeps that storage in memory:
+    copy what is to be changed or to outlive the rest.
 
   Raises:
     TorchFileError: the file is missing, damaged, no checkpoint, or names anything not in the tables
@@ -125,7 +126,7 @@ def _read_plain(file: BinaryIO) -> Any:
 
 def _nested(build: Builder, x: Symbol) -> np.ndarray:
   """A storage that torch saved as bytes; itself a legacy stream, which may hold no further one."""
-  (data,) = x.args
+  data = build.value(*x.args)  # text, recoded, where the pickle is of protocol 2
   if type(data) is not bytes:
     raise TorchFileError(f'{x.name} called without bytes')
   storage = _read_legacy(io.BytesIO(data), len(data), data)
