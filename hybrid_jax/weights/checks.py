@@ -5,6 +5,7 @@ it was meant, not that it is a good one. No public weights were at hand to hold 
 for LPIPS' linear layers and GANSpace's components.
 """
 
+import functools
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -74,9 +75,8 @@ def _generator(tree: dict, facts: dict, folder: pathlib.Path) -> Iterator[dict]:
   module = Generator(
     tuple(facts['channels']), facts['w_dim'], facts['mapping_layers'], clamp=facts.get('clamp')
   )
-  params = {'params': tree['params']}
   z = jax.random.normal(jax.random.key(0), (MAPPED, facts['w_dim']))
-  w = jax.jit(lambda p, z: module.apply(p, z, method='map'))(params, z)
+  w = _map(module, tree['params'], z)
   w_avg = jnp.asarray(tree['w_avg']).reshape(-1, facts['w_dim'])  # one, or one for each row
   off = (w.mean(0) - w_avg) / (w.std(0) + 1e-12)
   yield _check(
@@ -85,7 +85,7 @@ def _generator(tree: dict, facts: dict, folder: pathlib.Path) -> Iterator[dict]:
     0,
     0.15,
   )
-  images, sizes = _samples(module, params, tree, w[:SAMPLES])
+  images, sizes = _samples(module, tree, w[:SAMPLES])
   yield _check(
     'least root mean square of a convolution after its demodulation', min(sizes), 0.05, 50
   )
@@ -100,27 +100,32 @@ def _generator(tree: dict, facts: dict, folder: pathlib.Path) -> Iterator[dict]:
   stills.write_image(folder / SHEET, stills.grid(rows))
 
 
-def _samples(module: Generator, params: dict, tree: dict, w: jax.Array) -> tuple[np.ndarray, list]:
-  """Truncated images with the stored noise, one at a time; rms of every layer, of the first one."""
-  rows = latents.num_ws(module.channels)
-  noise = tuple(jnp.asarray(x)[None] for x in tree['noise_const'])
+@functools.partial(jax.jit, static_argnums=0)
+def _map(module: Generator, params: dict, z: jax.Array) -> jax.Array:
+  return module.apply({'params': params}, z, method='map')
 
-  @jax.jit
-  def draw(params, w_avg, noise, w):
-    w_plus = latents.truncate(jnp.broadcast_to(w, (1, rows, w.size)), w_avg, PSI)
-    styles = module.apply(params, w_plus, method='to_style_space')
-    image, state = module.apply(
-      params,
-      styles,
-      noise,
-      method='synthesize',
-      mutable='intermediates',
-      capture_intermediates=lambda layer, _: isinstance(layer, StyledConv),
-    )
-    sizes = [jnp.sqrt(jnp.square(x).mean()) for x in jax.tree.leaves(state['intermediates'])]
-    return image[0], jnp.stack(sizes)
 
-  drawn = [jax.device_get(draw(params, tree['w_avg'], noise, one)) for one in w]
+@functools.partial(jax.jit, static_argnums=0)
+def _draw(module: Generator, tree: dict, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(h, w, 3) image of a truncated w (d,), and the rms of each convolution's output."""
+  w_plus = jnp.broadcast_to(w, (1, latents.num_ws(module.channels), w.size))
+  w_plus = latents.truncate(w_plus, tree['w_avg'], PSI)
+  params = {'params': tree['params']}
+  image, state = module.apply(
+    params,
+    module.apply(params, w_plus, method='to_style_space'),
+    tuple(x[None] for x in tree['noise_const']),
+    method='synthesize',
+    mutable='intermediates',
+    capture_intermediates=lambda layer, _: isinstance(layer, StyledConv),
+  )
+  outputs = jax.tree.leaves(state['intermediates'])
+  return image[0], jnp.stack([jnp.sqrt(jnp.square(x).mean()) for x in outputs])
+
+
+def _samples(module: Generator, tree: dict, w: jax.Array) -> tuple[np.ndarray, list[float]]:
+  """Images with the stored noise, one at a time to save memory; the layers' rms of the first."""
+  drawn = [jax.device_get(_draw(module, tree, one)) for one in w]
   return np.stack([image for image, _ in drawn]), [float(x) for x in drawn[0][1]]
 
 

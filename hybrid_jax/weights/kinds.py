@@ -73,8 +73,10 @@ def _need_entries(content: Any, kind: str, needed: str, known: str = '') -> None
     raise WeightsError(f'no {kind}: it has no {missing[0]}')
   unknown = [key for key in content if key not in needed | known]
   if unknown:
-    names = [ascii(key)[:80] if isinstance(key, str) else type(key).__name__ for key in unknown[:3]]
-    raise WeightsError(f'{kind}: {len(unknown)} entries have no place here, first {names}')
+    names = (ascii(key)[:80] if isinstance(key, str) else type(key).__name__ for key in unknown[:3])
+    raise WeightsError(
+      f'{kind}: {len(unknown)} entries have no place here, first {", ".join(names)}'
+    )
 
 
 # --- Generators and discriminators ---------------------------------------------------------------

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from test_torch_file import asm, tensor, zipped
 
 from configs import common
-from hybrid_jax import networks
+from hybrid_jax import convert, networks
 from hybrid_jax.errors import InputError
 from hybrid_jax.weights import key_maps, load, torch_file
 
@@ -276,3 +276,48 @@ def test_nvlabs_files_of_another_structure():
     (state | {'synthesis.b4.torgb.weight': ONE}, 'has shape (1,), not 4 axes'),
   ):
     assert says in refusal(key_maps.generator_nvlabs, bad)
+
+
+# --- Converted folders ---------------------------------------------------------------------------
+
+
+def test_converted_folders_load_as_their_files_do(config, paths, tmp_path):
+  nets = networks.build(config.model)
+  folders = {field: str(tmp_path / field) for field in ('e4e', 'arcface', 'lpips_backbone')}
+  for field, folder in folders.items():
+    convert.convert(paths[field], folder)
+  folders['lpips_linear'] = folders['lpips_backbone']
+  for mixed in (folders, folders | {'lpips_linear': paths['lpips_linear']}):
+    found = load.load(nets, mixed, seed=0)
+    jax.tree.map(np.testing.assert_array_equal, found, load.load(nets, paths, seed=0))
+  alone = load.load_generator(nets, folders, seed=0)
+  jax.tree.map(np.testing.assert_array_equal, alone, found[0]['generator'])
+
+
+def test_converted_folders_of_another_kind_or_size(config, golden_paths, tmp_path):
+  nets = networks.build(config.model)
+  folder = str(tmp_path / 'arcface')
+  convert.convert(golden_paths['arcface'], folder)
+  text = refusal(load.load_generator, nets, {'e4e': folder}, 0)
+  assert folder in text and 'arcface weights, which hold arcface and no generator' in text
+  assert 'no lpips' in refusal(load.load, nets, golden_paths | {'lpips_linear': folder}, 0)
+  folder = str(tmp_path / 'nvlabs16')
+  convert.convert(str(GOLDEN / 'nvlabs16.pkl'), folder)
+  text = refusal(load.load_generator, nets, {'e4e': folder}, 0)
+  assert 'its generator has channels (8, 8, 8)' in text
+  (tmp_path / 'nvlabs16' / 'manifest.json').write_text('{"format": 2}')
+  assert 'no converted weights' in refusal(load.load_generator, nets, {'e4e': folder}, 0)
+
+
+def test_a_psp_encoder_is_not_taken_for_one_of_e4e(config, paths, tmp_path):
+  convert.convert(paths['e4e'], str(tmp_path / 'psp'), 'psp')
+  text = refusal(load.load_e4e, networks.build(config.model), str(tmp_path / 'psp'))
+  assert 'a pSp encoder, whose heads give whole rows' in text
+
+
+def test_a_generator_of_another_file_serves_inference(config, tmp_path):
+  convert.convert(str(GOLDEN / 'nvlabs64.pt'), str(tmp_path / 'nvlabs'))
+  nets = networks.build(config.model)
+  tree = load.load_generator(nets, {'e4e': str(tmp_path / 'nvlabs')}, 0)
+  expected, _ = key_maps.generator_nvlabs(torch_file.load(GOLDEN / 'nvlabs64.pt'))
+  jax.tree.map(np.testing.assert_array_equal, tree, expected)
