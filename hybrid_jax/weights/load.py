@@ -14,7 +14,6 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.networks import Networks, init_encoder, random_frozen
 from hybrid_jax.weights import converted, files, key_maps, kinds, shapes, shipped
 
-BACKBONE_KINDS = {'alex': 'alexnet', 'vgg': 'vgg16', 'squeeze': 'squeezenet'}
 WHAT = {
   'e4e': 'e4e encoder for FFHQ with its StyleGAN2 decoder',
   'lpips_backbone': "torchvision's AlexNet, under LPIPS",
@@ -164,14 +163,14 @@ def _lpips(networks: Networks, backbone: str, linear: str) -> dict:
       unneeded=key_maps.TORCHVISION_UNNEEDED,
     )
   params: dict = {}
-  for path, name in ((backbone, BACKBONE_KINDS[net]), (linear, 'lpips')):
-    params |= _part(path, 'lpips', name)['params']
+  for path in (backbone, linear):
+    params |= _part(path, 'lpips')['params']
   return {'params': params}
 
 
 def _arcface(networks: Networks, path: str) -> dict:
   if os.path.isdir(path):
-    return _part(path, 'arcface', 'arcface')
+    return _part(path, 'arcface')
   body = networks.arcface
   return key_maps.convert(
     _tensors(path, 'ArcFace'),
@@ -180,11 +179,16 @@ def _arcface(networks: Networks, path: str) -> dict:
   )
 
 
-def _part(path: str, part: str, kind: str) -> dict:
+def _part(path: str, part: str) -> dict:
   """A part of a converted folder, or of a file that is converted here."""
   if os.path.isdir(path):
     return converted.read(path, part)[1][part]
-  return kinds.KINDS[kind].convert(files.read(path), f'{kind} {path}').parts[part]
+  content = files.read(path)
+  kind = kinds.recognise(content, path)
+  parts = kinds.KINDS[kind].convert(content, f'{kind} {path}').parts
+  if part not in parts:
+    raise InputError(f'{path}: a file of kind {kind}, which holds no {part}')
+  return parts[part]
 
 
 def _tensors(path: str, kind: str) -> Mapping[str, np.ndarray]:

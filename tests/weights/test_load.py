@@ -36,7 +36,7 @@ def paths(shared):
   }
 
 
-def test_loaded_networks_give_the_reference_latents_and_image(config, paths, shared):
+def test_loaded_networks_give_the_reference_latents_and_image(config, paths, shared, tmp_path):
   nets = networks.build(config.model)
   frozen, E = load.load(nets, paths, seed=0)
   v = np.load(shared('reference/e4e_reduced_vectors.npz'))
@@ -47,6 +47,9 @@ def test_loaded_networks_give_the_reference_latents_and_image(config, paths, sha
   assert all(np.all(f == 0) for f in F)  # so that training starts at e4e's inversion
   for reenacted in (nets.hybrid.reenact(G, W, F), nets.hybrid.reenact(G, W, None)):
     assert error(reenacted, nhwc(v['image'])) < 1e-5
+  convert.convert(paths['e4e'], str(tmp_path / 'e4e'))
+  same = load.load_e4e(nets, str(tmp_path / 'e4e'))
+  jax.tree.map(np.testing.assert_array_equal, same, (G, E))
   v = np.load(GOLDEN / 'arcface_reduced_vectors.npz')
   face = nhwc(v['y256_u8']).astype(np.float32) / 127.5 - 1
   assert error(nets.arcface.apply(frozen['arcface'], face), v['embedding_face256']) < 1e-5
@@ -281,17 +284,22 @@ def test_nvlabs_files_of_another_structure():
 # --- Converted folders ---------------------------------------------------------------------------
 
 
-def test_converted_folders_load_as_their_files_do(config, paths, tmp_path):
+def test_converted_folders_load_as_their_files_do(config, golden_paths, tmp_path):
   nets = networks.build(config.model)
-  folders = {field: str(tmp_path / field) for field in ('e4e', 'arcface', 'lpips_backbone')}
-  for field, folder in folders.items():
-    convert.convert(paths[field], folder)
-  folders['lpips_linear'] = folders['lpips_backbone']
-  for mixed in (folders, folders | {'lpips_linear': paths['lpips_linear']}):
-    found = load.load(nets, mixed, seed=0)
-    jax.tree.map(np.testing.assert_array_equal, found, load.load(nets, paths, seed=0))
-  alone = load.load_generator(nets, folders, seed=0)
-  jax.tree.map(np.testing.assert_array_equal, alone, found[0]['generator'])
+  lpips, arcface = golden_paths['lpips_backbone'], golden_paths['arcface']
+  folders = [str(tmp_path / name) for name in ('lpips', 'arcface', 'generator')]
+  for file, folder in zip((lpips, arcface, e4e_file(tmp_path)), folders, strict=True):
+    convert.convert(file, folder)
+  for backbone, linear in ((folders[0], folders[0]), (folders[0], lpips), (lpips, folders[0])):
+    found = load._lpips(nets, backbone, linear)
+    jax.tree.map(np.testing.assert_array_equal, found, load._lpips(nets, lpips, lpips))
+  found = load._arcface(nets, folders[1])
+  jax.tree.map(np.testing.assert_array_equal, found, load._arcface(nets, arcface))
+  found, expected = (
+    load.load_generator(nets, {'e4e': path}, 0) for path in (folders[2], e4e_file(tmp_path))
+  )
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+  assert load.check_files(golden_paths | {'e4e': folders[2]})
 
 
 def test_converted_folders_of_another_kind_or_size(config, golden_paths, tmp_path):
