@@ -101,6 +101,17 @@ def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
   Raises:
     InputError: the file is no e4e checkpoint, or of another size than the model.
   """
+  generator, loaded = _read_encoder(networks, path)
+  fresh = jax.jit(lambda key: init_encoder(networks, key))(jax.random.key(0))
+  flat = flax.traverse_util.flatten_dict(loaded)
+  encoder = flax.traverse_util.flatten_dict(fresh) | flat  # deformation heads stay fresh
+  encoder = flax.traverse_util.unflatten_dict(encoder)
+  shapes.check(encoder, fresh, path)
+  return generator, encoder
+
+
+def _read_encoder(networks: Networks, path: str) -> tuple[dict, dict]:
+  """(generator tree, encoder variables without deformation heads) of a file or folder."""
   if os.path.isdir(path):
     manifest, tree = converted.read(path, 'generator', 'encoder')
     if manifest['kind'] == 'psp':
@@ -109,24 +120,16 @@ def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
         'heads give offsets from the first row'
       )
     channels = manifest['parts']['generator']['channels']
-    generator = _of_model(networks, path, tree['generator'], channels)
-    loaded = tree['encoder']
-  else:
-    state, w_avg = _read_e4e(path)
-    generator = _generator(networks, path, state, w_avg)
-    module = networks.hybrid.encoder
-    sizes = [networks.frame_size // stride for stride in (16, 8, 4)]
-    loaded = key_maps.convert(
-      key_maps.with_prefix(state, 'encoder.'),
-      key_maps.e4e_encoder(module.units, module.widths, module.identity_split, sizes),
-      kind=f'e4e encoder of {path}',
-    )
-  fresh = jax.jit(lambda key: init_encoder(networks, key))(jax.random.key(0))
-  flat = flax.traverse_util.flatten_dict(loaded)
-  encoder = flax.traverse_util.flatten_dict(fresh) | flat  # deformation heads stay fresh
-  encoder = flax.traverse_util.unflatten_dict(encoder)
-  shapes.check(encoder, fresh, path)
-  return generator, encoder
+    return _of_model(networks, path, tree['generator'], channels), tree['encoder']
+  state, w_avg = _read_e4e(path)
+  generator = _generator(networks, path, state, w_avg)
+  module = networks.hybrid.encoder
+  sizes = [networks.frame_size // stride for stride in (16, 8, 4)]
+  return generator, key_maps.convert(
+    key_maps.with_prefix(state, 'encoder.'),
+    key_maps.e4e_encoder(module.units, module.widths, module.identity_split, sizes),
+    kind=f'e4e encoder of {path}',
+  )
 
 
 def load_encoder(networks: Networks, path: str) -> dict:
