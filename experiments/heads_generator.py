@@ -44,6 +44,7 @@ from hybrid_jax.weights import shipped  # noqa: E402
 W_DIM = shipped.GENERATOR['w_dim']
 REGION_WEIGHT = 10.0  # of mouth, eyes and brows over the rest: they are 8 % of the pixels
 R1_GAMMA, R1_STEPS = 0.5, 16
+CRITIC_RATE = 2e-3
 ADVERSARIAL_WEIGHT = 0.03
 PERCEPTUAL_WEIGHT = 0.3
 CONTRAST_WEIGHT = 4.0
@@ -253,9 +254,10 @@ def main() -> None:
   parser.add_argument('--people', type=int, default=14_000)
   parser.add_argument('--size', type=int, default=64, help='px')
   parser.add_argument('--batch', type=int, default=16)
-  parser.add_argument('--regression_steps', type=int, default=40_000)
-  parser.add_argument('--adversarial_steps', type=int, default=20_000)
-  parser.add_argument('--rate', type=float, default=2e-3)
+  parser.add_argument('--regression_steps', type=int, default=32_000)
+  parser.add_argument('--adversarial_steps', type=int, default=2_000)
+  parser.add_argument('--rate', type=float, default=6e-3, help='falls to a tenth over stage 1')
+  parser.add_argument('--adversarial_rate', type=float, default=4e-4)
   parser.add_argument(
     '--mapping_rate', type=float, default=100.0, help='of the mapping network, over its own 0.01'
   )
@@ -267,17 +269,13 @@ def main() -> None:
   workdir = pathlib.Path(args.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   total = args.regression_steps + args.adversarial_steps
-  # Falls to a tenth over the regression, then starts the adversary at a fifth.
   decay = optax.cosine_decay_schedule(args.rate, args.regression_steps, 0.1)
   rate = optax.join_schedules(
-    [decay, optax.constant_schedule(args.rate / 5)], [args.regression_steps]
+    [decay, optax.constant_schedule(args.adversarial_rate)], [args.regression_steps]
   )
-  optimizers = {
-    False: generator_optimizer(rate, args.mapping_rate),
-    True: generator_optimizer(rate, args.mapping_rate),
-  }
-  critic_optimizer = optax.adam(args.rate, 0.0, 0.99)
-  state = init(args.size, optimizers[False], critic_optimizer, jax.random.key(args.seed))
+  optimizer = generator_optimizer(rate, args.mapping_rate)
+  critic_optimizer = optax.adam(CRITIC_RATE, 0.0, 0.99)
+  state = init(args.size, optimizer, critic_optimizer, jax.random.key(args.seed))
   path = workdir / 'state.msgpack'
   if path.exists():
     state = jax.tree.map(
@@ -307,7 +305,7 @@ def main() -> None:
   ema = 20_000 / args.batch  # half-life of the average: 20,000 images
   start, stop = int(state.step), min(total, args.stop_at or total)
   steps = {
-    adversarial: make_step(args.size, optimizers[adversarial], critic_optimizer, adversarial, ema)
+    adversarial: make_step(args.size, optimizer, critic_optimizer, adversarial, ema)
     for adversarial in (False, True)
     if not adversarial or stop > args.regression_steps
   }

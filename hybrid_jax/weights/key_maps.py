@@ -283,6 +283,29 @@ def image_discriminator(channels: tuple[int, ...]) -> KeyMap:
   return keys
 
 
+def image_discriminator_nvlabs(channels: tuple[int, ...]) -> KeyMap:
+  """Keys of stylegan2-ada-pytorch's `D`: the same network as rosinality's."""
+  top = f'b{4 << (len(channels) - 1)}'
+  keys: KeyMap = {
+    'params/from_rgb/kernel': (f'{top}.fromrgb.weight', conv),
+    'params/from_rgb/bias': (f'{top}.fromrgb.bias', copy),
+  }
+  for name in (f'b{4 << i}' for i in range(1, len(channels))):
+    for part in ('conv0', 'conv1'):
+      keys[f'params/{name}_{part}/kernel'] = (f'{name}.{part}.weight', conv)
+      keys[f'params/{name}_{part}/bias'] = (f'{name}.{part}.bias', copy)
+    keys[f'params/{name}_skip/kernel'] = (f'{name}.skip.weight', conv)
+  keys |= {
+    'params/b4_conv/kernel': ('b4.conv.weight', conv),
+    'params/b4_conv/bias': ('b4.conv.bias', copy),
+    'params/b4_dense/kernel': ('b4.fc.weight', dense_of_map(channels[0], 4)),
+    'params/b4_dense/bias': ('b4.fc.bias', copy),
+    'params/logits/kernel': ('b4.out.weight', dense),
+    'params/logits/bias': ('b4.out.bias', copy),
+  }
+  return keys
+
+
 def latent_discriminator(num_layers: int = 4) -> KeyMap:
   """Keys of e4e's LatentCodesDiscriminator: `mlp.0`, `mlp.2`, ..."""
   keys: KeyMap = {}
