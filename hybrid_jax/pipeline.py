@@ -16,7 +16,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from hybrid_jax import motion_file
+from hybrid_jax import heap, motion_file
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, ahead
 from hybrid_jax.media import align, replacing, stills, tracking, video
@@ -355,6 +355,7 @@ def render(
     with target.segment(folder, k, layout.shape) as write:
       for number, picture in zip(numbers, pictures, strict=False):
         write(picture, plan.time(number))
+    heap.give_back()
   for _ in pictures:  # ends the bar and the thread
     pass
   for _ in rows:  # to the end, for the figures taken on the way
