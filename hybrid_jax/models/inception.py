@@ -5,6 +5,8 @@ last block pools by maximum, batch normalisation has epsilon 1e-3, and there are
 FID never looks at). Arrays are NHWC. Modules have the names of the public file.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -73,12 +75,12 @@ BLOCKS = {
 }
 # (name, features, kernel, stride, padding), or a pool.
 STEM = [
-  ('Conv2d_1a_3x3', 32, 3, 2, 0),
-  ('Conv2d_2a_3x3', 32, 3, 1, 0),
-  ('Conv2d_2b_3x3', 64, 3, 1, 1),
+  ('Conv2d_1a_3x3', 32, 3, 2, 'VALID'),
+  ('Conv2d_2a_3x3', 32, 3, 1, 'VALID'),
+  ('Conv2d_2b_3x3', 64, 3, 1, 'SAME'),
   'halve',
-  ('Conv2d_3b_1x1', 80, 1, 1, 0),
-  ('Conv2d_4a_3x3', 192, 3, 1, 0),
+  ('Conv2d_3b_1x1', 80, 1, 1, 'VALID'),
+  ('Conv2d_4a_3x3', 192, 3, 1, 'VALID'),
   'halve',
 ]
 
@@ -92,19 +94,21 @@ def unit_names() -> list[str]:
   return names
 
 
-class _Unit(nn.Module):
-  """Convolution without bias, batch normalisation, ReLU."""
+class ConvUnit(nn.Module):
+  """Convolution without bias, batch normalisation, ReLU; of images or of videos."""
 
   features: int
-  kernel_size: tuple[int, int]
-  stride: int
-  padding: tuple[int, int]
+  kernel_size: Sequence[int]
+  stride: int = 1
+  padding: str | Sequence[tuple[int, int]] = 'SAME'
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    strides = (self.stride,) * len(self.kernel_size)
+    # Measurements are float32 on every device: a TPU's default product is bfloat16.
     conv = nn.Conv(
-      self.features, self.kernel_size, (self.stride, self.stride),
-      padding=[(p, p) for p in self.padding], use_bias=False, precision='highest', name='conv',
+      self.features, self.kernel_size, strides, self.padding, use_bias=False, precision='highest',
+      name='conv',
     )  # fmt: skip
     return jax.nn.relu(BatchNorm(1e-3, name='bn')(conv(x)))
 
@@ -141,10 +145,10 @@ class _Block(nn.Module):
       outs.append(y)
     return jnp.concatenate(outs, -1)
 
-  def _unit(self, step: tuple, halve: bool) -> _Unit:
+  def _unit(self, step: tuple, halve: bool) -> ConvUnit:
     name, features, *kernel = step
-    padding = (0, 0) if halve else tuple(k // 2 for k in kernel)
-    return _Unit(features // self.divisor, tuple(kernel), 2 if halve else 1, padding, name=name)
+    stride, padding = (2, 'VALID') if halve else (1, 'SAME')
+    return ConvUnit(features // self.divisor, kernel, stride, padding, name=name)
 
 
 class Inception(nn.Module):
@@ -161,8 +165,8 @@ class Inception(nn.Module):
       if step == 'halve':
         x = _pool(x, step)
       else:
-        name, features, k, stride, p = step
-        x = _Unit(features // self.divisor, (k, k), stride, (p, p), name=name)(x)
+        name, features, k, stride, padding = step
+        x = ConvUnit(features // self.divisor, (k, k), stride, padding, name=name)(x)
     for name in BLOCKS:
       x = _Block(self.divisor, name=name)(x)
     return jnp.mean(x, axis=(1, 2))
