@@ -16,9 +16,11 @@ import numpy as np
 
 from hybrid_jax import latents
 from hybrid_jax.models.encoder import Encoder
+from hybrid_jax.models.i3d import I3D
+from hybrid_jax.models.inception import Inception
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator, LatentDiscriminator
-from hybrid_jax.weights import key_maps, shapes, sizes
+from hybrid_jax.weights import discriminator_key_maps, key_maps, metric_key_maps, shapes, sizes
 from hybrid_jax.weights.key_maps import WeightsError
 from hybrid_jax.weights.modules import Module
 
@@ -115,7 +117,7 @@ def _discriminator(state: Any, kind: str) -> Converted:
   facts = sizes.discriminator(key_maps.tensors(state, kind), kind)
   channels = tuple(facts['channels'])
   rosinality = 'convs.0.0.weight' in state
-  keys = key_maps.image_discriminator if rosinality else key_maps.image_discriminator_nvlabs
+  keys = discriminator_key_maps.rosinality if rosinality else discriminator_key_maps.nvlabs
   unneeded = (r'.*\.kernel', r'.*resample_filter')
   tree = key_maps.convert(state, keys(channels), kind=kind, unneeded=unneeded)
   side = facts['resolution']
@@ -219,7 +221,7 @@ def latent_discriminator(content: Any, kind: str) -> Converted:
   state = key_maps.tensors(content, kind)
   layers = sum(bool(re.fullmatch(r'mlp\.\d+\.weight', key)) for key in state)
   width = sizes.shape(state, 'mlp.0.weight', 2, kind)[0]
-  tree = key_maps.convert(state, key_maps.latent_discriminator(layers), kind=kind)
+  tree = key_maps.convert(state, discriminator_key_maps.latent(layers), kind=kind)
   _check(tree, LatentDiscriminator(width, layers), (1, width), kind=kind)
   return Converted({'critic': tree}, {'critic': {'width': width, 'layers': layers}})
 
@@ -253,6 +255,28 @@ def lpips(content: Any, kind: str) -> Converted:
   if any(x.shape != (width,) for x, width in zip(tree['params'].values(), widths, strict=True)):
     raise WeightsError(f'{kind}: a layer has more than one output')
   return Converted({'lpips': tree}, {'lpips': {'taps': widths}})
+
+
+# --- Networks of the metrics ---------------------------------------------------------------------
+
+
+def inception(content: Any, kind: str) -> Converted:
+  """FID's Inception; torchvision's, with other weights under the same names, is refused."""
+  state = key_maps.tensors(content, kind)
+  facts = sizes.inception(state, kind)
+  unneeded = metric_key_maps.INCEPTION_UNNEEDED
+  tree = key_maps.convert(state, metric_key_maps.inception(), kind=kind, unneeded=unneeded)
+  _check(tree, Inception(**facts), (1, 299, 299, 3), kind=kind)
+  return Converted({'inception': tree}, {'inception': facts})
+
+
+def i3d(content: Any, kind: str) -> Converted:
+  """I3D of Kinetics, in either layout."""
+  state = key_maps.tensors(content, kind)
+  facts, keys = sizes.i3d(state, kind), metric_key_maps.i3d(state)
+  tree = key_maps.convert(state, keys, kind=kind, unneeded=metric_key_maps.I3D_UNNEEDED)
+  _check(tree, I3D(**facts), (1, 9, 224, 224, 3), kind=kind)
+  return Converted({'i3d': tree}, {'i3d': facts})
 
 
 # --- Latent directions ---------------------------------------------------------------------------
@@ -313,6 +337,10 @@ KINDS = {
     'SqueezeNet 1.1', functools.partial(backbone, net='squeeze'), 'BSD-3 (torchvision)'
   ),
   'lpips': Kind('LPIPS linear layers', lpips, 'BSD-2'),
+  'inception': Kind(
+    'FID Inception', inception, 'Apache-2.0; trained on ImageNet, whose terms are for research'
+  ),
+  'i3d': Kind('I3D of Kinetics', i3d, 'Apache-2.0 (DeepMind); trained on Kinetics-400'),
   'latent_discriminator': Kind('latent discriminator', latent_discriminator, 'code MIT'),
   'interfacegan': Kind('InterFaceGAN direction', interfacegan, 'code MIT; made from FFHQ models'),
   'ganspace': Kind('GANSpace components', ganspace, 'code Apache-2.0; made from FFHQ models'),
@@ -323,6 +351,7 @@ _SIGNS = {
   'squeezenet': ('features.0.weight', 'features.3.squeeze.weight'),
   'alexnet': ('features.0.weight', 'features.10.weight'),
   'lpips': ('lin0.model.1.weight',),
+  'inception': ('Conv2d_1a_3x3.conv.weight', 'Mixed_7c.branch_pool.conv.weight'),
   'latent_discriminator': ('mlp.0.weight',),
   'ganspace': ('comp', 'mean', 'std'),
 }
@@ -348,6 +377,8 @@ def recognise(content: Any, path: str) -> str:
       return 'nvlabs'
     if 'synthesis.b4.const' in names:
       return 'pti' if isinstance(content, Module) else 'nvlabs'
+    if names & {'Conv3d_1a_7x7.conv3d.weight', 'conv3d_1a_7x7.conv3d.weight'}:
+      return 'i3d'
     for kind, signs in _SIGNS.items():
       if names.issuperset(signs):
         return kind

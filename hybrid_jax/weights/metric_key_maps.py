@@ -8,7 +8,8 @@ from hybrid_jax.models import i3d as fvd
 from hybrid_jax.models import inception as fid
 from hybrid_jax.weights.key_maps import KeyMap, conv, copy
 
-INCEPTION_UNNEEDED = (r'fc\.(weight|bias)', r'AuxLogits\..*')
+INCEPTION_UNNEEDED = (r'fc\.(weight|bias)',)  # its classifier
+I3D_UNNEEDED = (r'CONSTANTS\.c\d+',)  # numbers in the code of a traced TorchScript program
 
 
 # hassony2's names of what piergiaj calls b0, b1a, ...

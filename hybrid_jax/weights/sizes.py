@@ -123,3 +123,22 @@ def backbone(state: State, net: str, kind: str) -> list[int]:
     if entry != 'tap' and entry[1] == 'conv':
       found[entry[2][0]] = shape(state, f'features.{entry[0]}.weight', 4, kind)[0]
   return found
+
+
+def inception(state: State, kind: str) -> dict:
+  """{'divisor'} of FID's Inception: how many times narrower than the public one it is."""
+  if 'fc.bias' in state and (classes := shape(state, 'fc.bias', 1, kind)[0]) != 1008:
+    raise WeightsError(
+      f"{kind}: it has {classes} classes, FID's has 1008; torchvision's is another"
+    )
+  return {'divisor': max(1, 32 // shape(state, 'Conv2d_1a_3x3.conv.weight', 4, kind)[0])}
+
+
+def i3d(state: State, kind: str) -> dict:
+  """{'classes', 'divisor'} of an I3D in either layout."""
+  stem, logits = 'Conv3d_1a_7x7', 'logits'
+  if 'conv3d_1a_7x7.conv3d.weight' in state:
+    stem, logits = 'conv3d_1a_7x7', 'conv3d_0c_1x1'
+  width = shape(state, f'{stem}.conv3d.weight', 5, kind)[0]
+  classes = shape(state, f'{logits}.conv3d.bias', 1, kind)[0]
+  return {'classes': classes, 'divisor': max(1, 64 // width)}
