@@ -61,8 +61,13 @@ def test_resize(golden):
   resized = fvd_input(v['resize_u8'].astype(np.float32) / 255)
   assert resized.shape == (1, 2, 224, 224, 3)
   assert error((resized[0, :, 100] + 1) / 2, nhwc(v['resized_row'])) < 1e-6
-  small = np.linspace(0, 1, 224 * 224 * 3, dtype=np.float32).reshape(1, 1, 224, 224, 3)
-  np.testing.assert_allclose(fvd_input(small), 2 * small - 1, atol=1e-6)
+
+
+def test_frames_of_the_right_size_stay_and_shrinking_does_not_low_pass():
+  frames = np.random.default_rng(0).random((1, 1, 448, 448, 3), np.float32)
+  means = frames.reshape(1, 1, 224, 2, 224, 2, 3).mean((3, 5))
+  assert error((fvd_input(frames) + 1) / 2, means) < 1e-6
+  np.testing.assert_allclose(fvd_input(means), 2 * means - 1, atol=1e-6)
 
 
 @pytest.mark.parametrize('shape', [(1, 8, 224, 224, 3), (1, 9, 256, 224, 3), (9, 224, 224, 3)])

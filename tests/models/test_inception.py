@@ -34,6 +34,13 @@ def test_resize(reference):
   assert error(resized[:, 150], nhwc(reference['resized_row'])) < 1e-6
 
 
+def test_shrinking_does_not_low_pass():
+  """To half the size: each pixel is the mean of the four around its centre, and of no others."""
+  image = np.random.default_rng(0).random((1, 598, 598, 3), np.float32)
+  means = image.reshape(1, 299, 2, 299, 2, 3).mean((2, 4))
+  assert error((fid_input(image) + 1) / 2, means) < 1e-6
+
+
 def test_blocks(run, reference):
   _, outputs = run
   names = [name.removesuffix('_mean') for name in reference if name.endswith('_mean')]
