@@ -1,106 +1,107 @@
 """Our networks back in the formats of the PyTorch tools: rosinality's generator, e4e's checkpoint.
 
-The inverse of `key_maps`: names and shapes are those of the public files.
+The inverse of `key_maps`: names, shapes and values are those of the public files.
 """
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.traverse_util
-import jax
 import numpy as np
 
 from hybrid_jax import latents
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import replacing
 from hybrid_jax.networks import Networks
-from hybrid_jax.weights import key_maps, torch_writer
+from hybrid_jax.weights import files, key_maps, torch_writer
+from hybrid_jax.weights.layouts import batched, first_plane
+
+SUFFIXES = ('.pt', '.safetensors')
 
 
-def state_dict(tree: Mapping, keys: key_maps.KeyMap) -> dict[str, np.ndarray]:
-  """Tensors by their PyTorch name: what `key_maps.convert` would turn into `tree`."""
-  flat = flax.traverse_util.flatten_dict(jax.device_get(dict(tree)), sep='/')
-  return {
-    theirs: np.ascontiguousarray(layout.theirs(np.asarray(flat[ours])))
-    for ours, (theirs, layout) in keys.items()
-  }
-
-
-def generator(G: Mapping, channels: tuple[int, ...]) -> dict[str, np.ndarray]:
-  """Rosinality's `g_ema` with all its buffers: noise maps and resampling kernels."""
-  layers = len(G['params']['mapping'])
-  keys = key_maps.rosinality_generator(channels, layers)
-  state = state_dict({'params': G['params']}, keys)
+def generator(G: Mapping, channels: Sequence[int]) -> dict[str, np.ndarray]:
+  """The state dict of rosinality's `g_ema`, its noise maps and resampling kernels included."""
+  keys = key_maps.rosinality_generator(channels, len(G['params']['mapping']))
+  state = key_maps.invert({'params': G['params']}, keys, kind='generator')
   for i, noise in enumerate(G['noise_const']):
-    state[f'noises.noise_{i}'] = np.ascontiguousarray(
-      key_maps.first_plane.theirs(np.asarray(noise, np.float32))
-    )
-  tap = np.array([1, 3, 3, 1], np.float32) / 4  # of an upsampling kernel: each axis sums to 2
-  kernel = np.outer(tap, tap)
+    state[f'noises.noise_{i}'] = batched(batched(first_plane)).back(np.asarray(noise))
+  tap = np.array([1, 3, 3, 1], np.float32) / 4  # each axis sums to 2, as upsampling asks for
   for i in range(len(channels) - 1):
-    state[f'convs.{2 * i}.conv.blur.kernel'] = kernel
-    state[f'to_rgbs.{i}.upsample.kernel'] = kernel
+    state[f'convs.{2 * i}.conv.blur.kernel'] = np.outer(tap, tap)
+    state[f'to_rgbs.{i}.upsample.kernel'] = np.outer(tap, tap)
   return state
 
 
-def rosinality(G: Mapping, channels: tuple[int, ...]) -> dict[str, Any]:
-  """The object of a rosinality checkpoint, `{'g_ema', 'latent_avg'}`."""
-  w_avg = np.asarray(G['w_avg'], np.float32)
-  return {'g_ema': generator(G, channels), 'latent_avg': w_avg.reshape(-1, w_avg.shape[-1])[0]}
+def rosinality(G: Mapping, channels: Sequence[int]) -> dict[str, Any]:
+  """The content of a rosinality checkpoint, {'g_ema', 'latent_avg'}; also of a tuned generator."""
+  w_avg = np.asarray(G['w_avg']).reshape(-1, np.shape(G['w_avg'])[-1])
+  one = (w_avg == w_avg[0]).all()  # e4e keeps it once for each row of W+
+  return {'g_ema': generator(G, channels), 'latent_avg': w_avg[0] if one else w_avg}
 
 
-def e4e(networks: Networks, E: Mapping, G: Mapping) -> dict[str, Any]:
-  """The object of an e4e checkpoint, `{'state_dict', 'latent_avg', 'opts'}`.
+def e4e(networks: Networks, E: Mapping, G: Mapping, rows: int) -> dict[str, Any]:
+  """The content of an e4e checkpoint, {'state_dict', 'latent_avg', 'opts'}.
 
-  Identity heads are e4e's `encoder.styles.N`. Deformation heads, which e4e has not, are
-  `encoder.deformation_styles.N` of the same make: tools that load strictly must leave them out.
+  Identity heads are `encoder.styles.N`. Deformation heads, which e4e has not, are of the same make
+  and named `deformation.styles.N`, which e4e passes over; the StyleSpace layers that they add to
+  are `opts['deformation_layers']`.
+
+  Args:
+    rows: W+ rows that progressive training has switched on. e4e always adds all of them, so that
+      the last layers of other heads are written as zeros.
   """
-  module = networks.hybrid.encoder
+  hybrid = networks.hybrid
+  module, channels = hybrid.encoder, tuple(hybrid.generator.channels)
   sizes = [networks.frame_size // stride for stride in (16, 8, 4)]
   body = key_maps.e4e_encoder(module.units, module.widths, module.identity_split, sizes)
-  heads = key_maps.map2style(
-    'deformation_heads', 'deformation_styles', module.deformation_split, sizes
+  heads = key_maps.deformation_heads(module.deformation_split, sizes)
+  deforms = lambda name: name.startswith('deformation_heads')  # noqa: E731
+  encoder, deformation = (
+    key_maps.invert(
+      {k: {n: x for n, x in E[k].items() if deforms(n) == which} for k in E}, keys, kind='encoder'
+    )
+    for which, keys in ((False, body), (True, heads))
   )
-  encoder = state_dict(E, body | heads)
-  for key in [k for k in encoder if k.endswith('running_mean')]:
-    encoder[key.replace('running_mean', 'num_batches_tracked')] = np.zeros((), np.int64)
-  channels = tuple(networks.hybrid.generator.channels)
-  rows, w_avg = latents.num_ws(channels), np.asarray(G['w_avg'], np.float32)
-  state = {f'encoder.{key}': x for key, x in encoder.items()}
-  state |= {f'decoder.{key}': x for key, x in generator(G, channels).items()}
+  for row in range(rows, module.num_ws):
+    for name in (f'styles.{row}.linear.weight', f'styles.{row}.linear.bias'):
+      encoder[name] = np.zeros_like(encoder[name])
+  for name in [name for name in encoder if name.endswith('running_mean')]:
+    # A counter that batch normalisation with a fixed momentum never reads.
+    encoder[name.replace('running_mean', 'num_batches_tracked')] = np.zeros((), np.int64)
+  parts = {'encoder': encoder, 'decoder': generator(G, channels), 'deformation': deformation}
+  w_avg = np.asarray(G['w_avg'])
   return {
-    'state_dict': state,
-    'latent_avg': np.ascontiguousarray(np.broadcast_to(w_avg, (rows, w_avg.shape[-1]))),
+    'state_dict': {f'{part}.{name}': x for part, s in parts.items() for name, x in s.items()},
+    'latent_avg': np.broadcast_to(w_avg, (module.num_ws, module.w_dim)),
     'opts': {
       'encoder_type': 'Encoder4Editing',
-      'stylegan_size': 4 << (len(channels) - 1),
+      'stylegan_size': latents.style_layers(channels)[-1].resolution,
       'start_from_latent_avg': True,
       'device': 'cpu',
+      'deformation_layers': list(hybrid.deformation_layers),
+      'deformation_space': 'StyleSpace' if hybrid.hybrid else 'W+',
     },
   }
 
 
-def write(path: str, checkpoint: Mapping[str, Any]) -> None:
-  """To `.pt` as it is, or to `.safetensors` with the names joined by dots, `opts` as metadata.
+def check_path(path: str) -> None:
+  """Raises InputError for a name without one of `SUFFIXES`."""
+  if pathlib.Path(path).suffix not in SUFFIXES:
+    raise InputError(f'{path}: give a name that ends in {" or ".join(SUFFIXES)}')
+
+
+def write(path: str, content: Mapping[str, Any]) -> None:
+  """Writes the content of a checkpoint as `.pt`, or as `.safetensors`.
+
+  A safetensors file is flat: `g_ema.` is put before the names of a generator, those of an e4e
+  checkpoint begin with `encoder.`, `decoder.` or `deformation.`; `opts` are JSON in the metadata.
 
   Raises:
     InputError: another suffix, or a path that cannot be written.
   """
-  suffix = pathlib.Path(path).suffix
-  try:
-    if suffix == '.pt':
-      torch_writer.save(path, dict(checkpoint))
-    elif suffix == '.safetensors':
-      from safetensors.numpy import save_file
-
-      opts = json.dumps(checkpoint.get('opts', {}))
-      tensors = {k: v for k, v in checkpoint.items() if k != 'opts'}
-      flat = flax.traverse_util.flatten_dict(tensors, sep='.')
-      with replacing(pathlib.Path(path)) as part:
-        save_file(flat, part, metadata={'format': 'pt', 'opts': opts})
-    else:
-      raise InputError(f'{path}: give a name that ends in .pt or .safetensors')
-  except OSError as error:
-    raise InputError(f'{path}: cannot be written ({error.strerror or error})') from error
+  check_path(path)
+  if pathlib.Path(path).suffix == '.pt':
+    return torch_writer.save(path, dict(content))
+  tensors = {'latent_avg': content['latent_avg'], **content.get('state_dict', {})}
+  tensors |= {f'g_ema.{name}': x for name, x in content.get('g_ema', {}).items()}
+  files.write_safetensors(path, tensors, {'opts': json.dumps(content.get('opts', {}))})

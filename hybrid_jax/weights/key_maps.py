@@ -29,6 +29,8 @@ from hybrid_jax.weights.layouts import (
   scalar,
 )
 
+KeyMap = dict[str, tuple[str, Layout]]
+
 
 class WeightsError(InputError):
   """A weights file that does not hold what its kind promises; one line that names the tensors."""
@@ -269,6 +271,29 @@ def image_discriminator(channels: tuple[int, ...]) -> KeyMap:
     'params/b4_dense/bias': ('final_linear.0.bias', copy),
     'params/logits/kernel': ('final_linear.1.weight', dense),
     'params/logits/bias': ('final_linear.1.bias', copy),
+  }
+  return keys
+
+
+def image_discriminator_nvlabs(channels: tuple[int, ...]) -> KeyMap:
+  """Keys of stylegan2-ada-pytorch's `D`: the same network as rosinality's."""
+  top = f'b{4 << (len(channels) - 1)}'
+  keys: KeyMap = {
+    'params/from_rgb/kernel': (f'{top}.fromrgb.weight', conv),
+    'params/from_rgb/bias': (f'{top}.fromrgb.bias', copy),
+  }
+  for name in (f'b{4 << i}' for i in range(1, len(channels))):
+    for part in ('conv0', 'conv1'):
+      keys[f'params/{name}_{part}/kernel'] = (f'{name}.{part}.weight', conv)
+      keys[f'params/{name}_{part}/bias'] = (f'{name}.{part}.bias', copy)
+    keys[f'params/{name}_skip/kernel'] = (f'{name}.skip.weight', conv)
+  keys |= {
+    'params/b4_conv/kernel': ('b4.conv.weight', conv),
+    'params/b4_conv/bias': ('b4.conv.bias', copy),
+    'params/b4_dense/kernel': ('b4.fc.weight', dense_of_map(channels[0], 4)),
+    'params/b4_dense/bias': ('b4.fc.bias', copy),
+    'params/logits/kernel': ('b4.out.weight', dense),
+    'params/logits/bias': ('b4.out.bias', copy),
   }
   return keys
 

@@ -38,7 +38,7 @@ scalar = Layout(lambda x: x.reshape(()), lambda x: x)
 image = Layout(
   lambda x: np.moveaxis(x.reshape(-1, *x.shape[-2:]), 0, -1), lambda x: np.moveaxis(x, -1, 0)
 )
-# A noise map, (h, w) <-> (h, w, 1)
+# A noise map, (h, w) or rosinality's (1, 1, h, w) -> (h, w, 1) -> (h, w)
 first_plane = Layout(lambda x: x.reshape(*x.shape[-2:], 1), lambda x: x[..., 0])
 
 

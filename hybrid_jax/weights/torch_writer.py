@@ -65,9 +65,9 @@ def _member(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> No
 def _opcodes(x: Any, storages: list[np.ndarray]) -> bytes:
   """The pickle opcodes that push `x`; appends its arrays to `storages`."""
   push = lambda *values: b''.join(_opcodes(value, storages) for value in values)  # noqa: E731
+  if x is None or type(x) in (bool, int, float, str):
+    return pickle.dumps(x, 2)[2:-1]
   match x:
-    case None | bool() | int() | float() | str():
-      return pickle.dumps(x, 2)[2:-1]
     case list():
       return b'](' + push(*x) + b'e'
     case tuple():
