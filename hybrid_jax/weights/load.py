@@ -102,6 +102,22 @@ def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
   Raises:
     InputError: the file is no e4e checkpoint, or of another size than the model.
   """
+  generator, encoder = _read_encoder(networks, path)
+  if not any(map(_deforms, encoder['params'])):
+    fresh = lambda key: init_encoder(networks, key)['params'].items()  # noqa: E731
+    heads = jax.jit(lambda key: {name: x for name, x in fresh(key) if _deforms(name)})
+    encoder['params'] |= heads(jax.random.key(0))
+  expected = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
+  shapes.check(encoder, expected, path)
+  return generator, encoder
+
+
+def _deforms(name: str) -> bool:
+  return name.startswith('deformation_heads')
+
+
+def _read_encoder(networks: Networks, path: str) -> tuple[dict, dict]:
+  """(generator tree, encoder variables) of a file or folder; deformation heads if it has any."""
   if os.path.isdir(path):
     manifest, tree = converted.read(path, 'generator', 'encoder')
     if manifest['kind'] == 'psp':
@@ -110,33 +126,21 @@ def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
         'heads give offsets from the first row'
       )
     channels = manifest['parts']['generator']['channels']
-    generator = _of_model(networks, path, tree['generator'], channels)
-    loaded = tree['encoder']
-  else:
-    state, w_avg = _read_e4e(path)
-    generator = _generator(networks, path, state, w_avg)
-    module = networks.hybrid.encoder
-    sizes = [networks.frame_size // stride for stride in (16, 8, 4)]
-    loaded = key_maps.convert(
-      key_maps.with_prefix(state, 'encoder.'),
-      key_maps.e4e_encoder(module.units, module.widths, module.identity_split, sizes),
-      kind=f'e4e encoder of {path}',
-    )
-    if heads := key_maps.with_prefix(state, 'deformation.'):
-      keys = key_maps.deformation_heads(module.deformation_split, sizes)
-      kind = f'deformation heads of {path}'
-      loaded['params'] |= key_maps.convert(heads, keys, kind=kind)['params']
-  if not any(map(_deforms, loaded['params'])):
-    fresh = lambda key: init_encoder(networks, key)['params'].items()  # noqa: E731
-    heads = jax.jit(lambda key: {name: x for name, x in fresh(key) if _deforms(name)})
-    loaded['params'] |= heads(jax.random.key(0))
-  expected = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
-  shapes.check(loaded, expected, path)
-  return generator, loaded
-
-
-def _deforms(name: str) -> bool:
-  return name.startswith('deformation_heads')
+    return _of_model(networks, path, tree['generator'], channels), tree['encoder']
+  state, w_avg = _read_e4e(path)
+  generator = _generator(networks, path, state, w_avg)
+  module = networks.hybrid.encoder
+  sizes = [networks.frame_size // stride for stride in (16, 8, 4)]
+  encoder = key_maps.convert(
+    key_maps.with_prefix(state, 'encoder.'),
+    key_maps.e4e_encoder(module.units, module.widths, module.identity_split, sizes),
+    kind=f'e4e encoder of {path}',
+  )
+  if heads := key_maps.with_prefix(state, 'deformation.'):
+    keys = key_maps.deformation_heads(module.deformation_split, sizes)
+    kind = f'deformation heads of {path}'
+    encoder['params'] |= key_maps.convert(heads, keys, kind=kind)['params']
+  return generator, encoder
 
 
 def load_encoder(networks: Networks, path: str) -> dict:
