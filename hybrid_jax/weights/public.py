@@ -26,7 +26,7 @@ class PublicFile:
 
 
 _TORCHVISION = 'https://github.com/pytorch/vision'
-_FFHQ_MODELS = 'the model it belongs to: ' + NVIDIA
+_FFHQ_MODELS = f'the FFHQ model it was made from: {NVIDIA}'
 
 # By kind of `kinds`, and detectors of faces.
 FILES = {
@@ -58,7 +58,7 @@ FILES = {
     'model_*.pt',
     'generator tuned to one picture',
     'https://github.com/danielroich/PTI',
-    f'MIT; that of the generator that was tuned, for FFHQ: {NVIDIA}',
+    f'MIT; {_FFHQ_MODELS}',
   ),
   'arcface': PublicFile(
     'model_ir_se50.pth',
@@ -84,7 +84,8 @@ FILES = {
     'BSD-2',
   ),
   'latent_discriminator': PublicFile(
-    'of a training run', 'critic of latents', 'https://github.com/omertov/encoder4editing', 'MIT'
+    'iteration_*.pt', "critic of latents of e4e's training",
+    'https://github.com/omertov/encoder4editing', 'MIT',
   ),
   'interfacegan': PublicFile(
     'age.pt, smile.pt, ... or boundary.npy',
@@ -127,9 +128,9 @@ FILES = {
 
 
 def table() -> str:
-  """The README's table, in Markdown."""
+  """The README's table, in Markdown; the first column is the kind that `convert` knows it by."""
   rows = [
-    f'| {f.what} | `{f.name}` of [{f.origin.split("/")[-1]}]({f.origin}) | {f.terms} |'
-    for f in FILES.values()
+    f'| `{kind}` | {f.what} | `{f.name}` of [{f.origin.split("/")[-1]}]({f.origin}) | {f.terms} |'
+    for kind, f in FILES.items()
   ]
-  return '\n'.join(['| what | file | terms |', '|---|---|---|', *rows])
+  return '\n'.join(['| kind | what | file | terms |', '|---|---|---|---|', *rows])
