@@ -56,12 +56,16 @@ def examine(config: Any, compile_step: bool = True) -> Iterator[Check]:
     f'batches of {config.data.batch_size}',
   )
   nets = networks.build(model)
-  yield from check_weights(config, nets)
+  fits = True
+  for check in check_weights(config, nets):
+    fits &= (check.name, check.status) != ('agreement', 'wrong')
+    yield check
   yield from check_data(config)
   yield from check_start(config, nets)
   yield check_codecs()
   yield check_devices(config)
-  yield from check_step(config, nets, compile_step)
+  if fits:
+    yield from check_step(config, nets, compile_step)
 
 
 # --- Files ---------------------------------------------------------------------------------------
@@ -283,51 +287,74 @@ def check_devices(config: Any) -> Check:
 
 
 def check_step(config: Any, nets: Any, compile_step: bool) -> Iterator[Check]:
-  """Compiles the training step from shapes alone; what it needs of a device's memory."""
+  """Compiles the training step from shapes alone; what it needs of a device's memory.
+
+  The program is the run's own, which then finds it in the cache.
+  """
   import jax
 
-  from hybrid_jax import estimate, networks, parallel, steps, triplets
-  from hybrid_jax.weights import shipped
+  from hybrid_jax import estimate, parallel, steps
 
-  n, key = config.data.batch_size, jax.random.key(0)
-  if n % jax.device_count():
+  if config.data.batch_size % jax.device_count():
     return
-  is_shipped = config.weights.e4e == 'shipped'
-  networks_of = lambda key: shipped.frozen() if is_shipped else networks.random_frozen(nets, key)  # noqa: E731
   try:
-    frozen = jax.eval_shape(networks_of, key)
+    arguments = step_arguments(config, nets)
   except InputError as error:
     yield Check('missing', 'step', str(error))
     return
+  if not compile_step:
+    yield check_memory(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(arguments)), False)
+    return
+  step = parallel.jit_step(steps.make_step(nets, config), parallel.make_mesh())
+  began = time.monotonic()
+  try:
+    compiled = step.lower(*arguments).compile()
+  except jax.errors.JaxRuntimeError as error:
+    yield Check('wrong', 'step', f'does not compile: {str(error)[:300]}')
+    return
+  told = f'compiles in {time.monotonic() - began:.0f} s'
+  yield Check('ok', 'step', f'{told}; {estimate.describe(compiled, config.train.num_steps)}')
+  yield check_memory(estimate.memory(compiled), True)
+
+
+def step_arguments(config: Any, nets: Any) -> tuple[Any, Any, Any]:
+  """(state, frozen, batch) of the training step as shapes."""
+  import jax
+
+  from hybrid_jax import networks, parallel, steps, triplets
+  from hybrid_jax.weights import shipped
+
+  key, source = jax.random.key(0), config.weights.e4e
   state = jax.eval_shape(lambda key: steps.init_state(nets, config, key), key)
-  shapes = triplets.shapes(config.model.frame_size, config.stage == 'finetune')
-  batch = {name: jax.ShapeDtypeStruct((n, *shape), 'uint8') for name, shape in shapes.items()}
-  if compile_step:
-    began, step = (
-      time.monotonic(),
-      parallel.jit_step(steps.make_step(nets, config), parallel.make_mesh()),
-    )
-    try:
-      compiled = step.lower(state, frozen, batch).compile()
-    except jax.errors.JaxRuntimeError as error:
-      yield Check('wrong', 'step', f'does not compile: {str(error)[:300]}')
-      return
-    told = f'compiles in {time.monotonic() - began:.0f} s; '
-    told += estimate.describe(compiled, config.train.num_steps)
-    yield Check('ok', 'step', told)
-    needed, at_least = estimate.memory(compiled), ''
+  if source == 'shipped':
+    frozen = jax.eval_shape(shipped.frozen)
   else:
-    leaves = jax.tree.leaves((state, frozen))
-    needed, at_least = sum(x.size * x.dtype.itemsize for x in leaves), 'at least '
+    frozen = jax.eval_shape(lambda key: networks.random_frozen(nets, key), key)
+  if source not in ('shipped', 'random'):  # e4e has its average once for each row
+    rows = (nets.hybrid.encoder.num_ws, config.model.w_dim)
+    frozen['generator']['w_avg'] = jax.ShapeDtypeStruct(rows, 'float32')
+  # With the run's own shardings, as otherwise the program is not found in the cache.
+  _, replicated = parallel.shardings(parallel.make_mesh())
+  shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated)  # noqa: E731
+  sizes = triplets.shapes(config.model.frame_size, config.stage == 'finetune')
+  n = config.data.batch_size
+  batch = {name: jax.ShapeDtypeStruct((n, *size), 'uint8') for name, size in sizes.items()}
+  return *jax.tree.map(shape, (state, frozen)), batch
+
+
+def check_memory(needed: int | None, whole: bool) -> Check:
+  """`needed` bytes a device, or at least these where it is not the `whole`."""
+  from hybrid_jax import estimate
+
   has = estimate.available()
   if needed is None or has is None:
-    yield Check('warning', 'memory', 'this device does not tell its memory')
-    return
-  told = f'{at_least}{needed / GiB:.2f} GiB of the {has / GiB:.2f} GiB of a device'
+    return Check('warning', 'memory', 'this device does not tell its memory')
+  told = f'{needed / GiB:.2f} GiB of the {has / GiB:.2f} GiB of a device'
+  told = told if whole else f'at least {told}, for state and frozen networks'
   if needed > has:
     told += '; lower config.data.batch_size, or set config.model.half_dtype and .remat_from'
   status = 'wrong' if needed > has else 'warning' if needed > ENOUGH * has else 'ok'
-  yield Check(status, 'memory', told)
+  return Check(status, 'memory', told)
 
 
 # --- The command ---------------------------------------------------------------------------------

@@ -195,6 +195,7 @@ def test_parts_that_do_not_agree_with_the_config(files):
     'arcface has embedding 64, the config 32',
   ):
     assert says in checks['agreement'].told
+  assert 'memory' not in examined(files)  # no step to compile
 
 
 @pytest.mark.parametrize(
