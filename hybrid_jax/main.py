@@ -14,9 +14,9 @@ Several machines: the same command on each with --coordinator=HOST:PORT --proces
 import sys
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.', lock_config=True)
+from hybrid_jax import config_flag
+
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, logs and samples go.')
 _COORDINATOR = flags.DEFINE_string(
   'coordinator', '', "HOST:PORT of process 0 of several, 'auto' where the cluster tells it."
@@ -40,27 +40,11 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax logs two dozen lines per checkpoint otherwise
   try:
     parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    train.train(_CONFIG.value, _WORKDIR.value)
+    train.train(config_flag.CONFIG.value, _WORKDIR.value)
   except (InputError, FloatingPointError) as error:
     sys.exit(f'error: {error}')
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-  """absl's parser, with a mistake in the config told in one line."""
-  app.define_help_flags()
-  try:
-    rest = flags.FLAGS(argv)
-    _CONFIG.value.lock()  # a config file that cannot be loaded fails at its first use
-    return rest
-  except (flags.Error, AttributeError, KeyError, ImportError, OSError) as error:
-    # The last line: config_flags puts a traceback of the config file before it.
-    lines = [line.strip() for line in str(error).replace('\\n', '\n').splitlines()]
-    told = next(line for line in reversed(lines) if line)
-    if isinstance(error, AttributeError | KeyError):
-      told = 'no such config field; ' + told.strip("'")
-    sys.exit(f'error: {told}')
-
-
 if __name__ == '__main__':
   flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main, flags_parser=parse_flags)
+  app.run(main, flags_parser=config_flag.parse)

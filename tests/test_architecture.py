@@ -153,7 +153,7 @@ def test_style_space_table_of_the_reference():
 
 
 ORDER = [
-  {'errors', 'compilation', 'latents'},
+  {'errors', 'compilation', 'latents', 'config_flag'},
   {'media', 'models.ops'},
   {'models.irse', 'models.stylegan2', 'heads', 'motion_file'},
   {'models.encoder', 'models.perceptual', 'models.inception'},
@@ -162,7 +162,7 @@ ORDER = [
   {'weights', 'steps', 'config_check'},
   {'checkpoint', 'evaluation', 'triplets', 'parallel', 'scalars', 'estimate'},
   {'sources', 'validation', 'inference'},
-  {'train', 'pipeline', 'convert'},
+  {'train', 'pipeline', 'convert', 'export', 'doctor'},
   {'reenact'},
   {'showcase', 'extract_motion'},
   {'main'},

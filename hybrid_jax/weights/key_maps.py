@@ -6,55 +6,34 @@ axes move (OIHW to HWIO, (o, i) to (i, o)).
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from hybrid_jax import latents
 from hybrid_jax.errors import InputError
 from hybrid_jax.models.perceptual import BACKBONES
+from hybrid_jax.weights.layouts import (
+  Layout,
+  batched,
+  broadcast,
+  conv,
+  copy,
+  dense,
+  dense_of_map,
+  first_plane,
+  flat,
+  image,
+  scalar,
+)
 
-Layout = Callable[[np.ndarray], np.ndarray]
 KeyMap = dict[str, tuple[str, Layout]]
 
 
 class WeightsError(InputError):
   """A weights file that does not hold what its kind promises; one line that names the tensors."""
-
-
-def copy(x: np.ndarray) -> np.ndarray:
-  return x
-
-
-def conv(x: np.ndarray) -> np.ndarray:
-  """(o, i, k, k), or rosinality's (1, o, i, k, k) -> (k, k, i, o)."""
-  return np.moveaxis(x.reshape(x.shape[-4:]), (2, 3, 1, 0), (0, 1, 2, 3))
-
-
-def dense(x: np.ndarray) -> np.ndarray:
-  """(o, i) -> (i, o)."""
-  return x.T
-
-
-def flat(x: np.ndarray) -> np.ndarray:
-  """Drops the broadcasting axes of a bias or of an LPIPS linear layer: (1, c, 1, 1) -> (c,)."""
-  return x.reshape(-1)
-
-
-def scalar(x: np.ndarray) -> np.ndarray:
-  """(1,) or () -> ()."""
-  return x.reshape(())
-
-
-def image(x: np.ndarray) -> np.ndarray:
-  """(1, c, h, w) or (c, h, w) -> (h, w, c); (h, w) -> (h, w, 1)."""
-  return np.moveaxis(x.reshape(-1, *x.shape[-2:]), 0, -1)
-
-
-def first_plane(x: np.ndarray) -> np.ndarray:
-  """A noise map, (1, 1, h, w) or (h, w) -> (h, w, 1)."""
-  return x.reshape(*x.shape[-2:], 1)
 
 
 def convert(
@@ -88,6 +67,19 @@ def convert(
       node = node.setdefault(parent, {})
     node[leaf] = _laid_out(layout, state, theirs, kind)
   return tree
+
+
+def invert(tree: Mapping, keys: KeyMap, *, kind: str) -> dict[str, np.ndarray]:
+  """The inverse of `convert`: the tensors of a file, under their names there.
+
+  Raises:
+    WeightsError: the tree has other arrays than the map.
+  """
+  leaves = flatten_dict(tree, sep='/')
+  if set(leaves) != set(keys):
+    differ = sorted(set(leaves) ^ set(keys))
+    raise WeightsError(f'{kind}: {len(differ)} arrays are missing or too many, first {differ[:3]}')
+  return {theirs: layout.back(np.asarray(leaves[ours])) for ours, (theirs, layout) in keys.items()}
 
 
 def _laid_out(layout: Layout, state: Mapping[str, np.ndarray], key: str, kind: str) -> np.ndarray:
@@ -168,7 +160,7 @@ def _layer_names(channels: tuple[int, ...], kind: str) -> list[str]:
 
 def rosinality_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> KeyMap:
   """Keys of rosinality's `g_ema` (also e4e's and pSp's `decoder.`) but for the noise buffers."""
-  keys: KeyMap = {'params/const': ('input.input', image)}
+  keys: KeyMap = {'params/const': ('input.input', batched(image))}
   for i in range(mapping_layers):
     keys[f'params/mapping/dense_{i}/kernel'] = (f'style.{i + 1}.weight', dense)
     keys[f'params/mapping/dense_{i}/bias'] = (f'style.{i + 1}.bias', copy)
@@ -176,12 +168,12 @@ def rosinality_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> 
   for i, (layer, name) in enumerate(zip(table, _layer_names(channels, 'rosinality'), strict=True)):
     keys[f'params/affines_{i}/kernel'] = (f'{name}.conv.modulation.weight', dense)
     keys[f'params/affines_{i}/bias'] = (f'{name}.conv.modulation.bias', copy)
-    keys[f'params/layers_{i}/kernel'] = (f'{name}.conv.weight', conv)
+    keys[f'params/layers_{i}/kernel'] = (f'{name}.conv.weight', batched(conv))
     if layer.kind == 'to_rgb':
-      keys[f'params/layers_{i}/bias'] = (f'{name}.bias', flat)
+      keys[f'params/layers_{i}/bias'] = (f'{name}.bias', broadcast)
     else:
       keys[f'params/layers_{i}/bias'] = (f'{name}.activate.bias', flat)
-      keys[f'params/layers_{i}/noise_strength'] = (f'{name}.noise.weight', scalar)
+      keys[f'params/layers_{i}/noise_strength'] = (f'{name}.noise.weight', batched(scalar))
   return keys
 
 
@@ -308,27 +300,25 @@ def e4e_encoder(
   for ours, theirs in (('lateral_medium', 'latlayer1'), ('lateral_fine', 'latlayer2')):
     keys[f'params/{ours}/kernel'] = (f'{theirs}.weight', conv)
     keys[f'params/{ours}/bias'] = (f'{theirs}.bias', copy)
-  row = 0
-  for size, count in zip(sizes, identity_split, strict=True):
-    for _ in range(count):
-      ours, theirs = f'params/identity_heads_{row}', f'styles.{row}'
-      for i in range(int(np.log2(size))):
-        keys[f'{ours}/conv_{i}/kernel'] = (f'{theirs}.convs.{2 * i}.weight', conv)
-        keys[f'{ours}/conv_{i}/bias'] = (f'{theirs}.convs.{2 * i}.bias', copy)
-      keys[f'{ours}/dense/kernel'] = (f'{theirs}.linear.weight', dense)
-      keys[f'{ours}/dense/bias'] = (f'{theirs}.linear.bias', copy)
-      row += 1
+  return keys | _heads('identity_heads', identity_split, sizes)
+
+
+def deformation_heads(split: Iterable[int], sizes: Iterable[int]) -> KeyMap:
+  """Keys of our deformation heads, which e4e has not: named as its own, below `deformation.`."""
+  return _heads('deformation_heads', split, sizes)
+
+
+def _heads(name: str, split: Iterable[int], sizes: Iterable[int]) -> KeyMap:
+  keys: KeyMap = {}
+  levels = [size for size, count in zip(sizes, split, strict=True) for _ in range(count)]
+  for row, size in enumerate(levels):
+    ours, theirs = f'params/{name}_{row}', f'styles.{row}'
+    for i in range(int(np.log2(size))):
+      keys[f'{ours}/conv_{i}/kernel'] = (f'{theirs}.convs.{2 * i}.weight', conv)
+      keys[f'{ours}/conv_{i}/bias'] = (f'{theirs}.convs.{2 * i}.bias', copy)
+    keys[f'{ours}/dense/kernel'] = (f'{theirs}.linear.weight', dense)
+    keys[f'{ours}/dense/bias'] = (f'{theirs}.linear.bias', copy)
   return keys
-
-
-def dense_of_map(channels: int, size: int) -> Layout:
-  """A dense layer over a flattened map: PyTorch flattens (c, h, w), we flatten (h, w, c)."""
-
-  def layout(x: np.ndarray) -> np.ndarray:
-    x = x.reshape(-1, channels, size, size)
-    return x.transpose(2, 3, 1, 0).reshape(size * size * channels, -1)
-
-  return layout
 
 
 def arcface(units: Iterable[int], widths: Iterable[int], size: int = 112) -> KeyMap:
@@ -362,5 +352,5 @@ def lpips(net: str, lin: str = 'lin{}.model.1.weight', features: str = 'features
       keys[f'{ours}/kernel'] = (f'{theirs}.weight', conv)
       keys[f'{ours}/bias'] = (f'{theirs}.bias', copy)
   for i in range(table.count('tap')):
-    keys[f'params/lin{i}'] = (lin.format(i), flat)
+    keys[f'params/lin{i}'] = (lin.format(i), broadcast)
   return keys

@@ -24,8 +24,6 @@ from hybrid_jax.weights import discriminator_key_maps, key_maps, metric_key_maps
 from hybrid_jax.weights.key_maps import WeightsError
 from hybrid_jax.weights.modules import Module
 
-FFHQ = "trained on FFHQ by NVIDIA: non-commercial; ask the file's source for its terms"
-
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
@@ -174,10 +172,11 @@ def e4e(content: Any, kind: str) -> Converted:
   """`encoder.*`, `decoder.*` or both; pSp's file has the same tensors with another meaning."""
   _need_entries(content, kind, 'state_dict', f'latent_avg opts {TRAINING}')
   state = key_maps.tensors(content['state_dict'], kind)
-  other = [key for key in state if not key.startswith(('encoder.', 'decoder.'))]
+  names = ('encoder', 'decoder', 'deformation')
+  other = [key for key in state if not key.startswith(tuple(f'{name}.' for name in names))]
   if other:
     raise WeightsError(f'{kind}: {len(other)} tensors have no place here, first {other[:3]}')
-  encoder, decoder = (key_maps.with_prefix(state, f'{part}.') for part in ('encoder', 'decoder'))
+  encoder, decoder, heads = (key_maps.with_prefix(state, f'{name}.') for name in names)
   if not state or ('latent_avg' not in content and decoder):
     raise WeightsError(f'no {kind}: it has no {"latent_avg" if state else "encoder or decoder"}')
   made = Converted({}, {})
@@ -185,22 +184,29 @@ def e4e(content: Any, kind: str) -> Converted:
   if decoder:
     made |= _generator(decoder, average, f'StyleGAN2 decoder of {kind}')
   if encoder:
-    made |= _encoder(encoder, f'encoder of {kind}')
+    made |= _encoder(encoder, heads, f'encoder of {kind}')
     if average is not None and not decoder:
       made.parts['latent_avg'] = np.array(average, np.float32)
   dropped = tuple(key for key in TRAINING.split() if isinstance(content.get(key), Mapping))
   return dataclasses.replace(made, dropped=dropped)
 
 
-def _encoder(state: Mapping[str, np.ndarray], kind: str) -> Converted:
+def _encoder(
+  state: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray], kind: str
+) -> Converted:
+  """e4e's encoder, and the deformation heads of ours that were exported beside it."""
   facts = sizes.encoder(state, kind)
   split, frame = facts['identity_split'], facts['frame_size']
-  keys = key_maps.e4e_encoder(
-    facts['units'], facts['widths'], split, [frame // stride for stride in (16, 8, 4)]
-  )
+  levels = [frame // stride for stride in (16, 8, 4)]
+  keys = key_maps.e4e_encoder(facts['units'], facts['widths'], split, levels)
   tree = key_maps.convert(state, keys, kind=kind)
+  if heads:
+    facts |= sizes.deformation(heads, frame, kind)
+    keys = key_maps.deformation_heads(facts['deformation_split'], levels)
+    tree['params'] |= key_maps.convert(heads, keys, kind=f'deformation heads of {kind}')['params']
   module = Encoder(
-    sum(split), facts['w_dim'], (), split, (0, 0, 0), facts['widths'], facts['units'],
+    sum(split), facts['w_dim'], facts.get('deformation_widths', ()), split,
+    facts.get('deformation_split', (0, 0, 0)), facts['widths'], facts['units'],
     facts['reduction'], facts['head_width'],
   )  # fmt: skip
   _check(tree, module, (1, frame, frame, 3), kind=kind)
@@ -317,33 +323,28 @@ def ganspace(content: Any, kind: str) -> Converted:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-  """`what` it is in words, its converter, and its terms."""
+  """`what` it is in words, and its converter; where it comes from: `public.FILES`."""
 
   what: str
   convert: Callable[[Any, str], Converted]
-  licence: str
 
 
 KINDS = {
-  'rosinality': Kind('rosinality StyleGAN2', rosinality, FFHQ),
-  'e4e': Kind('e4e checkpoint', e4e, 'code MIT; its FFHQ decoder is ' + FFHQ),
-  'psp': Kind('pSp checkpoint', e4e, 'code MIT; its FFHQ decoder is ' + FFHQ),
-  'nvlabs': Kind('stylegan2-ada-pytorch networks', nvlabs, 'NVIDIA: non-commercial'),
-  'pti': Kind('tuned generator', pti, 'as the generator that was tuned'),
-  'arcface': Kind('ArcFace', arcface, 'code MIT; trained on data for research only'),
-  'vgg16': Kind('VGG16', functools.partial(backbone, net='vgg'), 'BSD-3 (torchvision)'),
-  'alexnet': Kind('AlexNet', functools.partial(backbone, net='alex'), 'BSD-3 (torchvision)'),
-  'squeezenet': Kind(
-    'SqueezeNet 1.1', functools.partial(backbone, net='squeeze'), 'BSD-3 (torchvision)'
-  ),
-  'lpips': Kind('LPIPS linear layers', lpips, 'BSD-2'),
-  'inception': Kind(
-    'FID Inception', inception, 'Apache-2.0; trained on ImageNet, whose terms are for research'
-  ),
-  'i3d': Kind('I3D of Kinetics', i3d, 'Apache-2.0 (DeepMind); trained on Kinetics-400'),
-  'latent_discriminator': Kind('latent discriminator', latent_discriminator, 'code MIT'),
-  'interfacegan': Kind('InterFaceGAN direction', interfacegan, 'code MIT; made from FFHQ models'),
-  'ganspace': Kind('GANSpace components', ganspace, 'code Apache-2.0; made from FFHQ models'),
+  'rosinality': Kind('rosinality StyleGAN2', rosinality),
+  'e4e': Kind('e4e checkpoint', e4e),
+  'psp': Kind('pSp checkpoint', e4e),
+  'nvlabs': Kind('stylegan2-ada-pytorch networks', nvlabs),
+  'pti': Kind('tuned generator', pti),
+  'arcface': Kind('ArcFace', arcface),
+  'vgg16': Kind('VGG16', functools.partial(backbone, net='vgg')),
+  'alexnet': Kind('AlexNet', functools.partial(backbone, net='alex')),
+  'squeezenet': Kind('SqueezeNet 1.1', functools.partial(backbone, net='squeeze')),
+  'lpips': Kind('LPIPS linear layers', lpips),
+  'inception': Kind('FID Inception', inception),
+  'i3d': Kind('I3D of Kinetics', i3d),
+  'latent_discriminator': Kind('latent discriminator', latent_discriminator),
+  'interfacegan': Kind('InterFaceGAN direction', interfacegan),
+  'ganspace': Kind('GANSpace components', ganspace),
 }
 _SIGNS = {
   'arcface': ('output_layer.3.weight', 'body.0.res_layer.1.weight'),

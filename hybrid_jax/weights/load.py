@@ -6,7 +6,6 @@ Every path may be a file or a folder that `python -m hybrid_jax.convert` made of
 import os
 from collections.abc import Mapping, Sequence
 
-import flax.traverse_util
 import jax
 import numpy as np
 
@@ -96,22 +95,29 @@ def load_generator(networks: Networks, paths: Mapping[str, str], seed: int) -> d
 
 
 def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
-  """An e4e checkpoint -> (generator tree, encoder variables with untrained deformation heads).
+  """An e4e checkpoint -> (generator tree, encoder variables).
+
+  Deformation heads, which only `export` writes, are fresh where the file has none.
 
   Raises:
     InputError: the file is no e4e checkpoint, or of another size than the model.
   """
-  generator, loaded = _read_encoder(networks, path)
-  fresh = jax.jit(lambda key: init_encoder(networks, key))(jax.random.key(0))
-  flat = flax.traverse_util.flatten_dict(loaded)
-  encoder = flax.traverse_util.flatten_dict(fresh) | flat  # deformation heads stay fresh
-  encoder = flax.traverse_util.unflatten_dict(encoder)
-  shapes.check(encoder, fresh, path)
+  generator, encoder = _read_encoder(networks, path)
+  if not any(map(_deforms, encoder['params'])):
+    fresh = lambda key: init_encoder(networks, key)['params'].items()  # noqa: E731
+    heads = jax.jit(lambda key: {name: x for name, x in fresh(key) if _deforms(name)})
+    encoder['params'] |= heads(jax.random.key(0))
+  expected = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
+  shapes.check(encoder, expected, path)
   return generator, encoder
 
 
+def _deforms(name: str) -> bool:
+  return name.startswith('deformation_heads')
+
+
 def _read_encoder(networks: Networks, path: str) -> tuple[dict, dict]:
-  """(generator tree, encoder variables without deformation heads) of a file or folder."""
+  """(generator tree, encoder variables) of a file or folder; deformation heads if it has any."""
   if os.path.isdir(path):
     manifest, tree = converted.read(path, 'generator', 'encoder')
     if manifest['kind'] == 'psp':
@@ -125,11 +131,16 @@ def _read_encoder(networks: Networks, path: str) -> tuple[dict, dict]:
   generator = _generator(networks, path, state, w_avg)
   module = networks.hybrid.encoder
   sizes = [networks.frame_size // stride for stride in (16, 8, 4)]
-  return generator, key_maps.convert(
+  encoder = key_maps.convert(
     key_maps.with_prefix(state, 'encoder.'),
     key_maps.e4e_encoder(module.units, module.widths, module.identity_split, sizes),
     kind=f'e4e encoder of {path}',
   )
+  if heads := key_maps.with_prefix(state, 'deformation.'):
+    keys = key_maps.deformation_heads(module.deformation_split, sizes)
+    kind = f'deformation heads of {path}'
+    encoder['params'] |= key_maps.convert(heads, keys, kind=kind)['params']
+  return generator, encoder
 
 
 def load_encoder(networks: Networks, path: str) -> dict:

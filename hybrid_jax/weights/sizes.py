@@ -88,11 +88,7 @@ def irse(state: State, kind: str) -> dict:
 
 def encoder(state: State, kind: str) -> dict:
   """Those of `irse`, and 'frame_size', 'identity_split', 'head_width' and 'w_dim'."""
-  rows = count(state, 'styles.{}.linear.weight', kind)
-  depths = [
-    sum(f'styles.{row}.convs.{2 * i}.weight' in state for i in range(_MAX_LEVELS))
-    for row in range(rows)
-  ]
+  depths = _depths(state, kind)
   coarse = min(depths, default=0)
   if not coarse or depths != sorted(depths) or depths[-1] > coarse + 2:
     raise WeightsError(f'no {kind}: its heads have {sorted(set(depths))} convolutions')
@@ -103,6 +99,24 @@ def encoder(state: State, kind: str) -> dict:
     'head_width': shape(state, 'styles.0.convs.0.weight', 4, kind)[0],
     'w_dim': shape(state, 'styles.0.linear.weight', 2, kind)[0],
   }
+
+
+def deformation(state: State, frame_size: int, kind: str) -> dict:
+  """{'deformation_split', 'deformation_widths'} of the heads that `export` puts beside e4e's."""
+  depths, coarse = _depths(state, kind), frame_size.bit_length() - 5
+  widths = [shape(state, f'styles.{i}.linear.weight', 2, kind)[0] for i in range(len(depths))]
+  return {
+    'deformation_split': [depths.count(coarse + i) for i in range(3)],
+    'deformation_widths': widths,
+  }
+
+
+def _depths(state: State, kind: str) -> list[int]:
+  """Convolutions of each head."""
+  return [
+    sum(f'styles.{row}.convs.{2 * i}.weight' in state for i in range(_MAX_LEVELS))
+    for row in range(count(state, 'styles.{}.linear.weight', kind))
+  ]
 
 
 def arcface(state: State, kind: str) -> dict:
