@@ -6,11 +6,10 @@ import numpy as np
 
 from hybrid_jax.models import i3d as fvd
 from hybrid_jax.models import inception as fid
-from hybrid_jax.weights.key_maps import KeyMap, conv, copy
+from hybrid_jax.weights.key_maps import KeyMap, Layout, conv, copy
 
 INCEPTION_UNNEEDED = (r'fc\.(weight|bias)',)  # its classifier
 I3D_UNNEEDED = (r'CONSTANTS\.c\d+',)  # numbers in the code of a traced TorchScript program
-
 
 # hassony2's names of what piergiaj calls b0, b1a, ...
 _BRANCHES = dict(zip(fvd.BRANCHES, ('0', '1.0', '1.1', '2.0', '2.1', '3.1'), strict=True))
@@ -23,10 +22,10 @@ def conv3d(x: np.ndarray) -> np.ndarray:
 
 def dense_of_conv3d(x: np.ndarray) -> np.ndarray:
   """A convolution of one pixel and one step of time, (o, i, 1, 1, 1) -> (i, o)."""
-  return x.reshape(x.shape[:2] if x.shape[2:] == (1, 1, 1) else x.shape).T
+  return x.reshape(x.shape[:2]).T
 
 
-def _unit(ours: str, conv_name: str, norm_name: str, layout=conv) -> KeyMap:
+def _unit(ours: str, conv_name: str, norm_name: str, layout: Layout = conv) -> KeyMap:
   """A convolution without bias and its batch normalisation."""
   return {
     f'params/{ours}/conv/kernel': (f'{conv_name}.weight', layout),
