@@ -1,6 +1,7 @@
 """Names of the tensors of discriminators in the public files; see `key_maps`."""
 
-from hybrid_jax.weights.key_maps import KeyMap, conv, copy, dense, dense_of_map
+from hybrid_jax.weights.key_maps import KeyMap
+from hybrid_jax.weights.layouts import conv, copy, dense, dense_of_map
 
 
 def rosinality(channels: tuple[int, ...]) -> KeyMap:

@@ -26,8 +26,12 @@ conv = Layout(
   lambda x: np.moveaxis(x.reshape(x.shape[-4:]), (2, 3, 1, 0), (0, 1, 2, 3)),
   lambda x: x.transpose(3, 2, 0, 1),
 )
+# (o, i, t, k, k) <-> (t, k, k, i, o)
+conv3d = Layout(lambda x: x.transpose(2, 3, 4, 1, 0), lambda x: x.transpose(4, 3, 0, 1, 2))
 # (o, i) <-> (i, o)
 dense = Layout(lambda x: x.T, lambda x: x.T)
+# A convolution of one pixel and one step of time, (o, i, 1, 1, 1) <-> (i, o)
+dense_of_conv3d = Layout(lambda x: x.reshape(x.shape[:2]).T, lambda x: x.T[..., None, None, None])
 # A bias, (c,) in both.
 flat = Layout(lambda x: x.reshape(-1), lambda x: x)
 # A bias of a map or an LPIPS linear layer, with its broadcasting axes: (1, c, 1, 1) <-> (c,)

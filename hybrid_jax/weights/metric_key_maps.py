@@ -2,27 +2,16 @@
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from hybrid_jax.models import i3d as fvd
 from hybrid_jax.models import inception as fid
-from hybrid_jax.weights.key_maps import KeyMap, Layout, conv, copy
+from hybrid_jax.weights.key_maps import KeyMap
+from hybrid_jax.weights.layouts import Layout, conv, conv3d, copy, dense_of_conv3d
 
 INCEPTION_UNNEEDED = (r'fc\.(weight|bias)',)  # its classifier
 I3D_UNNEEDED = (r'CONSTANTS\.c\d+',)  # numbers in the code of a traced TorchScript program
 
 # hassony2's names of what piergiaj calls b0, b1a, ...
 _BRANCHES = dict(zip(fvd.BRANCHES, ('0', '1.0', '1.1', '2.0', '2.1', '3.1'), strict=True))
-
-
-def conv3d(x: np.ndarray) -> np.ndarray:
-  """(o, i, t, k, k) -> (t, k, k, i, o)."""
-  return x.transpose(2, 3, 4, 1, 0)
-
-
-def dense_of_conv3d(x: np.ndarray) -> np.ndarray:
-  """A convolution of one pixel and one step of time, (o, i, 1, 1, 1) -> (i, o)."""
-  return x.reshape(x.shape[:2]).T
 
 
 def _unit(ours: str, conv_name: str, norm_name: str, layout: Layout = conv) -> KeyMap:

@@ -56,6 +56,15 @@ def test_both_layouts_are_the_same_network(tree):
   jax.tree.map(np.testing.assert_array_equal, tree, other)
 
 
+@pytest.mark.parametrize('file', FILES)
+def test_the_map_leads_back_to_the_tensors_of_the_file(tree, file):
+  state = torch_file.load(GOLDEN / file)
+  back = key_maps.invert(tree, metric_key_maps.i3d(state), kind='I3D')
+  assert len(back) == 287
+  for key, x in back.items():
+    np.testing.assert_array_equal(x, state[key])
+
+
 def test_resize(golden):
   v = golden('i3d_reduced_vectors')
   resized = fvd_input(v['resize_u8'].astype(np.float32) / 255)
