@@ -20,15 +20,9 @@ from hybrid_jax.models.i3d import I3D
 from hybrid_jax.models.inception import Inception
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator, LatentDiscriminator
-from hybrid_jax.weights import (
-  discriminator_key_maps,
-  key_maps,
-  layouts,
-  metric_key_maps,
-  shapes,
-  sizes,
-)
+from hybrid_jax.weights import discriminator_key_maps, key_maps, metric_key_maps, shapes, sizes
 from hybrid_jax.weights.key_maps import WeightsError
+from hybrid_jax.weights.layouts import flat
 from hybrid_jax.weights.modules import Module
 
 
@@ -261,7 +255,7 @@ def lpips(content: Any, kind: str) -> Converted:
   state = key_maps.tensors(content, kind)
   taps = sizes.count(state, 'lin{}.model.1.weight', kind)
   widths = [sizes.shape(state, f'lin{i}.model.1.weight', 4, kind)[1] for i in range(taps)]
-  keys = {f'params/lin{i}': (f'lin{i}.model.1.weight', layouts.flat) for i in range(taps)}
+  keys = {f'params/lin{i}': (f'lin{i}.model.1.weight', flat) for i in range(taps)}
   if not taps:
     raise WeightsError(f'no {kind}: lin0.model.1.weight is missing')
   tree = key_maps.convert(state, keys, kind=kind)
