@@ -54,7 +54,7 @@ def load(networks: Networks, paths: Mapping[str, str], seed: int) -> tuple[dict,
       expected = jax.eval_shape(lambda key: random_frozen(networks, key), jax.random.key(0))
       for part in ('generator', 'lpips', 'arcface'):
         _check_shapes(frozen[part], expected[part], f'the shipped {part}', ('w_samples',))
-      return frozen, None
+      return frozen, load_inversion(networks)
     generator = load_generator(networks, paths, seed)
     return _random(networks, seed, ('lpips', 'arcface')) | {'generator': generator}, None
   backbone, linear, arcface, e4e = (
@@ -116,12 +116,21 @@ def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
     key_maps.e4e_encoder(module.units, module.widths, module.identity_split, sizes),
     kind=f'e4e encoder of {path}',
   )
+  return generator, _with_fresh_heads(networks, loaded, path)
+
+
+def load_inversion(networks: Networks) -> dict:
+  """The shipped encoder of the rendered world that has the role of e4e, with untrained heads."""
+  return _with_fresh_heads(networks, shipped.load('inversion_64'), 'the shipped inversion encoder')
+
+
+def _with_fresh_heads(networks: Networks, inversion: dict, name: str) -> dict:
+  """Encoder variables of an inversion encoder, which lacks heads for deformation."""
   fresh = jax.jit(lambda key: init_encoder(networks, key))(jax.random.key(0))
-  flat = flax.traverse_util.flatten_dict(loaded)
-  encoder = flax.traverse_util.flatten_dict(fresh) | flat  # deformation heads stay fresh
-  encoder = flax.traverse_util.unflatten_dict(encoder)
-  _check_shapes(encoder, fresh, path)
-  return generator, encoder
+  flat = flax.traverse_util.flatten_dict(inversion)
+  encoder = flax.traverse_util.unflatten_dict(flax.traverse_util.flatten_dict(fresh) | flat)
+  _check_shapes(encoder, fresh, name)
+  return encoder
 
 
 def load_encoder(networks: Networks, path: str) -> dict:
