@@ -38,7 +38,7 @@ from hybrid_jax.models.perceptual import LPIPS, ArcFace  # noqa: E402
 from hybrid_jax.weights import shipped  # noqa: E402
 
 CLIPS = 3  # frames of each person, one after another
-STEPS = {'perceptual': 4000, 'identity': 2500, 'judge_motion': 5000, 'judge_identity': 2500}
+STEPS = {'perceptual': 4000, 'identity': 2500, 'judge_motion': 6000, 'judge_identity': 2500}
 BATCH = {'perceptual': 32, 'identity': 64, 'judge_motion': 32, 'judge_identity': 64}
 TEMPERATURE = 0.07
 

@@ -3,8 +3,8 @@
   python experiments/heads_frames.py FRAMES --people 14000 --clips 3 --size 64
 
 A shard holds `identity`, `motion`, `scene`, `image` (uint8) and `region` (uint8, mouth, eyes and
-brows), one random moment of each clip, person after person. A twin is that moment again (person,
-scene and pose) with the expression and gaze of another moment.
+brows), one random moment of each clip, person after person. A twin is that moment again with
+another expression and gaze ('twins'), or with rare traits of the person changed ('traits').
 """
 
 import argparse
@@ -19,12 +19,14 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from hybrid_jax.heads import people, render  # noqa: E402
+from hybrid_jax.heads import latent, people, render  # noqa: E402
 from hybrid_jax.heads.clips import to_byte  # noqa: E402
+from hybrid_jax.heads.parameters import IDENTITY  # noqa: E402
 from hybrid_jax.media import replacing  # noqa: E402
 
 SHARD = 1024
 POSE = 3  # yaw, pitch and roll head the motion vector
+TRAITS_SEED = 7
 
 
 def twin(number, clip):
@@ -34,17 +36,32 @@ def twin(number, clip):
   return i, jnp.concatenate((m[:POSE], other[POSE:])), s
 
 
+def other_traits(number, clip):
+  """(identity, motion, scene) of a moment, each rare trait there or not there by even odds."""
+  i, m, s = people.moment(number, clip)
+  key = jax.random.fold_in(jax.random.fold_in(jax.random.key(TRAITS_SEED), number), clip)
+  u = jax.random.uniform(key, (2, len(IDENTITY)))
+  for k, zero in latent.THRESHOLDS:
+    i = i.at[k].set(jnp.where(u[0, k] < 0.5, zero * u[1, k], zero + (1 - zero) * u[1, k]))
+  for k in map(list(IDENTITY).index, ('glasses_round', 'glasses_dark', 'curl', 'hairline')):
+    i = i.at[k].set(u[1, k])
+  return i, m, s
+
+
+MOMENTS = {'': people.moment, 'twins': twin, 'traits': other_traits}
+
+
 def render_shards(
-  folder: str, split: str, persons: int, clips: int, size: int, twins: bool = False
+  folder: str, split: str, persons: int, clips: int, size: int, kind: str = ''
 ) -> list[str]:
-  """Paths of the shards, rendering those that are not there yet."""
-  kind = f'{split}-twins' if twins else split
+  """Paths of the shards of a kind of `MOMENTS`, rendering those that are not there yet."""
+  moment, kind = MOMENTS[kind], f'{split}-{kind}' if kind else split
   root = pathlib.Path(folder)
   root.mkdir(parents=True, exist_ok=True)
 
   @jax.jit
   def draw(number, clip):
-    i, m, s = (twin if twins else people.moment)(number, clip)
+    i, m, s = moment(number, clip)
     image, masks = render.render_regions(i, m, s, size)
     region = masks[..., :3].max(-1)
     return {
@@ -92,7 +109,8 @@ def main() -> None:
     ('train', args.people),
   ):
     render_shards(args.frames, split, count, args.clips, args.size)
-  render_shards(args.frames, 'train', args.people, args.clips, args.size, twins=True)
+  render_shards(args.frames, 'train', args.people, args.clips, args.size, 'twins')
+  render_shards(args.frames, 'train', args.people // 3, args.clips, args.size, 'traits')
 
 
 if __name__ == '__main__':

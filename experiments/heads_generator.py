@@ -4,8 +4,9 @@
   python experiments/heads_generator.py WORKDIR --export hybrid_jax/weights/shipped/generator_64.npz
 
 Stage 1 regresses the renderer through the mapping network (true parameters as z). Half of a batch
-are twins: the same moments with another expression, whose difference has a loss of its own, since
-in the pixels' gradient people and poses drown a mouth. Stage 2 adds the world's perceptual network
+are twins: the same moments with another expression, or with glasses, beards and hair changed. Their
+difference has a loss of its own, since in the pixels' gradient people and poses drown a mouth, and
+common people the rare ones. Stage 2 adds the world's perceptual network
 (train it first: heads_critics.py) and an adversary with R1, and keeps the regression. Weights are
 averaged (EMA). Sample grids (truth above generator, held-out people), a log and checkpoints go to
 WORKDIR; started again, it goes on.
@@ -43,9 +44,11 @@ from hybrid_jax.weights import shipped  # noqa: E402
 W_DIM = shipped.GENERATOR['w_dim']
 REGION_WEIGHT = 10.0  # of mouth, eyes and brows over the rest: they are 8 % of the pixels
 R1_GAMMA, R1_STEPS = 0.5, 16
+CRITIC_RATE = 2e-3
 ADVERSARIAL_WEIGHT = 0.03
 PERCEPTUAL_WEIGHT = 0.3
 CONTRAST_WEIGHT = 4.0
+CHANGED = 12  # grey levels
 
 
 @flax.struct.dataclass
@@ -189,8 +192,19 @@ def rarity(data: dict, twins: dict) -> np.ndarray:
   return weight / weight.sum()
 
 
-def batch_at(data: dict, twins: dict, chance: np.ndarray, step: int, size: int, seed: int) -> dict:
-  """The batch of a step: moments, then their twins. A function of (step, seed) alone."""
+def changed_regions(data: dict, traits: dict) -> None:
+  """Adds to the regions of `traits` where their images differ from the people they are of."""
+  for k, image in enumerate(traits['image']):
+    differs = np.abs(image.astype(np.int16) - data['image'][k]).mean(-1) > CHANGED
+    traits['region'][k][differs] = 255
+
+
+def batch_at(pools: list, step: int, size: int, seed: int) -> dict:
+  """The batch of a step: moments, then their twins. A function of (step, seed) alone.
+
+  `pools` are (moments, twins, chance of each pair), used in turn.
+  """
+  data, twins, chance = pools[step % len(pools)]
   order = np.random.default_rng((seed, step)).choice(len(chance), size // 2, p=chance)
   return {name: np.concatenate((data[name][order], twins[name][order])) for name in data}
 
@@ -240,9 +254,10 @@ def main() -> None:
   parser.add_argument('--people', type=int, default=14_000)
   parser.add_argument('--size', type=int, default=64, help='px')
   parser.add_argument('--batch', type=int, default=16)
-  parser.add_argument('--regression_steps', type=int, default=40_000)
-  parser.add_argument('--adversarial_steps', type=int, default=20_000)
-  parser.add_argument('--rate', type=float, default=2e-3)
+  parser.add_argument('--regression_steps', type=int, default=32_000)
+  parser.add_argument('--adversarial_steps', type=int, default=2_000)
+  parser.add_argument('--rate', type=float, default=6e-3, help='falls to a tenth over stage 1')
+  parser.add_argument('--adversarial_rate', type=float, default=4e-4)
   parser.add_argument(
     '--mapping_rate', type=float, default=100.0, help='of the mapping network, over its own 0.01'
   )
@@ -254,17 +269,13 @@ def main() -> None:
   workdir = pathlib.Path(args.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   total = args.regression_steps + args.adversarial_steps
-  # Falls to a tenth over the regression, then starts the adversary at a fifth.
   decay = optax.cosine_decay_schedule(args.rate, args.regression_steps, 0.1)
   rate = optax.join_schedules(
-    [decay, optax.constant_schedule(args.rate / 5)], [args.regression_steps]
+    [decay, optax.constant_schedule(args.adversarial_rate)], [args.regression_steps]
   )
-  optimizers = {
-    False: generator_optimizer(rate, args.mapping_rate),
-    True: generator_optimizer(rate, args.mapping_rate),
-  }
-  critic_optimizer = optax.adam(args.rate, 0.0, 0.99)
-  state = init(args.size, optimizers[False], critic_optimizer, jax.random.key(args.seed))
+  optimizer = generator_optimizer(rate, args.mapping_rate)
+  critic_optimizer = optax.adam(CRITIC_RATE, 0.0, 0.99)
+  state = init(args.size, optimizer, critic_optimizer, jax.random.key(args.seed))
   path = workdir / 'state.msgpack'
   if path.exists():
     state = jax.tree.map(
@@ -277,16 +288,16 @@ def main() -> None:
 
   frames = args.frames or str(workdir / 'frames')
   held_out = heads_frames.load(heads_frames.render_shards(frames, 'validation', 700, 3, args.size))
-  data, twins = (
-    heads_frames.load(
-      heads_frames.render_shards(frames, 'train', args.people, 3, args.size, twins=twins)
-    )
-    for twins in (False, True)
+  data, twins, traits = (
+    heads_frames.load(heads_frames.render_shards(frames, 'train', count, 3, args.size, kind))
+    for kind, count in (('', args.people), ('twins', args.people), ('traits', args.people // 3))
   )
+  changed_regions(data, traits)
   real = from_uint8(held_out['image'].astype(np.float32))
   mean = from_uint8(data['image'].mean(0))
   print(f'{len(data["image"])} frames; L1 of the mean image {np.abs(real - mean).mean():.4f}')
-  chance = rarity(data, twins)
+  even = np.full(len(traits['image']), 1 / len(traits['image']))
+  pools = [(data, twins, rarity(data, twins)), (data, traits, even)]
   draw, l1 = validate(args.size)
   stopping = []
   signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
@@ -294,13 +305,13 @@ def main() -> None:
   ema = 20_000 / args.batch  # half-life of the average: 20,000 images
   start, stop = int(state.step), min(total, args.stop_at or total)
   steps = {
-    adversarial: make_step(args.size, optimizers[adversarial], critic_optimizer, adversarial, ema)
+    adversarial: make_step(args.size, optimizer, critic_optimizer, adversarial, ema)
     for adversarial in (False, True)
     if not adversarial or stop > args.regression_steps
   }
   began = time.time()
   for k in tqdm(range(start, stop), initial=start, total=stop, mininterval=10, unit='step'):
-    batch = batch_at(data, twins, chance, k, args.batch, args.seed)
+    batch = batch_at(pools, k, args.batch, args.seed)
     state, metrics = steps[k >= args.regression_steps](state, batch)
     last = bool(stopping) or k + 1 == stop
     if (k + 1) % 500 == 0 or last:

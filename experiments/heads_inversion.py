@@ -124,11 +124,11 @@ def main() -> None:
 
   frozen = shipped.frozen()
   held_out, data, twins = (
-    heads_frames.load(heads_frames.render_shards(args.frames, split, count, 3, size, twins=twins))
-    for split, count, twins in (
-      ('validation', 700, False),
-      ('train', args.people, False),
-      ('train', args.people, True),
+    heads_frames.load(heads_frames.render_shards(args.frames, split, count, 3, size, kind))
+    for split, count, kind in (
+      ('validation', 700, ''),
+      ('train', args.people, ''),
+      ('train', args.people, 'twins'),
     )
   )
   invert = jax.jit(

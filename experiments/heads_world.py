@@ -229,8 +229,16 @@ def limits(test: dict, train_mean: np.ndarray, landmarker: str, known: dict, cou
     if judge is not None:
       result[name] |= outside_errors(judge, to_uint8(image), readings, outside, spread)
   stacked = np.stack([np.asarray(to_uint8(images[n]))[:16] for n in images])
-  stills.write_image(ROOT / 'experiments/results/heads_limits.png', stills.grid(list(stacked)))
+  write_sheet(ROOT / 'experiments/results/heads_limits.png', list(stacked))
   return result
+
+
+def write_sheet(path: pathlib.Path, rows: list) -> None:
+  """A grid of images as a PNG of 256 colours: small enough to commit."""
+  from PIL import Image
+
+  with replacing(path) as part:
+    Image.fromarray(stills.grid(rows)).quantize(256).save(part, 'PNG', optimize=True)
 
 
 def sheets(folder: pathlib.Path) -> list[str]:
@@ -247,13 +255,9 @@ def sheets(folder: pathlib.Path) -> list[str]:
   vectors = jax.vmap(lambda n: people.moment(n, 0))(first + jnp.arange(96))
   renderer = clips.Renderer(128)
   drawn = [renderer(*(v[k] for v in vectors))[0] for k in range(60)]
-  stills.write_image(
-    folder / 'heads_people.png', stills.grid([drawn[k : k + 12] for k in range(0, 60, 12)])
-  )
+  write_sheet(folder / 'heads_people.png', [drawn[k : k + 12] for k in range(0, 60, 12)])
   made = np.asarray(from_w(fed_truth(frozen, *vectors)))
-  stills.write_image(
-    folder / 'heads_generated.png', stills.grid([made[k : k + 16] for k in range(0, 96, 16)])
-  )
+  write_sheet(folder / 'heads_generated.png', [made[k : k + 16] for k in range(0, 96, 16)])
   # Each motion parameter from end to end; the renderer above, the generator below.
   small, names = clips.Renderer(64), list(parameters.MOTION)
   identity, scene = vectors[0][5], vectors[2][5]
@@ -267,12 +271,12 @@ def sheets(folder: pathlib.Path) -> list[str]:
     )
     cells.append((true, list(np.asarray(fake))))
   sweep = [cells[k][j] + cells[k + 1][j] for k in range(0, len(cells), 2) for j in (0, 1)]
-  stills.write_image(folder / 'heads_sweeps.png', stills.grid(sweep))
+  write_sheet(folder / 'heads_sweeps.png', sweep)
   # Straight lines in W between pairs of people.
   w = fed_truth(frozen, *vectors)
   t = jnp.linspace(0, 1, 10)[:, None]
   lines = [np.asarray(from_w(w[2 * k] * (1 - t) + w[2 * k + 1] * t)) for k in range(8)]
-  stills.write_image(folder / 'heads_interpolations.png', stills.grid(lines))
+  write_sheet(folder / 'heads_interpolations.png', lines)
   return ['heads_people.png', 'heads_generated.png', 'heads_sweeps.png', 'heads_interpolations.png']
 
 
@@ -309,6 +313,7 @@ def main() -> None:
   parts = args.parts.split(',')
   output = pathlib.Path(args.output)
   known = json.loads(output.read_text()) if output.exists() else {}
+  made_with = {part: provenance(part) for part in parts}  # before anything is written
   test = {}
   if {'critics', 'limits'} & set(parts):
     test = heads_frames.load(heads_frames.render_shards(args.frames, 'test', 700, 3, 64))
@@ -326,7 +331,7 @@ def main() -> None:
       value = {'files': sheets(output.parent)}
     else:
       sys.exit(f'error: no part {part!r}; known are {", ".join(PARTS)}')
-    known[part] = value | {'measured': provenance(part)}
+    known[part] = value | {'measured': made_with[part]}
     print(json.dumps({part: known[part]}, indent=1))
     with replacing(output) as temporary:
       temporary.write_text(json.dumps(known, indent=1) + '\n')

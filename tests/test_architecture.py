@@ -128,9 +128,9 @@ ORDER = [
   {'weights', 'steps', 'config_check'},
   {'checkpoint', 'evaluation', 'triplets', 'parallel', 'scalars', 'estimate'},
   {'sources', 'validation', 'inference'},
-  {'train', 'pipeline'},
+  {'train', 'pipeline', 'convert'},
   {'reenact'},
-  {'showcase', 'extract_motion'},
+  {'extract_motion'},
   {'main'},
 ]
 WINGS = {'media', 'weights', 'heads', 'evaluation'}  # free to import within themselves
@@ -161,7 +161,7 @@ def test_imports_only_go_up():
     here = place('.'.join(parts))
     for name in imported(path):
       assert name.split('.')[0] != 'torch', path
-      if name.split('.')[0] == 'hybrid_jax':
+      if name.split('.')[0] == 'hybrid_jax' and name != 'hybrid_jax.__version__':
         other = place(name)
         assert level[other] < level[here] or other == here in WINGS, f'{path.name} imports {name}'
 

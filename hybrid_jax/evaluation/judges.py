@@ -14,8 +14,8 @@ SIZE = 64  # px; larger images are pooled
 # Channels that the motion judge reads with R2 of at least 0.8 on unseen people
 # (experiments/results/heads_world.json). The others are no evidence.
 TRUSTED_MOTION = (
-  'yaw', 'pitch', 'roll', 'jaw_open', 'smile', 'mouth_shift', 'blink_left', 'blink_right',
-  'gaze_yaw',
+  'yaw', 'pitch', 'roll', 'jaw_open', 'smile', 'mouth_shift', 'brow_frown', 'blink_left',
+  'blink_right', 'gaze_yaw',
 )  # fmt: skip
 
 

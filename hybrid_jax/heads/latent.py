@@ -16,7 +16,8 @@ _SCALE = tuple(
   [4.0] * len(IDENTITY) + [_MOTION_SCALE.get(name, 4.0) for name in MOTION] + [3.5] * len(SCENE)
 )
 _ONSETS = ('glasses', 'bald', 'hair_length', 'fringe', 'beard', 'moustache', 'grey', 'makeup')
-_THRESHOLDS = tuple(
+# (index, value at which it begins to show) of rare traits of an identity vector.
+THRESHOLDS = tuple(
   (k, -lo / (hi - lo)) for k, (name, (lo, hi)) in enumerate(IDENTITY.items()) if name in _ONSETS
 )
 # Mean places of eyes, nose tip, mouth corners, upper and lower lip, and chin.
@@ -55,7 +56,7 @@ def z(identity: jax.Array, motion: jax.Array, scene: jax.Array, width: int) -> j
   """
   rest = jnp.array(pack(MOTION))
   vectors = jnp.concatenate((identity - 0.5, motion - rest, scene - 0.5)) * jnp.array(_SCALE)
-  shown = jnp.stack([jnp.maximum(identity[k] - zero, 0) for k, zero in _THRESHOLDS])
+  shown = jnp.stack([jnp.maximum(identity[k] - zero, 0) for k, zero in THRESHOLDS])
   onset = jnp.clip(shown * 200, 0, 1)
   features = (vectors, 4 * shown, onset, _consequences(identity, motion, scene))
   count = sum(map(len, features))

@@ -6,7 +6,7 @@ axes move (OIHW to HWIO, (o, i) to (i, o)).
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,47 +14,23 @@ import numpy as np
 from hybrid_jax import latents
 from hybrid_jax.errors import InputError
 from hybrid_jax.models.perceptual import BACKBONES
+from hybrid_jax.weights.layouts import (
+  Layout,
+  conv,
+  copy,
+  dense,
+  dense_of_map,
+  first_plane,
+  flat,
+  image,
+  scalar,
+)
 
-Layout = Callable[[np.ndarray], np.ndarray]
 KeyMap = dict[str, tuple[str, Layout]]
 
 
 class WeightsError(InputError):
   """A weights file that does not hold what its kind promises; one line that names the tensors."""
-
-
-def copy(x: np.ndarray) -> np.ndarray:
-  return x
-
-
-def conv(x: np.ndarray) -> np.ndarray:
-  """(o, i, k, k), or rosinality's (1, o, i, k, k) -> (k, k, i, o)."""
-  return np.moveaxis(x.reshape(x.shape[-4:]), (2, 3, 1, 0), (0, 1, 2, 3))
-
-
-def dense(x: np.ndarray) -> np.ndarray:
-  """(o, i) -> (i, o)."""
-  return x.T
-
-
-def flat(x: np.ndarray) -> np.ndarray:
-  """Drops the broadcasting axes of a bias or of an LPIPS linear layer: (1, c, 1, 1) -> (c,)."""
-  return x.reshape(-1)
-
-
-def scalar(x: np.ndarray) -> np.ndarray:
-  """(1,) or () -> ()."""
-  return x.reshape(())
-
-
-def image(x: np.ndarray) -> np.ndarray:
-  """(1, c, h, w) or (c, h, w) -> (h, w, c); (h, w) -> (h, w, 1)."""
-  return np.moveaxis(x.reshape(-1, *x.shape[-2:]), 0, -1)
-
-
-def first_plane(x: np.ndarray) -> np.ndarray:
-  """A noise map, (1, 1, h, w) or (h, w) -> (h, w, 1)."""
-  return x.reshape(*x.shape[-2:], 1)
 
 
 def convert(
@@ -283,6 +259,29 @@ def image_discriminator(channels: tuple[int, ...]) -> KeyMap:
   return keys
 
 
+def image_discriminator_nvlabs(channels: tuple[int, ...]) -> KeyMap:
+  """Keys of stylegan2-ada-pytorch's `D`: the same network as rosinality's."""
+  top = f'b{4 << (len(channels) - 1)}'
+  keys: KeyMap = {
+    'params/from_rgb/kernel': (f'{top}.fromrgb.weight', conv),
+    'params/from_rgb/bias': (f'{top}.fromrgb.bias', copy),
+  }
+  for name in (f'b{4 << i}' for i in range(1, len(channels))):
+    for part in ('conv0', 'conv1'):
+      keys[f'params/{name}_{part}/kernel'] = (f'{name}.{part}.weight', conv)
+      keys[f'params/{name}_{part}/bias'] = (f'{name}.{part}.bias', copy)
+    keys[f'params/{name}_skip/kernel'] = (f'{name}.skip.weight', conv)
+  keys |= {
+    'params/b4_conv/kernel': ('b4.conv.weight', conv),
+    'params/b4_conv/bias': ('b4.conv.bias', copy),
+    'params/b4_dense/kernel': ('b4.fc.weight', dense_of_map(channels[0], 4)),
+    'params/b4_dense/bias': ('b4.fc.bias', copy),
+    'params/logits/kernel': ('b4.out.weight', dense),
+    'params/logits/bias': ('b4.out.bias', copy),
+  }
+  return keys
+
+
 def latent_discriminator(num_layers: int = 4) -> KeyMap:
   """Keys of e4e's LatentCodesDiscriminator: `mlp.0`, `mlp.2`, ..."""
   keys: KeyMap = {}
@@ -353,16 +352,6 @@ def e4e_encoder(
       keys[f'{ours}/dense/bias'] = (f'{theirs}.linear.bias', copy)
       row += 1
   return keys
-
-
-def dense_of_map(channels: int, size: int) -> Layout:
-  """A dense layer over a flattened map: PyTorch flattens (c, h, w), we flatten (h, w, c)."""
-
-  def layout(x: np.ndarray) -> np.ndarray:
-    x = x.reshape(-1, channels, size, size)
-    return x.transpose(2, 3, 1, 0).reshape(size * size * channels, -1)
-
-  return layout
 
 
 def arcface(units: Iterable[int], widths: Iterable[int], size: int = 112) -> KeyMap:

@@ -1,8 +1,10 @@
-"""From the paths of a config to the frozen tree and the encoder that training starts from."""
+"""From the paths of a config to the frozen tree and the encoder that training starts from.
+
+Every path may be a file or a folder that `python -m hybrid_jax.convert` made of one.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import flax.traverse_util
 import jax
@@ -10,7 +12,7 @@ import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.networks import Networks, init_encoder, random_frozen
-from hybrid_jax.weights import key_maps, shipped, torch_file
+from hybrid_jax.weights import converted, files, key_maps, kinds, shapes, shipped
 
 WHAT = {
   'e4e': 'e4e encoder for FFHQ with its StyleGAN2 decoder',
@@ -32,7 +34,7 @@ def check_files(paths: Mapping[str, str]) -> bool:
       return False
     if fields:
       raise InputError(f'config.weights: {fields} are {kind} and the others are not')
-  missing = [field for field in paths if not os.path.isfile(paths[field])]
+  missing = [field for field in paths if not _is_there(paths[field])]
   if missing:
     lines = (f"  config.weights.{f}='{paths[f]}': {WHAT[f]}" for f in missing)
     raise InputError(
@@ -53,32 +55,21 @@ def load(networks: Networks, paths: Mapping[str, str], seed: int) -> tuple[dict,
       frozen = shipped.frozen()
       expected = jax.eval_shape(lambda key: random_frozen(networks, key), jax.random.key(0))
       for part in ('generator', 'lpips', 'arcface'):
-        _check_shapes(frozen[part], expected[part], f'the shipped {part}', ('w_samples',))
+        shapes.check(frozen[part], expected[part], f'the shipped {part}', ('w_samples',))
       return frozen, load_inversion(networks)
     generator = load_generator(networks, paths, seed)
     return _random(networks, seed, ('lpips', 'arcface')) | {'generator': generator}, None
   backbone, linear, arcface, e4e = (
     paths[field] for field in ('lpips_backbone', 'lpips_linear', 'arcface', 'e4e')
   )
-  body, net = networks.arcface, networks.lpips.net
-  lpips = {path: _tensors(path, f'LPIPS {net}') for path in (backbone, linear)}
   names = f'{backbone} and {linear}'
   frozen = {
-    'lpips': key_maps.convert(
-      lpips[backbone] | lpips[linear],
-      key_maps.lpips(net),
-      kind=f'LPIPS {net} of {names}',
-      unneeded=key_maps.TORCHVISION_UNNEEDED,
-    ),
-    'arcface': key_maps.convert(
-      _tensors(arcface, 'ArcFace'),
-      key_maps.arcface(body.units, body.widths, body.size),
-      kind=f'ArcFace of {arcface}',
-    ),
+    'lpips': _lpips(networks, backbone, linear),
+    'arcface': _arcface(networks, arcface),
   }
   expected = jax.eval_shape(lambda key: random_frozen(networks, key), jax.random.key(0))
-  _check_shapes(frozen['lpips'], expected['lpips'], names)
-  _check_shapes(frozen['arcface'], expected['arcface'], arcface)
+  shapes.check(frozen['lpips'], expected['lpips'], names)
+  shapes.check(frozen['arcface'], expected['arcface'], arcface)
   frozen['generator'], encoder = load_e4e(networks, e4e)
   return frozen, encoder
 
@@ -96,8 +87,11 @@ def load_generator(networks: Networks, paths: Mapping[str, str], seed: int) -> d
     return shipped.generator()
   if path == 'random':
     return _random(networks, seed, ('generator',))['generator']
-  if not os.path.isfile(path):
+  if not _is_there(path):
     raise InputError(f"config.weights.e4e='{path}': no such file ({WHAT['e4e']}); put it there")
+  if os.path.isdir(path):
+    manifest, tree = converted.read(path, 'generator')
+    return _of_model(networks, path, tree['generator'], manifest['parts']['generator']['channels'])
   return _generator(networks, path, *_read_e4e(path))
 
 
@@ -107,15 +101,7 @@ def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
   Raises:
     InputError: the file is no e4e checkpoint, or of another size than the model.
   """
-  state, w_avg = _read_e4e(path)
-  generator = _generator(networks, path, state, w_avg)
-  module = networks.hybrid.encoder
-  sizes = [networks.frame_size // stride for stride in (16, 8, 4)]
-  loaded = key_maps.convert(
-    key_maps.with_prefix(state, 'encoder.'),
-    key_maps.e4e_encoder(module.units, module.widths, module.identity_split, sizes),
-    kind=f'e4e encoder of {path}',
-  )
+  generator, loaded = _read_encoder(networks, path)
   return generator, _with_fresh_heads(networks, loaded, path)
 
 
@@ -129,8 +115,30 @@ def _with_fresh_heads(networks: Networks, inversion: dict, name: str) -> dict:
   fresh = jax.jit(lambda key: init_encoder(networks, key))(jax.random.key(0))
   flat = flax.traverse_util.flatten_dict(inversion)
   encoder = flax.traverse_util.unflatten_dict(flax.traverse_util.flatten_dict(fresh) | flat)
-  _check_shapes(encoder, fresh, name)
+  shapes.check(encoder, fresh, name)
   return encoder
+
+
+def _read_encoder(networks: Networks, path: str) -> tuple[dict, dict]:
+  """(generator tree, encoder variables without deformation heads) of a file or folder."""
+  if os.path.isdir(path):
+    manifest, tree = converted.read(path, 'generator', 'encoder')
+    if manifest['kind'] == 'psp':
+      raise InputError(
+        f'{path}: a pSp encoder, whose heads give whole rows of W+; the model needs e4e, whose '
+        'heads give offsets from the first row'
+      )
+    channels = manifest['parts']['generator']['channels']
+    return _of_model(networks, path, tree['generator'], channels), tree['encoder']
+  state, w_avg = _read_e4e(path)
+  generator = _generator(networks, path, state, w_avg)
+  module = networks.hybrid.encoder
+  sizes = [networks.frame_size // stride for stride in (16, 8, 4)]
+  return generator, key_maps.convert(
+    key_maps.with_prefix(state, 'encoder.'),
+    key_maps.e4e_encoder(module.units, module.widths, module.identity_split, sizes),
+    kind=f'e4e encoder of {path}',
+  )
 
 
 def load_encoder(networks: Networks, path: str) -> dict:
@@ -141,7 +149,7 @@ def load_encoder(networks: Networks, path: str) -> dict:
   """
   encoder = shipped.read(path)
   expected = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
-  _check_shapes(encoder, expected, path)
+  shapes.check(encoder, expected, path)
   return encoder
 
 
@@ -151,13 +159,57 @@ def _random(networks: Networks, seed: int, parts: Sequence[str]) -> dict:
   return jax.jit(init)(jax.random.key(seed))
 
 
+def _is_there(path: str) -> bool:
+  return os.path.isfile(path) or converted.is_converted(path)
+
+
+def _lpips(networks: Networks, backbone: str, linear: str) -> dict:
+  """LPIPS of two files, two converted folders or one of each."""
+  net = networks.lpips.net
+  if os.path.isfile(backbone) and os.path.isfile(linear):
+    state = {path: _tensors(path, f'LPIPS {net}') for path in (backbone, linear)}
+    return key_maps.convert(
+      state[backbone] | state[linear],
+      key_maps.lpips(net),
+      kind=f'LPIPS {net} of {backbone} and {linear}',
+      unneeded=key_maps.TORCHVISION_UNNEEDED,
+    )
+  params: dict = {}
+  for path in (backbone, linear):
+    params |= _part(path, 'lpips')['params']
+  return {'params': params}
+
+
+def _arcface(networks: Networks, path: str) -> dict:
+  if os.path.isdir(path):
+    return _part(path, 'arcface')
+  body = networks.arcface
+  return key_maps.convert(
+    _tensors(path, 'ArcFace'),
+    key_maps.arcface(body.units, body.widths, body.size),
+    kind=f'ArcFace of {path}',
+  )
+
+
+def _part(path: str, part: str) -> dict:
+  """A part of a converted folder, or of a file that is converted here."""
+  if os.path.isdir(path):
+    return converted.read(path, part)[1][part]
+  content = files.read(path)
+  kind = kinds.recognise(content, path)
+  parts = kinds.KINDS[kind].convert(content, f'{kind} {path}').parts
+  if part not in parts:
+    raise InputError(f'{path}: a file of kind {kind}, which holds no {part}')
+  return parts[part]
+
+
 def _tensors(path: str, kind: str) -> Mapping[str, np.ndarray]:
-  return key_maps.tensors(torch_file.load(path), f'{kind} of {path}')
+  return key_maps.tensors(files.read(path), f'{kind} of {path}')
 
 
 def _read_e4e(path: str) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
   """(state_dict, latent_avg) of an e4e checkpoint."""
-  file = torch_file.load(path)
+  file = files.read(path)
   if not isinstance(file, Mapping) or not {'state_dict', 'latent_avg'} <= set(file):
     raise InputError(f'{path}: not an e4e checkpoint, it has no state_dict and latent_avg')
   kind = f'e4e checkpoint {path}'
@@ -169,12 +221,17 @@ def _generator(
   networks: Networks, path: str, state: Mapping[str, np.ndarray], w_avg: np.ndarray
 ) -> dict:
   """The generator tree of an e4e checkpoint, of the model's size."""
-  module = networks.hybrid.generator
   decoder = key_maps.with_prefix(state, 'decoder.')
   tree, channels = key_maps.generator(decoder, w_avg, kind=f'StyleGAN2 decoder of {path}')
-  if channels != tuple(module.channels):
+  return _of_model(networks, path, tree, channels)
+
+
+def _of_model(networks: Networks, path: str, tree: dict, channels: Sequence[int]) -> dict:
+  """The tree of a generator, once it is known to be of the model's size."""
+  module, w_avg = networks.hybrid.generator, tree['w_avg']
+  if tuple(channels) != tuple(module.channels):
     raise InputError(
-      f'{path}: its generator has channels {channels}, config.model asks for '
+      f'{path}: its generator has channels {tuple(channels)}, config.model asks for '
       f'{tuple(module.channels)}'
     )
   # One latent average, or one for each row of W+.
@@ -187,25 +244,5 @@ def _generator(
   expected = jax.eval_shape(
     lambda key: random_frozen(networks, key)['generator'], jax.random.key(0)
   )
-  _check_shapes(tree, expected | {'w_avg': w_avg}, path)
+  shapes.check(tree, expected | {'w_avg': w_avg}, path)
   return tree
-
-
-def _check_shapes(tree: Any, expected: Any, path: str, extra: Sequence[str] = ()) -> None:
-  """Raises InputError for arrays that one side alone has, else at the first of another shape."""
-  ours, theirs = (
-    {jax.tree_util.keystr(k, simple=True, separator='/'): x.shape for k, x in leaves}
-    for leaves in map(jax.tree_util.tree_leaves_with_path, (expected, tree))
-  )
-  for keys, what in (
-    (
-      [k for k in theirs if k not in ours and k not in extra],
-      'has arrays that the model of this config has not',
-    ),
-    ([k for k in ours if k not in theirs], 'lacks arrays of the model of this config'),
-  ):
-    if keys:
-      raise InputError(f'{path}: {what}: {len(keys)}, first {", ".join(keys[:3])}')
-  for key, shape in theirs.items():
-    if key not in extra and shape != ours[key]:
-      raise InputError(f'{path}: {key} is {shape}, the model of this config has {ours[key]}')

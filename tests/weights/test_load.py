@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from test_torch_file import asm, tensor, zipped
 
 from configs import common
-from hybrid_jax import networks
+from hybrid_jax import convert, networks
 from hybrid_jax.errors import InputError
 from hybrid_jax.weights import key_maps, load, torch_file
 
@@ -276,3 +276,57 @@ def test_nvlabs_files_of_another_structure():
     (state | {'synthesis.b4.torgb.weight': ONE}, 'has shape (1,), not 4 axes'),
   ):
     assert says in refusal(key_maps.generator_nvlabs, bad)
+
+
+# --- Converted folders ---------------------------------------------------------------------------
+
+
+def test_converted_folders_load_as_their_files_do(config, golden_paths, tmp_path):
+  nets = networks.build(config.model)
+  lpips, arcface = golden_paths['lpips_backbone'], golden_paths['arcface']
+  folders = [str(tmp_path / name) for name in ('lpips', 'arcface', 'generator')]
+  for file, folder in zip((lpips, arcface, e4e_file(tmp_path)), folders, strict=True):
+    convert.convert(file, folder)
+  for backbone, linear in ((folders[0], folders[0]), (folders[0], lpips), (lpips, folders[0])):
+    found = load._lpips(nets, backbone, linear)
+    jax.tree.map(np.testing.assert_array_equal, found, load._lpips(nets, lpips, lpips))
+  found = load._arcface(nets, folders[1])
+  jax.tree.map(np.testing.assert_array_equal, found, load._arcface(nets, arcface))
+  found, expected = (
+    load.load_generator(nets, {'e4e': path}, 0) for path in (folders[2], e4e_file(tmp_path))
+  )
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+  assert load.check_files(golden_paths | {'e4e': folders[2]})
+
+
+def test_converted_folders_of_another_kind_or_size(config, golden_paths, tmp_path):
+  nets = networks.build(config.model)
+  folder = str(tmp_path / 'arcface')
+  convert.convert(golden_paths['arcface'], folder)
+  text = refusal(load.load_generator, nets, {'e4e': folder}, 0)
+  assert folder in text and 'arcface weights, which hold arcface and no generator' in text
+  assert 'no lpips' in refusal(load.load, nets, golden_paths | {'lpips_linear': folder}, 0)
+  folder = str(tmp_path / 'nvlabs16')
+  convert.convert(str(GOLDEN / 'nvlabs16.pkl'), folder)
+  text = refusal(load.load_generator, nets, {'e4e': folder}, 0)
+  assert 'its generator has channels (8, 8, 8)' in text
+  (tmp_path / 'nvlabs16' / 'manifest.json').write_text('{"format": 2}')
+  assert 'no converted weights' in refusal(load.load_generator, nets, {'e4e': folder}, 0)
+
+
+def test_a_converted_encoder_loads_as_its_file_does_but_not_for_psp(config, paths, tmp_path):
+  nets = networks.build(config.model)
+  for kind in ('e4e', 'psp'):
+    convert.convert(paths['e4e'], str(tmp_path / kind), kind)
+  found = load._read_encoder(nets, str(tmp_path / 'e4e'))
+  jax.tree.map(np.testing.assert_array_equal, found, load._read_encoder(nets, paths['e4e']))
+  text = refusal(load.load_e4e, nets, str(tmp_path / 'psp'))
+  assert 'a pSp encoder, whose heads give whole rows' in text
+
+
+def test_a_generator_of_another_file_serves_inference(config, tmp_path):
+  convert.convert(str(GOLDEN / 'nvlabs64.pt'), str(tmp_path / 'nvlabs'))
+  nets = networks.build(config.model)
+  tree = load.load_generator(nets, {'e4e': str(tmp_path / 'nvlabs')}, 0)
+  expected, _ = key_maps.generator_nvlabs(torch_file.load(GOLDEN / 'nvlabs64.pt'))
+  jax.tree.map(np.testing.assert_array_equal, tree, expected)

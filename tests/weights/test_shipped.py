@@ -14,6 +14,7 @@ from hybrid_jax.models.stylegan2 import Generator
 from hybrid_jax.weights import shipped
 
 PEOPLE, MOMENTS = 12, 4
+WEAK = ('brow_frown',)  # what the generator follows least of what the judge reads well
 
 
 @pytest.fixture(scope='module')
@@ -74,9 +75,9 @@ def test_the_generator_moves_as_it_is_told(world, generate):
   fake = generate(identity, motion, scene)
   judge = judges.Judge(len(MOTION))
   read = np.asarray(judge.apply(shipped.load('judge_motion'), fake))
-  for name in ('yaw', 'pitch', 'roll'):
+  for name in judges.TRUSTED_MOTION:
     k = list(MOTION).index(name)
-    assert np.corrcoef(read[:, k], motion[:, k])[0, 1] > 0.8, name
+    assert np.corrcoef(read[:, k], motion[:, k])[0, 1] > (0.5 if name in WEAK else 0.85), name
 
 
 def test_the_generator_without_noise_is_w_plus_synthesis_around_w_avg(generate, world):

@@ -1,0 +1,146 @@
+"""Invariants that hold for trained weights and break when they were read wrongly.
+
+Bounds are ours: wide enough for any trained network of its kind. They say that a file was read as
+it was meant, not that it is a good one. No public weights were at hand to hold them against, but
+for LPIPS' linear layers and GANSpace's components.
+"""
+
+import functools
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hybrid_jax import latents
+from hybrid_jax.media import stills
+from hybrid_jax.models.ops import to_uint8
+from hybrid_jax.models.stylegan2 import Generator, StyledConv
+from hybrid_jax.weights.kinds import Converted
+
+MAPPED = 4096  # latents; their mean is off by 1/64 of a standard deviation
+SAMPLES = 8
+PSI = 0.7
+SHEET = 'samples.png'
+
+
+def run(made: Converted, folder: pathlib.Path) -> list[dict]:
+  """[{'name', 'ok', 'found', 'expected'}] of all parts; draws `samples.png` of a generator."""
+  checks = list(_arrays(made.parts))
+  if 'generator' in made.parts:
+    checks += _generator(made.parts['generator'], made.sizes['generator'], folder)
+  if 'lpips' in made.parts:
+    checks += _linear(made.parts['lpips']['params'])
+  if 'ganspace' in made.parts:
+    checks += _components(made.parts['ganspace'])
+  return checks
+
+
+def _check(name: str, found: float, low: float, high: float) -> dict:
+  return {
+    'name': name,
+    'ok': bool(low <= found <= high),  # not of nan
+    'found': f'{found:.4g}',
+    'expected': f'{low:g} to {high:g}',
+  }
+
+
+def _arrays(parts: Any) -> Iterator[dict]:
+  flat = flax.traverse_util.flatten_dict(parts, sep='/')
+  leaves = jax.tree.leaves(parts)
+  yield _check('arrays with a value that is not finite', _count(leaves, _not_finite), 0, 0)
+  norms = [x for key, x in flat.items() if 'batch_stats' in key and key.endswith('/var')]
+  if norms:
+    yield _check('batch norms with a negative variance', _count(norms, lambda x: x.min() < 0), 0, 0)
+  kernels = [x for key, x in flat.items() if key.endswith('kernel') and x.size > 1]
+  if kernels:
+    yield _check('kernels of a single value', _count(kernels, lambda x: np.ptp(x) == 0), 0, 0)
+
+
+def _not_finite(x: np.ndarray) -> bool:
+  return not np.isfinite(x).all()
+
+
+def _count(arrays, test) -> int:
+  return sum(bool(test(x)) for x in arrays)
+
+
+# --- Generators ----------------------------------------------------------------------------------
+
+
+def _generator(tree: dict, facts: dict, folder: pathlib.Path) -> Iterator[dict]:
+  module = Generator(
+    tuple(facts['channels']), facts['w_dim'], facts['mapping_layers'], clamp=facts.get('clamp')
+  )
+  z = jax.random.normal(jax.random.key(0), (MAPPED, facts['w_dim']))
+  w = _map(module, tree['params'], z)
+  w_avg = jnp.asarray(tree['w_avg']).reshape(-1, facts['w_dim'])  # one, or one for each row
+  off = (w.mean(0) - w_avg) / (w.std(0) + 1e-12)
+  yield _check(
+    f'stored latent average against the mean of {MAPPED} mapped latents, in their deviations (rms)',
+    float(jnp.sqrt(jnp.square(off).mean(1)).max()),
+    0,
+    0.15,
+  )
+  images, sizes = _samples(module, tree, w[:SAMPLES])
+  yield _check(
+    'least root mean square of a convolution after its demodulation', min(sizes), 0.05, 50
+  )
+  yield _check('largest root mean square of one', max(sizes), 0.05, 50)
+  yield _check('mean of the images', float(images.mean()), -0.7, 0.7)
+  yield _check('standard deviation of the images', float(images.std()), 0.1, 1.2)
+  yield _check('share of pixels beyond 1.5', float((np.abs(images) > 1.5).mean()), 0, 0.1)
+  yield _check('difference between images', float(images.std(0).mean()), 0.02, 1.2)
+  cells = [np.asarray(to_uint8(jnp.nan_to_num(x))) for x in images]
+  step = max(1, images.shape[1] // 256)
+  rows = [[x[::step, ::step] for x in cells[i : i + 4]] for i in range(0, SAMPLES, 4)]
+  stills.write_image(folder / SHEET, stills.grid(rows))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _map(module: Generator, params: dict, z: jax.Array) -> jax.Array:
+  return module.apply({'params': params}, z, method='map')
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _draw(module: Generator, tree: dict, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """(h, w, 3) image of a truncated w (d,), and the rms of each convolution's output."""
+  w_plus = jnp.broadcast_to(w, (1, latents.num_ws(module.channels), w.size))
+  w_plus = latents.truncate(w_plus, tree['w_avg'], PSI)
+  params = {'params': tree['params']}
+  image, state = module.apply(
+    params,
+    module.apply(params, w_plus, method='to_style_space'),
+    tuple(x[None] for x in tree['noise_const']),
+    method='synthesize',
+    mutable='intermediates',
+    capture_intermediates=lambda layer, _: isinstance(layer, StyledConv),
+  )
+  outputs = jax.tree.leaves(state['intermediates'])
+  return image[0], jnp.stack([jnp.sqrt(jnp.square(x).mean()) for x in outputs])
+
+
+def _samples(module: Generator, tree: dict, w: jax.Array) -> tuple[np.ndarray, list[float]]:
+  """Images with the stored noise, one at a time to save memory; the layers' rms of the first."""
+  drawn = [jax.device_get(_draw(module, tree, one)) for one in w]
+  return np.stack([image for image, _ in drawn]), [float(x) for x in drawn[0][1]]
+
+
+# --- Others --------------------------------------------------------------------------------------
+
+
+def _linear(params: dict) -> Iterator[dict]:
+  lowest = [x.min() for name, x in params.items() if name.startswith('lin')]
+  if lowest:  # LPIPS clips them to be no less in training
+    yield _check('least weight of the linear layers', float(min(lowest)), 0, 1e3)
+
+
+def _components(tree: dict) -> Iterator[dict]:
+  comp = tree['components']
+  unit = comp / np.linalg.norm(comp, axis=1, keepdims=True)
+  cosines = np.abs(unit @ unit.T - np.eye(len(unit)))
+  yield _check('largest cosine between two components', float(cosines.max()), 0, 0.05)
+  yield _check('least standard deviation of a component', float(tree['std'].min()), 1e-9, 1e3)

@@ -1,0 +1,125 @@
+"""Sizes of a network from the shapes of its tensors, under their names in the public files."""
+
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from hybrid_jax.models.perceptual import BACKBONES
+from hybrid_jax.weights.key_maps import WeightsError
+
+State = Mapping[str, np.ndarray]
+# Beyond what anyone has trained; a damaged or hostile file could ask for any number.
+_MAX_LEVELS = 11  # 4096 px
+_MAX_LAYERS = 256
+
+
+def shape(state: State, key: str, rank: int, kind: str) -> tuple[int, ...]:
+  """The shape of a tensor of `rank` axes, none of them empty.
+
+  Raises:
+    WeightsError: it is missing or of another rank.
+  """
+  if key not in state:
+    raise WeightsError(f'no {kind}: {key} is missing')
+  if state[key].ndim != rank or not state[key].size:
+    raise WeightsError(f'{kind}: {key} has shape {state[key].shape}, not {rank} axes')
+  return state[key].shape
+
+
+def count(state: State, pattern: str, kind: str, limit: int = _MAX_LAYERS) -> int:
+  """How many names match: {} in `pattern` stands for the numbers 0, 1, ... without a gap."""
+  number = next(i for i in range(limit + 1) if i == limit or pattern.format(i) not in state)
+  if number == limit:
+    raise WeightsError(f'{kind}: more than {limit - 1} of {pattern.format("*")}')
+  return number
+
+
+def generator(state: State, kind: str) -> dict:
+  """{'channels', 'resolution', 'w_dim', 'mapping_layers'} of a generator in either layout."""
+  if 'style.1.weight' in state:
+    levels = 1 + count(state, 'to_rgbs.{}.conv.weight', kind, _MAX_LEVELS)
+    names = ['to_rgb1', *(f'to_rgbs.{i}' for i in range(levels - 1))]
+    channels = [shape(state, f'{name}.conv.weight', 5, kind)[2] for name in names]
+    layers = sum(bool(re.fullmatch(r'style\.\d+\.weight', key)) for key in state)
+    w_dim = shape(state, 'style.1.weight', 2, kind)[0]
+  else:
+    sides = [4 << i for i in range(_MAX_LEVELS)]
+    sides = [side for side in sides if f'synthesis.b{side}.torgb.weight' in state] or [4]
+    channels = [shape(state, f'synthesis.b{side}.torgb.weight', 4, kind)[1] for side in sides]
+    layers = count(state, 'mapping.fc{}.weight', kind)
+    w_dim = shape(state, f'mapping.fc{max(layers, 1) - 1}.weight', 2, kind)[0]
+  return {
+    'resolution': 4 << (len(channels) - 1),
+    'channels': channels,
+    'w_dim': w_dim,
+    'mapping_layers': layers,
+  }
+
+
+def discriminator(state: State, kind: str) -> dict:
+  """{'channels', 'resolution'} of an image discriminator in either layout."""
+  if 'convs.0.0.weight' in state:  # largest first
+    levels = sum(f'convs.{i}.conv2.1.weight' in state for i in range(1, _MAX_LEVELS))
+    names = ['convs.0.0.weight', *(f'convs.{i}.conv2.1.weight' for i in range(1, levels + 1))]
+  else:
+    sides = [4 << i for i in reversed(range(1, _MAX_LEVELS))]
+    sides = [side for side in sides if f'b{side}.conv1.weight' in state] or [8]
+    names = [f'b{sides[0]}.fromrgb.weight', *(f'b{side}.conv1.weight' for side in sides)]
+  channels = [shape(state, name, 4, kind)[0] for name in names][::-1]
+  return {'resolution': 4 << (len(channels) - 1), 'channels': channels}
+
+
+def irse(state: State, kind: str) -> dict:
+  """{'widths', 'units', 'reduction'} of an IR-SE body; a stage begins where the width changes."""
+  blocks = count(state, 'body.{}.res_layer.1.weight', kind)
+  if not blocks:
+    raise WeightsError(f'no {kind}: body.0.res_layer.1.weight is missing')
+  outs = [shape(state, f'body.{i}.res_layer.1.weight', 4, kind)[0] for i in range(blocks)]
+  widths = [width for i, width in enumerate(outs) if i == 0 or width != outs[i - 1]]
+  starts = [i for i, width in enumerate(outs) if i == 0 or width != outs[i - 1]]
+  if len(widths) != 4:
+    raise WeightsError(f'{kind}: its body has {len(widths)} stages, not 4')
+  squeezed = shape(state, 'body.0.res_layer.5.fc1.weight', 4, kind)[0]
+  units = [int(n) for n in np.diff([*starts, blocks])]
+  return {'widths': widths, 'units': units, 'reduction': max(1, widths[0] // squeezed)}
+
+
+def encoder(state: State, kind: str) -> dict:
+  """Those of `irse`, and 'frame_size', 'identity_split', 'head_width' and 'w_dim'."""
+  rows = count(state, 'styles.{}.linear.weight', kind)
+  depths = [
+    sum(f'styles.{row}.convs.{2 * i}.weight' in state for i in range(_MAX_LEVELS))
+    for row in range(rows)
+  ]
+  coarse = min(depths, default=0)
+  if not coarse or depths != sorted(depths) or depths[-1] > coarse + 2:
+    raise WeightsError(f'no {kind}: its heads have {sorted(set(depths))} convolutions')
+  return {
+    **irse(state, kind),
+    'frame_size': 16 << coarse,
+    'identity_split': [depths.count(coarse + i) for i in range(3)],
+    'head_width': shape(state, 'styles.0.convs.0.weight', 4, kind)[0],
+    'w_dim': shape(state, 'styles.0.linear.weight', 2, kind)[0],
+  }
+
+
+def arcface(state: State, kind: str) -> dict:
+  """Those of `irse`, and 'size' (px) and 'embedding'."""
+  body = irse(state, kind)
+  embedding, flat = shape(state, 'output_layer.3.weight', 2, kind)
+  side = math.isqrt(flat // body['widths'][-1])
+  if not side or side * side * body['widths'][-1] != flat:
+    raise WeightsError(f'{kind}: output_layer.3.weight has {flat} inputs, which are no square map')
+  return {**body, 'size': 16 * side, 'embedding': embedding}
+
+
+def backbone(state: State, net: str, kind: str) -> list[int]:
+  """Channels of a torchvision backbone, where they can differ."""
+  table, widths = BACKBONES[net]
+  found = list(widths)
+  for entry in table:
+    if entry != 'tap' and entry[1] == 'conv':
+      found[entry[2][0]] = shape(state, f'features.{entry[0]}.weight', 4, kind)[0]
+  return found
