@@ -130,7 +130,7 @@ ORDER = [
   {'sources', 'validation', 'inference'},
   {'train', 'pipeline', 'convert'},
   {'reenact'},
-  {'extract_motion'},
+  {'extract_motion', 'showcase'},
   {'main'},
 ]
 WINGS = {'media', 'weights', 'heads', 'evaluation'}  # free to import within themselves
