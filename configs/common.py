@@ -199,12 +199,13 @@ def heads() -> dict:
   config['optim'] |= {'encoder_lr': 1e-3}
   config['progressive'] |= {'start_steps': 0, 'every_steps': 0}
   config['loss'] |= {'resolution': 64}
+  config['loss']['weights'] |= {'anchor_identity': 0.25, 'puppet_identity': 0.25}
   config['train'] |= {
-    'num_steps': 240,
+    'num_steps': 300,
     'log_steps': 20,
-    'sample_steps': 240,
-    'checkpoint_steps': 120,
-    'val_steps': 120,
+    'sample_steps': 300,
+    'checkpoint_steps': 100,
+    'val_steps': 100,
     'val_batches': 8,
   }
   config['then'] = stage_2(config)
@@ -214,13 +215,13 @@ def heads() -> dict:
 
 
 def heads_full() -> dict:
-  """The rendered world for as long as the shipped encoder was trained: hours of 2 CPU cores."""
+  """The rendered world for as long as the shipped encoder was trained: an hour of 2 CPU cores."""
   config = heads()
-  config['data'] |= {'rendered_people': 800}
-  config['optim'] |= {'encoder_lr': 5e-4}
-  config['train'] |= {'num_steps': 20_000, 'checkpoint_steps': 500, 'val_steps': 1_000}
-  config['train'] |= {'log_steps': 100, 'sample_steps': 1_000}
+  config['data'] |= {'rendered_people': 1_500, 'frames_per_clip': 10}
+  config['train'] |= {'num_steps': 5_000, 'checkpoint_steps': 250, 'val_steps': 500}
+  config['train'] |= {'log_steps': 50, 'sample_steps': 500}
   config['then'] = stage_2(config)
+  config['then']['train'] |= {'num_steps': 1_000, 'val_steps': 100}
   return config
 
 
