@@ -1,7 +1,10 @@
 """Ships the hybrid encoder of the rendered world: the best of stage 2 of a workdir.
 
-python -m hybrid_jax.main --config=configs/pretrain.py:heads_full --workdir=WORKDIR
-python experiments/heads_encoder.py WORKDIR
+  python -m hybrid_jax.main --config=configs/pretrain.py:heads_full --workdir=WORKDIR
+  python experiments/heads_encoder.py WORKDIR
+
+Writes encoder_64.npz and .json into the package, and heads_reenacted.gif of two unseen people with
+the motion of two others into experiments/results.
 """
 
 import argparse
@@ -12,10 +15,13 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import imageio.v2 as imageio  # noqa: E402
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 from ml_collections import ConfigDict  # noqa: E402
 
-from hybrid_jax import checkpoint, networks  # noqa: E402
+from hybrid_jax import checkpoint, inference, networks, showcase  # noqa: E402
+from hybrid_jax.heads import people  # noqa: E402
 from hybrid_jax.media import replacing  # noqa: E402
 from hybrid_jax.weights import shipped  # noqa: E402
 
@@ -42,12 +48,25 @@ def export(workdir: str) -> None:
   print(f'{path}: stage 1 to step {before}, stage 2 to {step}, {path.stat().st_size / 1e6:.2f} MB')
 
 
+def show(path: pathlib.Path) -> None:
+  """Four seconds of two people; columns: source, driver, re-enactment, true answer."""
+  model, first = inference.load_model(''), people.SPLITS['test']
+  times = np.arange(0, 4, 0.08)
+  showcase.SCALE = 2
+  rows = [showcase.panels(model, first + s, first + d, times)[1] for s, d in ((1, 2), (3, 4))]
+  frames = [np.vstack(row) for row in zip(*rows, strict=True)]
+  with replacing(path) as part:
+    imageio.mimwrite(part, frames, format='gif', duration=80, loop=0)
+  print(f'{path}: {path.stat().st_size / 1e6:.2f} MB')
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('workdir')
   export(parser.parse_args().workdir)
+  show(ROOT / 'experiments/results/heads_reenacted.gif')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """What a model of the rendered world does with people it has never seen: film, sheet and figures.
 
-Written at the end of a run on rendered heads (`config.train.showcase`).
+Written at the end of a run on rendered heads (`config.showcase`).
 """
 
 import json
@@ -48,17 +48,28 @@ def answers(model: inference.Model, data: dict[str, np.ndarray]) -> np.ndarray:
   )
 
 
-def film(model: inference.Model, path: pathlib.Path, source: int, driver: int) -> None:
-  """Source, driver, re-enactment and true answer side by side, with the driver's voice."""
-  times, draw = np.arange(SECONDS * FPS) / FPS, heads.renderer()
+def panels(
+  model: inference.Model, source: int, driver: int, times: np.ndarray
+) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+  """The driver's motion (t, 16), and source, driver, re-enactment and true answer side by side.
+
+  `source` and `driver` are numbers of people, `times` (t,) moments of the driver's clip, s.
+  """
+  draw = heads.renderer()
   identity, own, scene = clips.vectors(source, 0, times)
   other, motion, other_scene = clips.vectors(driver, 0, times)
   portrait = draw(identity, own[0], scene)[0]
   driving = [draw(other, m, other_scene)[0] for m in motion]
   truth = (draw(identity, m, scene)[0] for m in motion)
-  panels = zip(driving, reenacted(model, portrait, driving), truth, strict=True)
+  rows = zip(driving, reenacted(model, portrait, driving), truth, strict=True)
   enlarge = lambda x: x.repeat(SCALE, 0).repeat(SCALE, 1)  # noqa: E731
-  shown = (enlarge(np.hstack((portrait, *row))) for row in panels)
+  return motion, (enlarge(np.hstack((portrait, *row))) for row in rows)
+
+
+def film(model: inference.Model, path: pathlib.Path, source: int, driver: int) -> None:
+  """Writes the panels of a source and a driver as a video, with the driver's voice."""
+  times = np.arange(SECONDS * FPS) / FPS
+  motion, shown = panels(model, source, driver, times)
   with tqdm(total=len(times), desc='re-enacting', unit='frame') as bar:
     write_film(path, shown, motion, FPS, bar)
 

@@ -66,7 +66,8 @@ def test_reenact_needs_no_workdir(tmp_path):
   answers = list(video.read_frames(out / 'answers' / 'person_0_as_clip_0.mp4'))
   assert [f.time for f in frames] == [f.time for f in answers]
   portrait = stills.read_image(out / 'portraits' / 'person_0.png').astype(float)
-  wrong = np.mean([np.abs(f.rgb.astype(float) - a.rgb).mean() for f, a in zip(frames, answers, strict=True)])
+  wrong = np.mean(
+    [np.abs(f.rgb.astype(float) - a.rgb).mean() for f, a in zip(frames, answers, strict=True)]
+  )
   still = np.mean([np.abs(portrait - a.rgb).mean() for a in answers])
   assert wrong < still
-
