@@ -5,15 +5,20 @@
 
 Any field of the config can be set on the command line, e.g. --config.train.num_steps=1000. Run
 again with the same --workdir to resume; SIGTERM or Ctrl-C saves first. The workdir gets
-config.json, versions.json, metrics.csv, validation.csv, samples/, checkpoints/ and best/.
+config.json, versions.json, metrics.csv, validation.csv, samples/, checkpoints/ and best/. With
+--config=configs/pretrain.py:heads both stages run on rendered heads, and at the end unseen people
+are re-enacted: reenacted.mp4, .png and .json.
 
 Several machines: the same command on each with --coordinator=HOST:PORT --processes=N --process=K
 (on a TPU pod, --coordinator=auto alone).
 """
 
+import os
 import sys
+from typing import Any
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
 from hybrid_jax import config_flag
 
@@ -32,7 +37,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected argument {argv[1]!r}; options are written --name=value')
   # Imported here: data worker processes import this module again and need none of it.
-  from hybrid_jax import compilation, parallel, train
+  from hybrid_jax import compilation, parallel
   from hybrid_jax.errors import InputError
 
   compilation.use_cache(_CACHE.value)
@@ -40,9 +45,29 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax logs two dozen lines per checkpoint otherwise
   try:
     parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    train.train(config_flag.CONFIG.value, _WORKDIR.value)
+    run(config_flag.CONFIG.value, _WORKDIR.value)
   except (InputError, FloatingPointError) as error:
     sys.exit(f'error: {error}')
+
+
+def run(config: Any, workdir: str) -> None:
+  """The training of a config, the one that it says follows, and the showcase of the last."""
+  import jax
+
+  from hybrid_jax import showcase, train
+
+  last = workdir
+  if train.train(config, workdir) is None:
+    return  # interrupted
+  if config.then:
+    following = ConfigDict(config.to_dict())
+    following.update(config.then.to_dict())
+    following.train.init_from, following.then = workdir, {}
+    last = os.path.join(workdir, following.stage)
+    if train.train(following, last) is None:
+      return
+  if config.showcase and jax.process_index() == 0:
+    showcase.show(last, workdir)
 
 
 if __name__ == '__main__':

@@ -164,7 +164,7 @@ ORDER = [
   {'sources', 'validation', 'inference'},
   {'train', 'pipeline', 'convert', 'export', 'doctor'},
   {'reenact'},
-  {'extract_motion'},
+  {'extract_motion', 'showcase'},
   {'main'},
 ]
 WINGS = {'media', 'weights', 'heads', 'evaluation'}  # free to import within themselves

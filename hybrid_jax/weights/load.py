@@ -55,7 +55,7 @@ def load(networks: Networks, paths: Mapping[str, str], seed: int) -> tuple[dict,
       expected = jax.eval_shape(lambda key: random_frozen(networks, key), jax.random.key(0))
       for part in ('generator', 'lpips', 'arcface'):
         shapes.check(frozen[part], expected[part], f'the shipped {part}', ('w_samples',))
-      return frozen, None
+      return frozen, load_inversion(networks)
     generator = load_generator(networks, paths, seed)
     return _random(networks, seed, ('lpips', 'arcface')) | {'generator': generator}, None
   backbone, linear, arcface, e4e = (
@@ -103,13 +103,23 @@ def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
     InputError: the file is no e4e checkpoint, or of another size than the model.
   """
   generator, encoder = _read_encoder(networks, path)
+  return generator, _with_heads(networks, encoder, path)
+
+
+def load_inversion(networks: Networks) -> dict:
+  """The shipped encoder of the rendered world that has the role of e4e, with untrained heads."""
+  return _with_heads(networks, shipped.load('inversion_64'), 'the shipped inversion encoder')
+
+
+def _with_heads(networks: Networks, encoder: dict, name: str) -> dict:
+  """Encoder variables of the model's shapes; deformation heads that are not there are fresh."""
   if not any(map(_deforms, encoder['params'])):
     fresh = lambda key: init_encoder(networks, key)['params'].items()  # noqa: E731
     heads = jax.jit(lambda key: {name: x for name, x in fresh(key) if _deforms(name)})
     encoder['params'] |= heads(jax.random.key(0))
   expected = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
-  shapes.check(encoder, expected, path)
-  return generator, encoder
+  shapes.check(encoder, expected, name)
+  return encoder
 
 
 def _deforms(name: str) -> bool:
