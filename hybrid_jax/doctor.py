@@ -86,7 +86,7 @@ def check_weights(config: Any, nets: Any) -> Iterator[Check]:
       told = 'random frozen networks: a run shows the plumbing and learns nothing useful'
       yield Check('warning', 'weights', told)
       return
-    for name in ('generator_64', 'perceptual', 'identity'):
+    for name in ('generator_64', 'inversion_64', 'perceptual', 'identity'):
       path = shipped.FOLDER / f'{name}.npz'
       if path.is_file():
         told = f'{facts(path)}; of this package: Apache-2.0, from rendered heads alone'

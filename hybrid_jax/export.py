@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('--workdir', required=True, help='of a training run')
+  parser.add_argument('--workdir', default='', help='of a training run (the shipped model)')
   parser.add_argument('--output', required=True, metavar='FILE', help='.pt or .safetensors')
   parser.add_argument('--part', default='all', choices=('all', 'generator'))
   options = parser.parse_args(argv)
