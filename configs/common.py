@@ -141,20 +141,39 @@ def paper() -> dict:
       # Of initial weights, generator noise and mapping samples.
       'seed': 0,
     },
+    # Fields that change for a second training, which follows at once in WORKDIR/<stage> and starts
+    # from this one's encoder; {}: none.
+    'then': {},
+    # At the end re-enacts held-out rendered people, and judges that against the true answer.
+    'showcase': False,
+  }
+
+
+def stage_2(config: dict) -> dict:
+  """What stage 2 changes of a stage 1 config: heads alone, a lower rate, eq. 13 (section 4)."""
+  return {
+    'stage': 'finetune',
+    # Paper: "a reduced learning rate". The value is ours.
+    'optim': {'encoder_lr': config['optim']['encoder_lr'] / 10},
+    # Ours: equal to eqs. 5 and 6.
+    'loss': {'weights': {'feature_reconstruction': 1.0}},
+    'progressive': {'every_steps': 0},
+    # Paper, section 4: 20,000, a tenth of stage 1.
+    'train': {'num_steps': config['train']['num_steps'] // 10},
+  }
+
+
+def merged(config: dict, changes: dict) -> dict:
+  """`config` with the fields of `changes`, at any depth."""
+  return config | {
+    name: merged(config[name], value) if isinstance(value, dict) and value else value
+    for name, value in changes.items()
   }
 
 
 def finetune(config: dict) -> dict:
-  """Stage 2 of a stage 1 config: heads alone, at a lower rate, with eq. 13 (section 4)."""
-  config['stage'] = 'finetune'
-  # Paper: "a reduced learning rate". The value is ours.
-  config['optim']['encoder_lr'] /= 10
-  # Ours: equal to eqs. 5 and 6.
-  config['loss']['weights']['feature_reconstruction'] = 1.0
-  config['progressive']['every_steps'] = 0
-  # Paper, section 4: 20,000, a tenth of stage 1.
-  config['train']['num_steps'] //= 10
-  return config
+  """Stage 2 of a stage 1 config."""
+  return merged(config, stage_2(config)) | {'then': {}, 'showcase': False}
 
 
 def heads() -> dict:
@@ -178,16 +197,31 @@ def heads() -> dict:
   config['weights'] = {name: 'shipped' for name in config['weights']}
   config['data'] |= {'rendered_people': 200, 'frames_per_clip': 12, 'batch_size': 8}
   config['optim'] |= {'encoder_lr': 1e-3}
-  config['progressive'] |= {'start_steps': 200, 'every_steps': 20}
+  config['progressive'] |= {'start_steps': 0, 'every_steps': 0}
   config['loss'] |= {'resolution': 64}
+  config['loss']['weights'] |= {'anchor_identity': 0.25, 'puppet_identity': 0.25}
   config['train'] |= {
-    'num_steps': 2_000,
-    'log_steps': 50,
-    'sample_steps': 250,
-    'checkpoint_steps': 250,
-    'val_steps': 250,
+    'num_steps': 300,
+    'log_steps': 20,
+    'sample_steps': 300,
+    'checkpoint_steps': 100,
+    'val_steps': 100,
     'val_batches': 8,
   }
+  config['then'] = stage_2(config)
+  config['then']['train'] = {'num_steps': 60, 'sample_steps': 60, 'val_steps': 30}
+  config['showcase'] = True
+  return config
+
+
+def heads_full() -> dict:
+  """The rendered world for as long as the shipped encoder was trained: an hour of 2 CPU cores."""
+  config = heads()
+  config['data'] |= {'rendered_people': 1_500, 'frames_per_clip': 10}
+  config['train'] |= {'num_steps': 5_000, 'checkpoint_steps': 250, 'val_steps': 500}
+  config['train'] |= {'log_steps': 50, 'sample_steps': 500}
+  config['then'] = stage_2(config)
+  config['then']['train'] |= {'num_steps': 1_000, 'val_steps': 100}
   return config
 
 

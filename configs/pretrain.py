@@ -13,11 +13,16 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-VARIANTS = {'': common.paper, 'heads': common.heads, 'tiny': common.tiny}
+VARIANTS = {
+  '': common.paper,
+  'heads': common.heads,
+  'heads_full': common.heads_full,
+  'tiny': common.tiny,
+}
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  """The config of a variant: '' (the paper), 'heads' or 'tiny'."""
+  """The config of a variant: '' (the paper), 'heads', 'heads_full' or 'tiny'."""
   if variant not in VARIANTS:
     raise ValueError(f"configs/pretrain.py has no variant '{variant}'; it has {sorted(VARIANTS)}")
   return ConfigDict(VARIANTS[variant]())

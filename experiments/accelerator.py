@@ -110,7 +110,7 @@ def golden() -> None:
 
   from hybrid_jax.models.perceptual import LPIPS, ArcFace
   from hybrid_jax.models.stylegan2 import Generator, LatentDiscriminator
-  from hybrid_jax.weights import key_maps, torch_file
+  from hybrid_jax.weights import discriminator_key_maps, key_maps, torch_file
 
   set_precision('float32')
   folder = ROOT / 'tests' / 'golden'
@@ -151,7 +151,7 @@ def golden() -> None:
 
   v = vectors('latent_discriminator_vectors')
   state = torch_file.load(folder / 'latent_discriminator.pt')
-  params = key_maps.convert(state, key_maps.latent_discriminator(), kind='critic')
+  params = key_maps.convert(state, discriminator_key_maps.latent(), kind='critic')
   check('critic', jax.jit(LatentDiscriminator(64).apply)(params, v['real_w']), v['real_pred'])
 
 

@@ -102,6 +102,18 @@ def backbone(path: pathlib.Path, net: str) -> None:
   path.write_bytes(legacy(tree, *map(numbers, writer.shapes)))
 
 
+def inception(path: pathlib.Path) -> None:
+  writer = Writer()
+  writer.write_zip(path, writer.state(keys('fid_inception_v3')['keys']))
+
+
+def i3d(path: pathlib.Path, layout: str) -> None:
+  """Files of 2018, in the legacy format."""
+  writer = Writer()
+  tree = writer.state(keys('i3d_kinetics400')[layout])
+  path.write_bytes(legacy(tree, *map(numbers, writer.shapes)))
+
+
 def nested(shape) -> bytes:
   """A tensor inside a plain pickle: its storage is a legacy stream."""
   data = numbers(shape)
@@ -122,25 +134,9 @@ def modules(shapes: dict, make, class_name: str) -> bytes:
   return module(state, class_name=class_name)
 
 
-def discriminator() -> dict:
-  """Shapes of D at 1024 px, config-f."""
-  from hybrid_jax.latents import config_f_channels
-
-  channels = config_f_channels(1024)
-  shapes = {'b1024.fromrgb.weight': (channels[-1], 3, 1, 1), 'b1024.fromrgb.bias': (channels[-1],)}
-  for i in reversed(range(1, len(channels))):
-    name, here, below = f'b{4 << i}', channels[i], channels[i - 1]
-    shapes |= {f'{name}.conv0.weight': (here, here, 3, 3), f'{name}.conv0.bias': (here,)}
-    shapes |= {f'{name}.conv1.weight': (below, here, 3, 3), f'{name}.conv1.bias': (below,)}
-    shapes |= {f'{name}.skip.weight': (below, here, 1, 1), f'{name}.resample_filter': (4, 4)}
-  shapes |= {'b4.conv.weight': (512, 513, 3, 3), 'b4.conv.bias': (512,)}
-  shapes |= {'b4.fc.weight': (512, 8192), 'b4.fc.bias': (512,)}
-  return shapes | {'b4.out.weight': (1, 512), 'b4.out.bias': (1,)}
-
-
 def nvlabs(path: pathlib.Path) -> None:
   shapes = keys('nvlabs_ada_G_ema_1024')['keys'] | {'mapping.w_avg': (512,)}
-  networks = (('G', shapes), ('D', discriminator()), ('G_ema', shapes))
+  networks = (('G', shapes), ('D', keys('nvlabs_ada_D_1024')['keys']), ('G_ema', shapes))
   with open(path, 'wb') as file:  # one network at a time
     file.write(b'\x80\x04}(')
     for name, each in networks:
@@ -170,6 +166,9 @@ FILES = {
   'model_pti.pt': pti,
   'alexnet.pth': lambda path: backbone(path, 'alexnet'),
   'vgg16.pth': lambda path: backbone(path, 'vgg16'),
+  'pt_inception-2015-12-05.pth': inception,
+  'rgb_imagenet.pt': lambda path: i3d(path, 'pytorch_i3d'),
+  'model_rgb.pth': lambda path: i3d(path, 'kinetics_i3d_pytorch'),
   'e4e_ffhq_encode.pt': e4e,
 }
 

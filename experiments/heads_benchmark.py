@@ -1,7 +1,7 @@
 """Measures re-enactment on held-out rendered people, where the true answer is one more render.
 
-  python experiments/heads_benchmark.py --output=experiments/results --ours=runs/heads
-  python experiments/heads_benchmark.py --output=... --ours=... --ten_minutes=WORKDIR \\
+  python experiments/heads_benchmark.py --output=experiments/results
+  python experiments/heads_benchmark.py --output=... --ten_minutes=runs/heads \\
       --squeeze=DIR --landmarker=FILE.task
 
 Writes heads_cross_identity.json and heads_same_identity.json: for our encoder, for that of a ten
@@ -23,9 +23,8 @@ import heads_world  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
-from ml_collections import ConfigDict  # noqa: E402
 
-from hybrid_jax import checkpoint, networks, steps  # noqa: E402
+from hybrid_jax import inference, showcase  # noqa: E402
 from hybrid_jax.evaluation import blendshapes, heads, images  # noqa: E402
 from hybrid_jax.evaluation.judges import TRUSTED_MOTION  # noqa: E402
 from hybrid_jax.heads import clips, parameters, people  # noqa: E402
@@ -35,35 +34,6 @@ from hybrid_jax.models.perceptual import LPIPS  # noqa: E402
 from hybrid_jax.weights import key_maps, shipped  # noqa: E402
 
 SEEDS = (0, 1, 2)
-
-
-class Model:
-  """Re-enactment by the encoder of a workdir."""
-
-  def __init__(self, workdir: str):
-    config = ConfigDict(checkpoint.read_config(workdir))
-    self.nets = networks.build(config.model)
-    make = lambda key: networks.init_encoder(self.nets, key)  # noqa: E731
-    step, self.E = checkpoint.restore_encoder(workdir, jax.eval_shape(make, jax.random.key(0)))
-    rows = steps.active_rows(step, config.progressive, self.nets.hybrid.encoder.num_ws)
-    self.G, hybrid = shipped.generator(), self.nets.hybrid
-
-    @jax.jit
-    def reenact(E, G, source, driving):
-      W_S = hybrid.identity(E, G, from_uint8(source), rows)
-      return hybrid.reenact(G, W_S, hybrid.deformation(E, from_uint8(driving)))
-
-    @jax.jit
-    def anchor(E, G, frame):
-      return hybrid.reenact(G, hybrid.identity(E, G, from_uint8(frame), rows), None)
-
-    self._reenact, self._anchor = reenact, anchor
-
-  def __call__(self, source, driving):
-    return heads.in_batches(lambda s, d: self._reenact(self.E, self.G, s, d), source, driving)
-
-  def anchor(self, frame):
-    return heads.in_batches(lambda x: self._anchor(self.E, self.G, x), frame)
 
 
 class Judges(heads.Judges):
@@ -120,7 +90,7 @@ def outside(judge: Judges, method: np.ndarray, truth: list[dict | None]) -> dict
   }
 
 
-def anchors(judge: Judges, model: Model, count: int, frames: int) -> dict:
+def anchors(judge: Judges, model: inference.Model, count: int, frames: int) -> dict:
   """Variance over a person's frames of what the judge reads in G(w_id, 0), over that of frames."""
   draw, first = heads.renderer(heads.SIZE), people.SPLITS['test']
   within = {'frames': [], 'anchors': []}
@@ -129,7 +99,9 @@ def anchors(judge: Judges, model: Model, count: int, frames: int) -> dict:
     identity, motion, scene = clips.vectors(first + k, 0, times)
     drawn = np.stack([draw(identity, m, scene)[0] for m in motion])
     within['frames'].append(judge.read(from_uint8(drawn.astype(np.float32))).var(0))
-    within['anchors'].append(judge.read(np.clip(model.anchor(drawn), -1, 1)).var(0))
+    still = [np.zeros(sum(model.widths), np.float32)]
+    anchor = np.stack([next(model.images(model.identity(x), still, 1)) for x in drawn])
+    within['anchors'].append(judge.read(from_uint8(anchor.astype(np.float32))).var(0))
   ratios = np.mean(within['anchors'], 0) / np.mean(within['frames'], 0)
   names = list(parameters.MOTION)
   return {n: float(ratios[names.index(n)]) for n in TRUSTED_MOTION}
@@ -140,7 +112,7 @@ def summary(values: np.ndarray, groups: np.ndarray) -> dict:
   return {'mean': mean, 'low': low, 'high': high}
 
 
-def run(args, judge: Judges, models: dict[str, Model], cross: bool) -> dict:
+def run(args, judge: Judges, models: dict[str, inference.Model], cross: bool) -> dict:
   everything: dict[str, dict[str, list]] = {}
   groups, sheet = [], []
   for seed in SEEDS:
@@ -150,7 +122,10 @@ def run(args, judge: Judges, models: dict[str, Model], cross: bool) -> dict:
     vectors = (data['identity'], data['motion'], data['scene'])
     frozen = shipped.generator()
     w = heads_world.fed_truth(frozen, *vectors)
-    methods = {name: model(data['source'], data['driving']) for name, model in models.items()}
+    methods = {
+      name: from_uint8(showcase.answers(model, data).astype(np.float32))
+      for name, model in models.items()
+    }
     methods |= {'copy_source': floats['source'], 'copy_driving': floats['driving']}
     methods['limit_true_parameters'] = heads.in_batches(functools.partial(drawn_from, frozen), w)
     readings = []
@@ -213,7 +188,7 @@ def main() -> None:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--output', required=True, help='folder')
-  parser.add_argument('--ours', required=True, help='workdir of the encoder to measure')
+  parser.add_argument('--ours', default='', help='workdir of the encoder (the shipped one)')
   parser.add_argument('--ten_minutes', default='', help='workdir of the ten minutes run')
   parser.add_argument('--squeeze', default='', help='folder with squeezenet1_1.npz')
   parser.add_argument('--landmarker', default='', help='MediaPipe face landmarker, .task')
@@ -224,9 +199,9 @@ def main() -> None:
 
   known = json.loads((ROOT / 'experiments/results/heads_world.json').read_text())
   judge = Judges(args.squeeze, args.landmarker, known)
-  models = {'ours': Model(args.ours)}
+  models = {'ours': inference.load_model(args.ours)}
   if args.ten_minutes:
-    models['ours_10_minutes'] = Model(args.ten_minutes)
+    models['ours_10_minutes'] = inference.load_model(f'{args.ten_minutes}/finetune')
   for kind, cross in (('cross', True), ('same', False)):
     result = run(args, judge, models, cross)
     result |= {

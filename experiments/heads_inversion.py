@@ -88,6 +88,12 @@ def make_step(nets: networks.Networks, optimizer: optax.GradientTransformation, 
   return step
 
 
+def without_deformation(encoder: dict) -> dict:
+  """The encoder without the heads that it never trained, as e4e comes."""
+  params = {k: x for k, x in encoder['params'].items() if not k.startswith('deformation_heads')}
+  return {**encoder, 'params': params}
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -118,7 +124,7 @@ def main() -> None:
     print(f'going on from step {int(state.step)}')
   if args.export:
     with replacing(pathlib.Path(args.export)) as temporary:
-      shipped.save(temporary, state.average)
+      shipped.save(temporary, without_deformation(state.average))
     print(f'{args.export}: {pathlib.Path(args.export).stat().st_size / 1e6:.2f} MB')
     return
 

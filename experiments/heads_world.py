@@ -313,6 +313,7 @@ def main() -> None:
   parts = args.parts.split(',')
   output = pathlib.Path(args.output)
   known = json.loads(output.read_text()) if output.exists() else {}
+  made_with = {part: provenance(part) for part in parts}  # before anything is written
   test = {}
   if {'critics', 'limits'} & set(parts):
     test = heads_frames.load(heads_frames.render_shards(args.frames, 'test', 700, 3, 64))
@@ -330,7 +331,7 @@ def main() -> None:
       value = {'files': sheets(output.parent)}
     else:
       sys.exit(f'error: no part {part!r}; known are {", ".join(PARTS)}')
-    known[part] = value | {'measured': provenance(part)}
+    known[part] = value | {'measured': made_with[part]}
     print(json.dumps({part: known[part]}, indent=1))
     with replacing(output) as temporary:
       temporary.write_text(json.dumps(known, indent=1) + '\n')

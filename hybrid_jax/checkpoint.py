@@ -1,4 +1,4 @@
-"""Every Orbax call: the training state and the data iterator, saved and restored together."""
+"""Every Orbax call of training: its state and the data iterator, saved and restored together."""
 
 import json
 import os

@@ -10,17 +10,11 @@ manifest.json and an Orbax tree; with --verify also samples.png where there is s
 """
 
 import argparse
-import hashlib
 import pathlib
 import sys
 
 from hybrid_jax import __version__
 from hybrid_jax.errors import InputError
-
-
-def sha256(path: pathlib.Path) -> str:
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def convert(path: str, output: str, kind: str = 'auto', verify: bool = False) -> dict:
@@ -32,7 +26,7 @@ def convert(path: str, output: str, kind: str = 'auto', verify: bool = False) ->
   """
   import jax
 
-  from hybrid_jax.weights import checks, converted, files, kinds
+  from hybrid_jax.weights import checks, converted, files, kinds, public
 
   if pathlib.Path(output).exists():  # told before a long read
     raise InputError(f'{output}: exists already; give another --output, or remove it')
@@ -51,7 +45,7 @@ def convert(path: str, output: str, kind: str = 'auto', verify: bool = False) ->
     'source': {
       'name': pathlib.Path(path).name,
       'bytes': pathlib.Path(path).stat().st_size,
-      'sha256': sha256(pathlib.Path(path)),
+      'sha256': files.sha256(path),
     },
     'resolution': made.sizes.get('generator', {}).get('resolution'),
     'parts': made.sizes,
@@ -63,7 +57,7 @@ def convert(path: str, output: str, kind: str = 'auto', verify: bool = False) ->
       'zeros': made.invented,  # noise maps that the file does not hold
     },
     'numbers': sum(x.size for x in leaves),
-    'licence': entry.licence,
+    'licence': public.FILES[kind].terms,
     'tool': f'hybrid_jax {__version__}',
   }
   del leaves

@@ -1,5 +1,6 @@
 """What a step will take, told before the first one runs."""
 
+import os
 import time
 from typing import Any
 
@@ -19,6 +20,26 @@ def flops_per_second(size: int = 2048, repeats: int = 3) -> float:
     y = product(x, x)
   y.block_until_ready()
   return 2 * size**3 * repeats / (time.perf_counter() - began)
+
+
+def memory(compiled: Any) -> int | None:
+  """Bytes a device that a compiled step needs at its largest, or None where XLA does not tell."""
+  held = compiled.memory_analysis()
+  return held and (
+    held.argument_size_in_bytes
+    + held.output_size_in_bytes
+    - held.alias_size_in_bytes
+    + held.temp_size_in_bytes
+  )
+
+
+def available() -> int | None:
+  """Bytes of the first device that can be used; of the CPU its share of the machine's memory."""
+  device = jax.devices()[0]
+  if device.platform == 'cpu':
+    total = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    return total // len(jax.devices())
+  return (device.memory_stats() or {}).get('bytes_limit')
 
 
 def describe(compiled: Any, num_steps: int) -> str:

@@ -5,18 +5,23 @@
 
 Any field of the config can be set on the command line, e.g. --config.train.num_steps=1000. Run
 again with the same --workdir to resume; SIGTERM or Ctrl-C saves first. The workdir gets
-config.json, versions.json, metrics.csv, validation.csv, samples/, checkpoints/ and best/.
+config.json, versions.json, metrics.csv, validation.csv, samples/, checkpoints/ and best/. With
+--config=configs/pretrain.py:heads both stages run on rendered heads, and at the end unseen people
+are re-enacted: reenacted.mp4, .png and .json.
 
 Several machines: the same command on each with --coordinator=HOST:PORT --processes=N --process=K
 (on a TPU pod, --coordinator=auto alone).
 """
 
+import os
 import sys
+from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file.', lock_config=True)
+from hybrid_jax import config_flag
+
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, logs and samples go.')
 _COORDINATOR = flags.DEFINE_string(
   'coordinator', '', "HOST:PORT of process 0 of several, 'auto' where the cluster tells it."
@@ -32,7 +37,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected argument {argv[1]!r}; options are written --name=value')
   # Imported here: data worker processes import this module again and need none of it.
-  from hybrid_jax import compilation, parallel, train
+  from hybrid_jax import compilation, parallel
   from hybrid_jax.errors import InputError
 
   compilation.use_cache(_CACHE.value)
@@ -40,27 +45,31 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax logs two dozen lines per checkpoint otherwise
   try:
     parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-    train.train(_CONFIG.value, _WORKDIR.value)
+    run(config_flag.CONFIG.value, _WORKDIR.value)
   except (InputError, FloatingPointError) as error:
     sys.exit(f'error: {error}')
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-  """absl's parser, with a mistake in the config told in one line."""
-  app.define_help_flags()
-  try:
-    rest = flags.FLAGS(argv)
-    _CONFIG.value.lock()  # a config file that cannot be loaded fails at its first use
-    return rest
-  except (flags.Error, AttributeError, KeyError, ImportError, OSError) as error:
-    # The last line: config_flags puts a traceback of the config file before it.
-    lines = [line.strip() for line in str(error).replace('\\n', '\n').splitlines()]
-    told = next(line for line in reversed(lines) if line)
-    if isinstance(error, AttributeError | KeyError):
-      told = 'no such config field; ' + told.strip("'")
-    sys.exit(f'error: {told}')
+def run(config: Any, workdir: str) -> None:
+  """The training of a config, the one that it says follows, and the showcase of the last."""
+  import jax
+
+  from hybrid_jax import showcase, train
+
+  last = workdir
+  if train.train(config, workdir) is None:
+    return  # interrupted
+  if config.then:
+    following = ConfigDict(config.to_dict())
+    following.update(config.then.to_dict())
+    following.train.init_from, following.then = workdir, {}
+    last = os.path.join(workdir, following.stage)
+    if train.train(following, last) is None:
+      return
+  if config.showcase and jax.process_index() == 0:
+    showcase.show(last, workdir)
 
 
 if __name__ == '__main__':
   flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(main, flags_parser=parse_flags)
+  app.run(main, flags_parser=config_flag.parse)

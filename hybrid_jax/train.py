@@ -80,10 +80,10 @@ def parameter_overview(tree: Any) -> str:
   return ', '.join(f'{group} {count:,}' for group, count in groups.items())
 
 
-def train(config: Any, workdir: str) -> TrainState:
+def train(config: Any, workdir: str) -> TrainState | None:
   """Runs or resumes the training of `config` in `workdir`; returns the last state.
 
-  SIGTERM and SIGINT save and return early; run again to go on.
+  SIGTERM and SIGINT save and return None early; run again to go on.
 
   Raises:
     InputError: a bad field, missing weights or videos, or a workdir that holds another model.
@@ -226,7 +226,7 @@ def train(config: Any, workdir: str) -> TrainState:
       if stopping:
         checkpoints.wait_until_finished()
         tell(f'\n{stopped[0]}: saved at step {done}; run the same command to go on')
-        return state
+        return None
       patience = config.train.patience
       if patience and validated and best.waited(done, config.train.val_steps) >= patience:
         checkpoint.save(checkpoints, state, batches)

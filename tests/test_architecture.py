@@ -14,8 +14,11 @@ from flax.traverse_util import flatten_dict
 import hybrid_jax
 from configs import common
 from hybrid_jax import latents, networks
+from hybrid_jax.models.i3d import I3D
+from hybrid_jax.models.inception import Inception
 from hybrid_jax.models.perceptual import LPIPS
-from hybrid_jax.weights import key_maps
+from hybrid_jax.models.stylegan2 import ImageDiscriminator
+from hybrid_jax.weights import discriminator_key_maps, key_maps, metric_key_maps
 
 
 class Config(dict):
@@ -105,6 +108,37 @@ def test_public_arcface_and_lpips_files():
     assert_fills(tree, jax.eval_shape(LPIPS(net).init, jax.random.key(0), image, image))
 
 
+def test_public_discriminator_files():
+  channels = latents.config_f_channels(1024)
+  image = jax.ShapeDtypeStruct((4, 1024, 1024, 3), np.float32)
+  expected = jax.eval_shape(ImageDiscriminator(channels).init, jax.random.key(0), image)
+  assert count(expected) == 29_012_513
+  for name, keys, unneeded in (
+    ('rosinality_discriminator_1024', discriminator_key_maps.rosinality, r'.*\.kernel'),
+    ('nvlabs_ada_D_1024', discriminator_key_maps.nvlabs, r'.*resample_filter'),
+  ):
+    state = zeros(keys_of(name)['keys'])
+    tree = key_maps.convert(state, keys(channels), kind=name, unneeded=(unneeded,))
+    assert_fills(tree, expected)
+
+
+def test_public_files_of_the_metrics():
+  frame = jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32)
+  expected = jax.eval_shape(Inception().init, jax.random.key(0), frame)
+  assert count(expected['params']) == 21_785_568
+  state = zeros(keys_of('fid_inception_v3')['keys'])
+  unneeded = metric_key_maps.INCEPTION_UNNEEDED
+  tree = key_maps.convert(state, metric_key_maps.inception(), kind='FID', unneeded=unneeded)
+  assert_fills(tree, expected)
+
+  clip = jax.ShapeDtypeStruct((1, 16, 224, 224, 3), np.float32)
+  expected = jax.eval_shape(I3D().init, jax.random.key(0), clip)
+  assert count(expected['params']) == 12_697_264
+  for layout in ('pytorch_i3d', 'kinetics_i3d_pytorch'):
+    state = zeros(keys_of('i3d_kinetics400')[layout])
+    assert_fills(key_maps.convert(state, metric_key_maps.i3d(state), kind=layout), expected)
+
+
 def test_style_space_table_of_the_reference():
   table = latents.style_layers(latents.config_f_channels(1024))
   reference = json.loads((GOLDEN / 'keys' / 'stylespace_table_1024.json').read_text())
@@ -119,18 +153,18 @@ def test_style_space_table_of_the_reference():
 
 
 ORDER = [
-  {'errors', 'compilation', 'heap', 'latents'},
+  {'errors', 'compilation', 'heap', 'latents', 'config_flag'},
   {'media', 'models.ops'},
   {'models.irse', 'models.stylegan2', 'heads', 'motion_file'},
-  {'models.encoder', 'models.perceptual'},
-  {'models.hybrid', 'losses', 'optim'},
+  {'models.encoder', 'models.perceptual', 'models.inception'},
+  {'models.hybrid', 'models.i3d', 'losses', 'optim'},
   {'state', 'networks'},
   {'weights', 'steps', 'config_check'},
   {'checkpoint', 'evaluation', 'triplets', 'parallel', 'scalars', 'estimate'},
   {'sources', 'validation', 'inference'},
-  {'train', 'pipeline', 'convert'},
+  {'train', 'pipeline', 'convert', 'export', 'doctor'},
   {'reenact'},
-  {'showcase', 'extract_motion'},
+  {'extract_motion', 'showcase'},
   {'main'},
 ]
 WINGS = {'media', 'weights', 'heads', 'evaluation'}  # free to import within themselves

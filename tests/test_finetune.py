@@ -7,7 +7,7 @@ import pytest
 from small import SIZE, random_batch, small_config
 
 from configs import common
-from hybrid_jax import config_check, losses, networks, steps
+from hybrid_jax import checkpoint, config_check, losses, main, networks, steps
 from hybrid_jax.errors import InputError
 from hybrid_jax.models.ops import from_uint8
 
@@ -109,3 +109,30 @@ def test_configs_of_stage_2():
   config.stage = 'pretrain'
   with pytest.raises(InputError, match='feature_reconstruction belongs to stage 2 alone'):
     config_check.check(config)
+
+
+def test_stage_2_follows_at_once_where_the_config_says_so(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  config = small_config(num_steps=2, val_steps=2, val_batches=1)
+  config.data.update(rendered_people=2, frames_per_clip=2, batch_size=4)
+  with config.unlocked():
+    config.then = {
+      'stage': 'finetune',
+      'loss': {'weights': {'feature_reconstruction': 1.0}},
+      'progressive': {'every_steps': 0},
+      'train': {'num_steps': 1},
+    }
+  main.run(config, str(tmp_path / 'run'))
+  first, second = (
+    checkpoint.read_config(str(tmp_path / 'run' / name)) for name in ('', 'finetune')
+  )
+  assert (first['stage'], second['stage']) == ('pretrain', 'finetune')
+  assert second['data'] == first['data'] and second['train']['init_from'] == str(tmp_path / 'run')
+  nets = networks.build(config.model)
+  shapes = jax.eval_shape(lambda key: networks.init_encoder(nets, key), jax.random.key(0))
+  (step, before), (last, after) = (
+    checkpoint.restore_encoder(str(tmp_path / 'run' / name), shapes) for name in ('', 'finetune')
+  )
+  assert (step, last) == (2, 1)
+  body = lambda encoder: encoder['params']['backbone']  # noqa: E731
+  jax.tree.map(np.testing.assert_array_equal, body(before), body(after))

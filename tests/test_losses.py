@@ -8,7 +8,7 @@ from conftest import GOLDEN, error, nhwc
 
 from hybrid_jax import losses
 from hybrid_jax.models.stylegan2 import LatentDiscriminator
-from hybrid_jax.weights import key_maps, torch_file
+from hybrid_jax.weights import discriminator_key_maps, key_maps, torch_file
 
 
 @pytest.mark.parametrize('case', ['p8', 'p4', 'p8ragged'])
@@ -27,7 +27,7 @@ def test_gradient_variance(case, golden):
 
 def critic():
   state = torch_file.load(GOLDEN / 'latent_discriminator.pt')
-  params = key_maps.convert(state, key_maps.latent_discriminator(), kind='latent discriminator')
+  params = key_maps.convert(state, discriminator_key_maps.latent(), kind='latent discriminator')
   return LatentDiscriminator(width=64), params
 
 

@@ -9,7 +9,7 @@ from conftest import GOLDEN, error
 
 from hybrid_jax import losses, optim
 from hybrid_jax.models.stylegan2 import LatentDiscriminator
-from hybrid_jax.weights import key_maps, torch_file
+from hybrid_jax.weights import discriminator_key_maps, key_maps, torch_file
 
 NAMES = ('conv', 'fc', 'bias', 'scalar')
 
@@ -87,7 +87,7 @@ def test_critic_training_with_lazy_r1(golden):
   """20 steps of e4e's update; R1 is a second Adam step on the same state every fourth time."""
   v = golden('latent_discriminator_training')
   state = torch_file.load(GOLDEN / 'latent_discriminator.pt')
-  params = key_maps.convert(state, key_maps.latent_discriminator(), kind='latent discriminator')
+  params = key_maps.convert(state, discriminator_key_maps.latent(), kind='latent discriminator')
   model, tx = LatentDiscriminator(width=64), optax.adam(1e-3)
   opt = tx.init(params)
   for i in range(20):

@@ -12,12 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from hybrid_jax.evaluation import images, judges
+from hybrid_jax.evaluation.blendshapes import POSE
 from hybrid_jax.heads import clips, parameters, people
 from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.weights import shipped
 
 SIZE, BATCH = judges.SIZE, 48
-POSE = ('yaw', 'pitch', 'roll')
 TEST_PEOPLE = 700
 
 

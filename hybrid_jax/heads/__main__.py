@@ -18,6 +18,7 @@ import itertools
 import pathlib
 import sys
 import tempfile
+from collections.abc import Iterable
 from fractions import Fraction
 
 import numpy as np
@@ -49,18 +50,22 @@ def write_sound(path: pathlib.Path, samples: np.ndarray) -> None:
     container.mux(track.encode(None))
 
 
-def write_clip(path, images, fps: int, sound: pathlib.Path, bar: tqdm) -> None:
+def write_film(path: pathlib.Path, images: Iterable, motion: np.ndarray, fps: int, bar) -> None:
+  """Images (h, w, 3) as a video whose sound is the voice of `motion` (t, 16)."""
   from hybrid_jax.media import video
 
   images = iter(images)
   first = next(images)
   height, width, _ = first.shape
-  with video.VideoWriter(
-    path, height, width, time_base=Fraction(1, 1000 * fps), crf=14, audio_from=sound
-  ) as writer:
-    for k, image in enumerate(itertools.chain([first], images)):
-      writer.write(image, Fraction(k, fps))
-      bar.update()
+  with tempfile.TemporaryDirectory() as folder:
+    sound = pathlib.Path(folder) / 'voice.m4a'
+    write_sound(sound, voice(motion, fps))
+    with video.VideoWriter(
+      path, height, width, time_base=Fraction(1, 1000 * fps), crf=14, audio_from=sound
+    ) as writer:
+      for k, image in enumerate(itertools.chain([first], images)):
+        writer.write(image, Fraction(k, fps))
+        bar.update()
 
 
 def write_world(
@@ -89,25 +94,22 @@ def write_world(
       # The drivers have no portrait, so every answer crosses identities.
       identity, motion, scene = vectors(first + people + clip, 0, times)
       path = out / 'driving' / f'clip_{clip}.mp4'
-      with tempfile.TemporaryDirectory() as folder:
-        sound = pathlib.Path(folder) / 'voice.m4a'
-        write_sound(sound, voice(motion, fps))
-        bar.set_description(f'driving clip {clip}')
-        points = []
+      bar.set_description(f'driving clip {clip}')
+      points = []
 
-        def driving(identity=identity, motion=motion, scene=scene, points=points):
-          for m in motion:
-            image, _, landmarks = renderer(identity, m, scene)
-            points.append(landmarks)
-            yield image
+      def driving(identity=identity, motion=motion, scene=scene, points=points):
+        for m in motion:
+          image, _, landmarks = renderer(identity, m, scene)
+          points.append(landmarks)
+          yield image
 
-        write_clip(path, driving(), fps, sound, bar)
-        with replacing(path.with_suffix('.npz')) as part, open(part, 'wb') as file:
-          np.savez(file, times=times, motion=motion, landmarks=np.stack(points))
-        for k, (identity, scene) in enumerate(sources):
-          bar.set_description(f'answer of person {k} to clip {clip}')
-          answer = out / 'answers' / f'person_{k}_as_clip_{clip}.mp4'
-          write_clip(answer, (renderer(identity, m, scene)[0] for m in motion), fps, sound, bar)
+      write_film(path, driving(), motion, fps, bar)
+      with replacing(path.with_suffix('.npz')) as part, open(part, 'wb') as file:
+        np.savez(file, times=times, motion=motion, landmarks=np.stack(points))
+      for k, (identity, scene) in enumerate(sources):
+        bar.set_description(f'answer of person {k} to clip {clip}')
+        answer = out / 'answers' / f'person_{k}_as_clip_{clip}.mp4'
+        write_film(answer, (renderer(identity, m, scene)[0] for m in motion), motion, fps, bar)
 
 
 def main() -> None:

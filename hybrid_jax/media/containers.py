@@ -77,3 +77,20 @@ def takes(format_name: str, track: av.AudioStream) -> bool:
     return True
   except (av.FFmpegError, ValueError):
     return False
+
+
+CODECS = {'h264': 'libx264', 'ffv1': 'ffv1', 'png': 'png', 'aac': 'aac'}  # and their encoders
+
+
+def lacking_codecs() -> list[str]:
+  """Those of `CODECS` that this FFmpeg cannot read or write."""
+
+  def knows(name: str, mode: str) -> bool:
+    try:
+      return bool(av.codec.Codec(name, mode))
+    except av.codec.codec.UnknownCodecError:
+      return False
+
+  return [
+    name for name, encoder in CODECS.items() if not (knows(name, 'r') and knows(encoder, 'w'))
+  ]

@@ -1,5 +1,6 @@
 """Reads PyTorch's formats, safetensors and numpy's .npy, told apart by their first bytes."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,11 @@ from hybrid_jax.weights import torch_file
 # A safetensors file is flat. What is a dict of dicts in a .pt has these first parts in its names.
 _ENTRIES = ('g_ema', 'g', 'd', 'G_ema', 'G', 'D', 'state_dict')
 _NPY = b'\x93NUMPY'
+
+
+def sha256(path: str | os.PathLike) -> str:
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def read(path: str | os.PathLike) -> Any:
@@ -53,7 +59,7 @@ def _read_safetensors(path: str | os.PathLike) -> dict:
     entry, _, rest = name.partition('.')
     if entry in _ENTRIES and rest:
       tree.setdefault(entry, {})[rest] = x
-    elif entry in ('encoder', 'decoder'):
+    elif entry in ('encoder', 'decoder', 'deformation'):
       tree.setdefault('state_dict', {})[name] = x
     else:
       tree[name] = x

@@ -6,55 +6,34 @@ axes move (OIHW to HWIO, (o, i) to (i, o)).
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from hybrid_jax import latents
 from hybrid_jax.errors import InputError
 from hybrid_jax.models.perceptual import BACKBONES
+from hybrid_jax.weights.layouts import (
+  Layout,
+  batched,
+  broadcast,
+  conv,
+  copy,
+  dense,
+  dense_of_map,
+  first_plane,
+  flat,
+  image,
+  scalar,
+)
 
-Layout = Callable[[np.ndarray], np.ndarray]
 KeyMap = dict[str, tuple[str, Layout]]
 
 
 class WeightsError(InputError):
   """A weights file that does not hold what its kind promises; one line that names the tensors."""
-
-
-def copy(x: np.ndarray) -> np.ndarray:
-  return x
-
-
-def conv(x: np.ndarray) -> np.ndarray:
-  """(o, i, k, k), or rosinality's (1, o, i, k, k) -> (k, k, i, o)."""
-  return np.moveaxis(x.reshape(x.shape[-4:]), (2, 3, 1, 0), (0, 1, 2, 3))
-
-
-def dense(x: np.ndarray) -> np.ndarray:
-  """(o, i) -> (i, o)."""
-  return x.T
-
-
-def flat(x: np.ndarray) -> np.ndarray:
-  """Drops the broadcasting axes of a bias or of an LPIPS linear layer: (1, c, 1, 1) -> (c,)."""
-  return x.reshape(-1)
-
-
-def scalar(x: np.ndarray) -> np.ndarray:
-  """(1,) or () -> ()."""
-  return x.reshape(())
-
-
-def image(x: np.ndarray) -> np.ndarray:
-  """(1, c, h, w) or (c, h, w) -> (h, w, c); (h, w) -> (h, w, 1)."""
-  return np.moveaxis(x.reshape(-1, *x.shape[-2:]), 0, -1)
-
-
-def first_plane(x: np.ndarray) -> np.ndarray:
-  """A noise map, (1, 1, h, w) or (h, w) -> (h, w, 1)."""
-  return x.reshape(*x.shape[-2:], 1)
 
 
 def convert(
@@ -88,6 +67,19 @@ def convert(
       node = node.setdefault(parent, {})
     node[leaf] = _laid_out(layout, state, theirs, kind)
   return tree
+
+
+def invert(tree: Mapping, keys: KeyMap, *, kind: str) -> dict[str, np.ndarray]:
+  """The inverse of `convert`: the tensors of a file, under their names there.
+
+  Raises:
+    WeightsError: the tree has other arrays than the map.
+  """
+  leaves = flatten_dict(tree, sep='/')
+  if set(leaves) != set(keys):
+    differ = sorted(set(leaves) ^ set(keys))
+    raise WeightsError(f'{kind}: {len(differ)} arrays are missing or too many, first {differ[:3]}')
+  return {theirs: layout.back(np.asarray(leaves[ours])) for ours, (theirs, layout) in keys.items()}
 
 
 def _laid_out(layout: Layout, state: Mapping[str, np.ndarray], key: str, kind: str) -> np.ndarray:
@@ -168,7 +160,7 @@ def _layer_names(channels: tuple[int, ...], kind: str) -> list[str]:
 
 def rosinality_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> KeyMap:
   """Keys of rosinality's `g_ema` (also e4e's and pSp's `decoder.`) but for the noise buffers."""
-  keys: KeyMap = {'params/const': ('input.input', image)}
+  keys: KeyMap = {'params/const': ('input.input', batched(image))}
   for i in range(mapping_layers):
     keys[f'params/mapping/dense_{i}/kernel'] = (f'style.{i + 1}.weight', dense)
     keys[f'params/mapping/dense_{i}/bias'] = (f'style.{i + 1}.bias', copy)
@@ -176,12 +168,12 @@ def rosinality_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> 
   for i, (layer, name) in enumerate(zip(table, _layer_names(channels, 'rosinality'), strict=True)):
     keys[f'params/affines_{i}/kernel'] = (f'{name}.conv.modulation.weight', dense)
     keys[f'params/affines_{i}/bias'] = (f'{name}.conv.modulation.bias', copy)
-    keys[f'params/layers_{i}/kernel'] = (f'{name}.conv.weight', conv)
+    keys[f'params/layers_{i}/kernel'] = (f'{name}.conv.weight', batched(conv))
     if layer.kind == 'to_rgb':
-      keys[f'params/layers_{i}/bias'] = (f'{name}.bias', flat)
+      keys[f'params/layers_{i}/bias'] = (f'{name}.bias', broadcast)
     else:
       keys[f'params/layers_{i}/bias'] = (f'{name}.activate.bias', flat)
-      keys[f'params/layers_{i}/noise_strength'] = (f'{name}.noise.weight', scalar)
+      keys[f'params/layers_{i}/noise_strength'] = (f'{name}.noise.weight', batched(scalar))
   return keys
 
 
@@ -258,63 +250,6 @@ def _matches(state: Iterable[str], pattern: str) -> list[re.Match]:
   return [m for m in (re.fullmatch(pattern, key) for key in state) if m]
 
 
-def image_discriminator(channels: tuple[int, ...]) -> KeyMap:
-  """Keys of rosinality's image discriminator `d`."""
-  keys: KeyMap = {
-    'params/from_rgb/kernel': ('convs.0.0.weight', conv),
-    'params/from_rgb/bias': ('convs.0.1.bias', copy),
-  }
-  for block, i in enumerate(reversed(range(1, len(channels))), start=1):
-    ours, theirs = f'params/b{4 << i}', f'convs.{block}'
-    keys[f'{ours}_conv0/kernel'] = (f'{theirs}.conv1.0.weight', conv)
-    keys[f'{ours}_conv0/bias'] = (f'{theirs}.conv1.1.bias', copy)
-    # Index 0 of a downsampling layer is its blur.
-    keys[f'{ours}_conv1/kernel'] = (f'{theirs}.conv2.1.weight', conv)
-    keys[f'{ours}_conv1/bias'] = (f'{theirs}.conv2.2.bias', copy)
-    keys[f'{ours}_skip/kernel'] = (f'{theirs}.skip.1.weight', conv)
-  keys |= {
-    'params/b4_conv/kernel': ('final_conv.0.weight', conv),
-    'params/b4_conv/bias': ('final_conv.1.bias', copy),
-    'params/b4_dense/kernel': ('final_linear.0.weight', dense_of_map(channels[0], 4)),
-    'params/b4_dense/bias': ('final_linear.0.bias', copy),
-    'params/logits/kernel': ('final_linear.1.weight', dense),
-    'params/logits/bias': ('final_linear.1.bias', copy),
-  }
-  return keys
-
-
-def image_discriminator_nvlabs(channels: tuple[int, ...]) -> KeyMap:
-  """Keys of stylegan2-ada-pytorch's `D`: the same network as rosinality's."""
-  top = f'b{4 << (len(channels) - 1)}'
-  keys: KeyMap = {
-    'params/from_rgb/kernel': (f'{top}.fromrgb.weight', conv),
-    'params/from_rgb/bias': (f'{top}.fromrgb.bias', copy),
-  }
-  for name in (f'b{4 << i}' for i in range(1, len(channels))):
-    for part in ('conv0', 'conv1'):
-      keys[f'params/{name}_{part}/kernel'] = (f'{name}.{part}.weight', conv)
-      keys[f'params/{name}_{part}/bias'] = (f'{name}.{part}.bias', copy)
-    keys[f'params/{name}_skip/kernel'] = (f'{name}.skip.weight', conv)
-  keys |= {
-    'params/b4_conv/kernel': ('b4.conv.weight', conv),
-    'params/b4_conv/bias': ('b4.conv.bias', copy),
-    'params/b4_dense/kernel': ('b4.fc.weight', dense_of_map(channels[0], 4)),
-    'params/b4_dense/bias': ('b4.fc.bias', copy),
-    'params/logits/kernel': ('b4.out.weight', dense),
-    'params/logits/bias': ('b4.out.bias', copy),
-  }
-  return keys
-
-
-def latent_discriminator(num_layers: int = 4) -> KeyMap:
-  """Keys of e4e's LatentCodesDiscriminator: `mlp.0`, `mlp.2`, ..."""
-  keys: KeyMap = {}
-  for i in range(num_layers):
-    keys[f'params/dense_{i}/kernel'] = (f'mlp.{2 * i}.weight', dense)
-    keys[f'params/dense_{i}/bias'] = (f'mlp.{2 * i}.bias', copy)
-  return keys
-
-
 # --- IR-SE50: e4e's encoder and ArcFace ----------------------------------------------------------
 
 
@@ -365,27 +300,25 @@ def e4e_encoder(
   for ours, theirs in (('lateral_medium', 'latlayer1'), ('lateral_fine', 'latlayer2')):
     keys[f'params/{ours}/kernel'] = (f'{theirs}.weight', conv)
     keys[f'params/{ours}/bias'] = (f'{theirs}.bias', copy)
-  row = 0
-  for size, count in zip(sizes, identity_split, strict=True):
-    for _ in range(count):
-      ours, theirs = f'params/identity_heads_{row}', f'styles.{row}'
-      for i in range(int(np.log2(size))):
-        keys[f'{ours}/conv_{i}/kernel'] = (f'{theirs}.convs.{2 * i}.weight', conv)
-        keys[f'{ours}/conv_{i}/bias'] = (f'{theirs}.convs.{2 * i}.bias', copy)
-      keys[f'{ours}/dense/kernel'] = (f'{theirs}.linear.weight', dense)
-      keys[f'{ours}/dense/bias'] = (f'{theirs}.linear.bias', copy)
-      row += 1
+  return keys | _heads('identity_heads', identity_split, sizes)
+
+
+def deformation_heads(split: Iterable[int], sizes: Iterable[int]) -> KeyMap:
+  """Keys of our deformation heads, which e4e has not: named as its own, below `deformation.`."""
+  return _heads('deformation_heads', split, sizes)
+
+
+def _heads(name: str, split: Iterable[int], sizes: Iterable[int]) -> KeyMap:
+  keys: KeyMap = {}
+  levels = [size for size, count in zip(sizes, split, strict=True) for _ in range(count)]
+  for row, size in enumerate(levels):
+    ours, theirs = f'params/{name}_{row}', f'styles.{row}'
+    for i in range(int(np.log2(size))):
+      keys[f'{ours}/conv_{i}/kernel'] = (f'{theirs}.convs.{2 * i}.weight', conv)
+      keys[f'{ours}/conv_{i}/bias'] = (f'{theirs}.convs.{2 * i}.bias', copy)
+    keys[f'{ours}/dense/kernel'] = (f'{theirs}.linear.weight', dense)
+    keys[f'{ours}/dense/bias'] = (f'{theirs}.linear.bias', copy)
   return keys
-
-
-def dense_of_map(channels: int, size: int) -> Layout:
-  """A dense layer over a flattened map: PyTorch flattens (c, h, w), we flatten (h, w, c)."""
-
-  def layout(x: np.ndarray) -> np.ndarray:
-    x = x.reshape(-1, channels, size, size)
-    return x.transpose(2, 3, 1, 0).reshape(size * size * channels, -1)
-
-  return layout
 
 
 def arcface(units: Iterable[int], widths: Iterable[int], size: int = 112) -> KeyMap:
@@ -419,5 +352,5 @@ def lpips(net: str, lin: str = 'lin{}.model.1.weight', features: str = 'features
       keys[f'{ours}/kernel'] = (f'{theirs}.weight', conv)
       keys[f'{ours}/bias'] = (f'{theirs}.bias', copy)
   for i in range(table.count('tap')):
-    keys[f'params/lin{i}'] = (lin.format(i), flat)
+    keys[f'params/lin{i}'] = (lin.format(i), broadcast)
   return keys

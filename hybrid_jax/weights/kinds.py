@@ -16,13 +16,14 @@ import numpy as np
 
 from hybrid_jax import latents
 from hybrid_jax.models.encoder import Encoder
+from hybrid_jax.models.i3d import I3D
+from hybrid_jax.models.inception import Inception
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator, LatentDiscriminator
-from hybrid_jax.weights import key_maps, shapes, sizes
+from hybrid_jax.weights import discriminator_key_maps, key_maps, metric_key_maps, shapes, sizes
 from hybrid_jax.weights.key_maps import WeightsError
+from hybrid_jax.weights.layouts import flat
 from hybrid_jax.weights.modules import Module
-
-FFHQ = "trained on FFHQ by NVIDIA: non-commercial; ask the file's source for its terms"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _discriminator(state: Any, kind: str) -> Converted:
   facts = sizes.discriminator(key_maps.tensors(state, kind), kind)
   channels = tuple(facts['channels'])
   rosinality = 'convs.0.0.weight' in state
-  keys = key_maps.image_discriminator if rosinality else key_maps.image_discriminator_nvlabs
+  keys = discriminator_key_maps.rosinality if rosinality else discriminator_key_maps.nvlabs
   unneeded = (r'.*\.kernel', r'.*resample_filter')
   tree = key_maps.convert(state, keys(channels), kind=kind, unneeded=unneeded)
   side = facts['resolution']
@@ -172,10 +173,11 @@ def e4e(content: Any, kind: str) -> Converted:
   """`encoder.*`, `decoder.*` or both; pSp's file has the same tensors with another meaning."""
   _need_entries(content, kind, 'state_dict', f'latent_avg opts {TRAINING}')
   state = key_maps.tensors(content['state_dict'], kind)
-  other = [key for key in state if not key.startswith(('encoder.', 'decoder.'))]
+  names = ('encoder', 'decoder', 'deformation')
+  other = [key for key in state if not key.startswith(tuple(f'{name}.' for name in names))]
   if other:
     raise WeightsError(f'{kind}: {len(other)} tensors have no place here, first {other[:3]}')
-  encoder, decoder = (key_maps.with_prefix(state, f'{part}.') for part in ('encoder', 'decoder'))
+  encoder, decoder, heads = (key_maps.with_prefix(state, f'{name}.') for name in names)
   if not state or ('latent_avg' not in content and decoder):
     raise WeightsError(f'no {kind}: it has no {"latent_avg" if state else "encoder or decoder"}')
   made = Converted({}, {})
@@ -183,22 +185,29 @@ def e4e(content: Any, kind: str) -> Converted:
   if decoder:
     made |= _generator(decoder, average, f'StyleGAN2 decoder of {kind}')
   if encoder:
-    made |= _encoder(encoder, f'encoder of {kind}')
+    made |= _encoder(encoder, heads, f'encoder of {kind}')
     if average is not None and not decoder:
       made.parts['latent_avg'] = np.array(average, np.float32)
   dropped = tuple(key for key in TRAINING.split() if isinstance(content.get(key), Mapping))
   return dataclasses.replace(made, dropped=dropped)
 
 
-def _encoder(state: Mapping[str, np.ndarray], kind: str) -> Converted:
+def _encoder(
+  state: Mapping[str, np.ndarray], heads: Mapping[str, np.ndarray], kind: str
+) -> Converted:
+  """e4e's encoder, and the deformation heads of ours that were exported beside it."""
   facts = sizes.encoder(state, kind)
   split, frame = facts['identity_split'], facts['frame_size']
-  keys = key_maps.e4e_encoder(
-    facts['units'], facts['widths'], split, [frame // stride for stride in (16, 8, 4)]
-  )
+  levels = [frame // stride for stride in (16, 8, 4)]
+  keys = key_maps.e4e_encoder(facts['units'], facts['widths'], split, levels)
   tree = key_maps.convert(state, keys, kind=kind)
+  if heads:
+    facts |= sizes.deformation(heads, frame, kind)
+    keys = key_maps.deformation_heads(facts['deformation_split'], levels)
+    tree['params'] |= key_maps.convert(heads, keys, kind=f'deformation heads of {kind}')['params']
   module = Encoder(
-    sum(split), facts['w_dim'], (), split, (0, 0, 0), facts['widths'], facts['units'],
+    sum(split), facts['w_dim'], facts.get('deformation_widths', ()), split,
+    facts.get('deformation_split', (0, 0, 0)), facts['widths'], facts['units'],
     facts['reduction'], facts['head_width'],
   )  # fmt: skip
   _check(tree, module, (1, frame, frame, 3), kind=kind)
@@ -219,7 +228,7 @@ def latent_discriminator(content: Any, kind: str) -> Converted:
   state = key_maps.tensors(content, kind)
   layers = sum(bool(re.fullmatch(r'mlp\.\d+\.weight', key)) for key in state)
   width = sizes.shape(state, 'mlp.0.weight', 2, kind)[0]
-  tree = key_maps.convert(state, key_maps.latent_discriminator(layers), kind=kind)
+  tree = key_maps.convert(state, discriminator_key_maps.latent(layers), kind=kind)
   _check(tree, LatentDiscriminator(width, layers), (1, width), kind=kind)
   return Converted({'critic': tree}, {'critic': {'width': width, 'layers': layers}})
 
@@ -246,13 +255,35 @@ def lpips(content: Any, kind: str) -> Converted:
   state = key_maps.tensors(content, kind)
   taps = sizes.count(state, 'lin{}.model.1.weight', kind)
   widths = [sizes.shape(state, f'lin{i}.model.1.weight', 4, kind)[1] for i in range(taps)]
-  keys = {f'params/lin{i}': (f'lin{i}.model.1.weight', key_maps.flat) for i in range(taps)}
+  keys = {f'params/lin{i}': (f'lin{i}.model.1.weight', flat) for i in range(taps)}
   if not taps:
     raise WeightsError(f'no {kind}: lin0.model.1.weight is missing')
   tree = key_maps.convert(state, keys, kind=kind)
   if any(x.shape != (width,) for x, width in zip(tree['params'].values(), widths, strict=True)):
     raise WeightsError(f'{kind}: a layer has more than one output')
   return Converted({'lpips': tree}, {'lpips': {'taps': widths}})
+
+
+# --- Networks of the metrics ---------------------------------------------------------------------
+
+
+def inception(content: Any, kind: str) -> Converted:
+  """FID's Inception; torchvision's, with other weights under the same names, is refused."""
+  state = key_maps.tensors(content, kind)
+  facts = sizes.inception(state, kind)
+  unneeded = metric_key_maps.INCEPTION_UNNEEDED
+  tree = key_maps.convert(state, metric_key_maps.inception(), kind=kind, unneeded=unneeded)
+  _check(tree, Inception(**facts), (1, 299, 299, 3), kind=kind)
+  return Converted({'inception': tree}, {'inception': facts})
+
+
+def i3d(content: Any, kind: str) -> Converted:
+  """I3D of Kinetics, in either layout."""
+  state = key_maps.tensors(content, kind)
+  facts, keys = sizes.i3d(state, kind), metric_key_maps.i3d(state)
+  tree = key_maps.convert(state, keys, kind=kind, unneeded=metric_key_maps.I3D_UNNEEDED)
+  _check(tree, I3D(**facts), (1, 9, 224, 224, 3), kind=kind)
+  return Converted({'i3d': tree}, {'i3d': facts})
 
 
 # --- Latent directions ---------------------------------------------------------------------------
@@ -293,29 +324,28 @@ def ganspace(content: Any, kind: str) -> Converted:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-  """`what` it is in words, its converter, and its terms."""
+  """`what` it is in words, and its converter; where it comes from: `public.FILES`."""
 
   what: str
   convert: Callable[[Any, str], Converted]
-  licence: str
 
 
 KINDS = {
-  'rosinality': Kind('rosinality StyleGAN2', rosinality, FFHQ),
-  'e4e': Kind('e4e checkpoint', e4e, 'code MIT; its FFHQ decoder is ' + FFHQ),
-  'psp': Kind('pSp checkpoint', e4e, 'code MIT; its FFHQ decoder is ' + FFHQ),
-  'nvlabs': Kind('stylegan2-ada-pytorch networks', nvlabs, 'NVIDIA: non-commercial'),
-  'pti': Kind('tuned generator', pti, 'as the generator that was tuned'),
-  'arcface': Kind('ArcFace', arcface, 'code MIT; trained on data for research only'),
-  'vgg16': Kind('VGG16', functools.partial(backbone, net='vgg'), 'BSD-3 (torchvision)'),
-  'alexnet': Kind('AlexNet', functools.partial(backbone, net='alex'), 'BSD-3 (torchvision)'),
-  'squeezenet': Kind(
-    'SqueezeNet 1.1', functools.partial(backbone, net='squeeze'), 'BSD-3 (torchvision)'
-  ),
-  'lpips': Kind('LPIPS linear layers', lpips, 'BSD-2'),
-  'latent_discriminator': Kind('latent discriminator', latent_discriminator, 'code MIT'),
-  'interfacegan': Kind('InterFaceGAN direction', interfacegan, 'code MIT; made from FFHQ models'),
-  'ganspace': Kind('GANSpace components', ganspace, 'code Apache-2.0; made from FFHQ models'),
+  'rosinality': Kind('rosinality StyleGAN2', rosinality),
+  'e4e': Kind('e4e checkpoint', e4e),
+  'psp': Kind('pSp checkpoint', e4e),
+  'nvlabs': Kind('stylegan2-ada-pytorch networks', nvlabs),
+  'pti': Kind('tuned generator', pti),
+  'arcface': Kind('ArcFace', arcface),
+  'vgg16': Kind('VGG16', functools.partial(backbone, net='vgg')),
+  'alexnet': Kind('AlexNet', functools.partial(backbone, net='alex')),
+  'squeezenet': Kind('SqueezeNet 1.1', functools.partial(backbone, net='squeeze')),
+  'lpips': Kind('LPIPS linear layers', lpips),
+  'inception': Kind('FID Inception', inception),
+  'i3d': Kind('I3D of Kinetics', i3d),
+  'latent_discriminator': Kind('latent discriminator', latent_discriminator),
+  'interfacegan': Kind('InterFaceGAN direction', interfacegan),
+  'ganspace': Kind('GANSpace components', ganspace),
 }
 _SIGNS = {
   'arcface': ('output_layer.3.weight', 'body.0.res_layer.1.weight'),
@@ -323,6 +353,7 @@ _SIGNS = {
   'squeezenet': ('features.0.weight', 'features.3.squeeze.weight'),
   'alexnet': ('features.0.weight', 'features.10.weight'),
   'lpips': ('lin0.model.1.weight',),
+  'inception': ('Conv2d_1a_3x3.conv.weight', 'Mixed_7c.branch_pool.conv.weight'),
   'latent_discriminator': ('mlp.0.weight',),
   'ganspace': ('comp', 'mean', 'std'),
 }
@@ -348,6 +379,8 @@ def recognise(content: Any, path: str) -> str:
       return 'nvlabs'
     if 'synthesis.b4.const' in names:
       return 'pti' if isinstance(content, Module) else 'nvlabs'
+    if names & {'Conv3d_1a_7x7.conv3d.weight', 'conv3d_1a_7x7.conv3d.weight'}:
+      return 'i3d'
     for kind, signs in _SIGNS.items():
       if names.issuperset(signs):
         return kind

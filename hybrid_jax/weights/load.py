@@ -6,7 +6,6 @@ Every path may be a file or a folder that `python -m hybrid_jax.convert` made of
 import os
 from collections.abc import Mapping, Sequence
 
-import flax.traverse_util
 import jax
 import numpy as np
 
@@ -56,7 +55,7 @@ def load(networks: Networks, paths: Mapping[str, str], seed: int) -> tuple[dict,
       expected = jax.eval_shape(lambda key: random_frozen(networks, key), jax.random.key(0))
       for part in ('generator', 'lpips', 'arcface'):
         shapes.check(frozen[part], expected[part], f'the shipped {part}', ('w_samples',))
-      return frozen, None
+      return frozen, load_inversion(networks)
     generator = load_generator(networks, paths, seed)
     return _random(networks, seed, ('lpips', 'arcface')) | {'generator': generator}, None
   backbone, linear, arcface, e4e = (
@@ -96,22 +95,39 @@ def load_generator(networks: Networks, paths: Mapping[str, str], seed: int) -> d
 
 
 def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
-  """An e4e checkpoint -> (generator tree, encoder variables with untrained deformation heads).
+  """An e4e checkpoint -> (generator tree, encoder variables).
+
+  Deformation heads, which only `export` writes, are fresh where the file has none.
 
   Raises:
     InputError: the file is no e4e checkpoint, or of another size than the model.
   """
-  generator, loaded = _read_encoder(networks, path)
-  fresh = jax.jit(lambda key: init_encoder(networks, key))(jax.random.key(0))
-  flat = flax.traverse_util.flatten_dict(loaded)
-  encoder = flax.traverse_util.flatten_dict(fresh) | flat  # deformation heads stay fresh
-  encoder = flax.traverse_util.unflatten_dict(encoder)
-  shapes.check(encoder, fresh, path)
-  return generator, encoder
+  generator, encoder = _read_encoder(networks, path)
+  return generator, _with_heads(networks, encoder, path)
+
+
+def load_inversion(networks: Networks) -> dict:
+  """The shipped encoder of the rendered world that has the role of e4e, with untrained heads."""
+  return _with_heads(networks, shipped.load('inversion_64'), 'the shipped inversion encoder')
+
+
+def _with_heads(networks: Networks, encoder: dict, name: str) -> dict:
+  """Encoder variables of the model's shapes; deformation heads that are not there are fresh."""
+  if not any(map(_deforms, encoder['params'])):
+    fresh = lambda key: init_encoder(networks, key)['params'].items()  # noqa: E731
+    heads = jax.jit(lambda key: {name: x for name, x in fresh(key) if _deforms(name)})
+    encoder['params'] |= heads(jax.random.key(0))
+  expected = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
+  shapes.check(encoder, expected, name)
+  return encoder
+
+
+def _deforms(name: str) -> bool:
+  return name.startswith('deformation_heads')
 
 
 def _read_encoder(networks: Networks, path: str) -> tuple[dict, dict]:
-  """(generator tree, encoder variables without deformation heads) of a file or folder."""
+  """(generator tree, encoder variables) of a file or folder; deformation heads if it has any."""
   if os.path.isdir(path):
     manifest, tree = converted.read(path, 'generator', 'encoder')
     if manifest['kind'] == 'psp':
@@ -125,11 +141,16 @@ def _read_encoder(networks: Networks, path: str) -> tuple[dict, dict]:
   generator = _generator(networks, path, state, w_avg)
   module = networks.hybrid.encoder
   sizes = [networks.frame_size // stride for stride in (16, 8, 4)]
-  return generator, key_maps.convert(
+  encoder = key_maps.convert(
     key_maps.with_prefix(state, 'encoder.'),
     key_maps.e4e_encoder(module.units, module.widths, module.identity_split, sizes),
     kind=f'e4e encoder of {path}',
   )
+  if heads := key_maps.with_prefix(state, 'deformation.'):
+    keys = key_maps.deformation_heads(module.deformation_split, sizes)
+    kind = f'deformation heads of {path}'
+    encoder['params'] |= key_maps.convert(heads, keys, kind=kind)['params']
+  return generator, encoder
 
 
 def load_encoder(networks: Networks, path: str) -> dict:

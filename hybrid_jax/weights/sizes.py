@@ -88,11 +88,7 @@ def irse(state: State, kind: str) -> dict:
 
 def encoder(state: State, kind: str) -> dict:
   """Those of `irse`, and 'frame_size', 'identity_split', 'head_width' and 'w_dim'."""
-  rows = count(state, 'styles.{}.linear.weight', kind)
-  depths = [
-    sum(f'styles.{row}.convs.{2 * i}.weight' in state for i in range(_MAX_LEVELS))
-    for row in range(rows)
-  ]
+  depths = _depths(state, kind)
   coarse = min(depths, default=0)
   if not coarse or depths != sorted(depths) or depths[-1] > coarse + 2:
     raise WeightsError(f'no {kind}: its heads have {sorted(set(depths))} convolutions')
@@ -103,6 +99,24 @@ def encoder(state: State, kind: str) -> dict:
     'head_width': shape(state, 'styles.0.convs.0.weight', 4, kind)[0],
     'w_dim': shape(state, 'styles.0.linear.weight', 2, kind)[0],
   }
+
+
+def deformation(state: State, frame_size: int, kind: str) -> dict:
+  """{'deformation_split', 'deformation_widths'} of the heads that `export` puts beside e4e's."""
+  depths, coarse = _depths(state, kind), frame_size.bit_length() - 5
+  widths = [shape(state, f'styles.{i}.linear.weight', 2, kind)[0] for i in range(len(depths))]
+  return {
+    'deformation_split': [depths.count(coarse + i) for i in range(3)],
+    'deformation_widths': widths,
+  }
+
+
+def _depths(state: State, kind: str) -> list[int]:
+  """Convolutions of each head."""
+  return [
+    sum(f'styles.{row}.convs.{2 * i}.weight' in state for i in range(_MAX_LEVELS))
+    for row in range(count(state, 'styles.{}.linear.weight', kind))
+  ]
 
 
 def arcface(state: State, kind: str) -> dict:
@@ -123,3 +137,22 @@ def backbone(state: State, net: str, kind: str) -> list[int]:
     if entry != 'tap' and entry[1] == 'conv':
       found[entry[2][0]] = shape(state, f'features.{entry[0]}.weight', 4, kind)[0]
   return found
+
+
+def inception(state: State, kind: str) -> dict:
+  """{'divisor'} of FID's Inception: how many times narrower than the public one it is."""
+  if 'fc.bias' in state and (classes := shape(state, 'fc.bias', 1, kind)[0]) != 1008:
+    raise WeightsError(
+      f"{kind}: it has {classes} classes, FID's has 1008; torchvision's is another"
+    )
+  return {'divisor': max(1, 32 // shape(state, 'Conv2d_1a_3x3.conv.weight', 4, kind)[0])}
+
+
+def i3d(state: State, kind: str) -> dict:
+  """{'classes', 'divisor'} of an I3D in either layout."""
+  stem, logits = 'Conv3d_1a_7x7', 'logits'
+  if 'conv3d_1a_7x7.conv3d.weight' in state:
+    stem, logits = 'conv3d_1a_7x7', 'conv3d_0c_1x1'
+  width = shape(state, f'{stem}.conv3d.weight', 5, kind)[0]
+  classes = shape(state, f'{logits}.conv3d.bias', 1, kind)[0]
+  return {'classes': classes, 'divisor': max(1, 64 // width)}

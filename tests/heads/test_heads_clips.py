@@ -22,17 +22,17 @@ def heads(*args):
 
 @pytest.fixture(scope='module')
 def rendered():
-  return list(clips.iterate('train', persons=2, clips=2, frames=4, size=32))
+  return list(clips.iterate('train', persons=2, clips=2, frames=4, size=64))
 
 
 def test_clips_carry_their_truth(rendered):
   first, second, third, _ = rendered
   assert first.identity == second.identity != third.identity
-  assert first.frames.shape == (4, 32, 32, 3) and first.frames.dtype == np.uint8
-  assert first.masks.shape == (4, 32, 32, 4) and first.points.shape == (4, 68, 2)
+  assert first.frames.shape == (4, 64, 64, 3) and first.frames.dtype == np.uint8
+  assert first.masks.shape == (4, 64, 64, 4) and first.points.shape == (4, 68, 2)
   np.testing.assert_array_equal(first.identity_vector, second.identity_vector)
   assert np.abs(first.scene - second.scene).max() > 0.05
-  again = clips.Renderer(32).clip(0, 0, first.times[2:3])
+  again = clips.Renderer(64).clip(0, 0, first.times[2:3])
   np.testing.assert_allclose(again.motion[0], first.motion[2], atol=1e-5)
   assert np.abs(again.frames[0].astype(int) - first.frames[2]).max() <= 3
 
@@ -40,7 +40,7 @@ def test_clips_carry_their_truth(rendered):
 def test_triplets_of_rendered_clips(rendered):
   batch = next(iter(triplets.triplets(triplets.MemoryClips(rendered), batch_size=8, seed=0)))
   assert {name: x.shape for name, x in batch.items()} == {
-    name: (8, 32, 32, 3) for name in ('source', 'driving', 'other')
+    name: (8, 64, 64, 3) for name in ('source', 'driving', 'other')
   }
   of = {f.tobytes(): c.identity for c in rendered for f in c.frames}
   for source, driving, other in zip(batch['source'], batch['driving'], batch['other'], strict=True):
@@ -50,11 +50,11 @@ def test_triplets_of_rendered_clips(rendered):
 
 def test_the_command_writes_portraits_clips_and_true_answers(tmp_path):
   out = tmp_path / 'out'
-  result = heads(out, '--people=1', '--clips=1', '--size=32', '--seconds=0.4', '--fps=20')
+  result = heads(out, '--people=1', '--clips=1', '--size=64', '--seconds=0.4', '--fps=20')
   assert result.returncode == 0, result.stderr
   assert '1 portraits, 1 driving clips' in result.stdout and 'frame/s' in result.stderr
   portrait = stills.read_image(out / 'portraits' / 'person_0.png')
-  assert portrait.shape == (32, 32, 3) and portrait.std() > 10
+  assert portrait.shape == (64, 64, 3) and portrait.std() > 10
 
   driving = list(video.read_frames(out / 'driving' / 'clip_0.mp4'))
   assert [f.time for f in driving] == [Fraction(k, 20) for k in range(8)]
@@ -68,7 +68,7 @@ def test_the_command_writes_portraits_clips_and_true_answers(tmp_path):
   _, motion, _ = clips.vectors(driver, 0, truth['times'])
   np.testing.assert_allclose(truth['motion'], motion, atol=1e-5)
   answers = list(video.read_frames(out / 'answers' / 'person_0_as_clip_0.mp4'))
-  renderer = clips.Renderer(32)
+  renderer = clips.Renderer(64)
   for frame, m, own in zip(answers, motion, driving, strict=True):
     expected = renderer(identity, m, scene)[0].astype(float)
     wrong = np.abs(own.rgb - expected).mean()
@@ -100,6 +100,6 @@ def test_bad_options_are_one_line(tmp_path, argument, told):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
   (tmp_path / 'file').write_text('')
-  result = heads(tmp_path / 'file', '--size=32')
+  result = heads(tmp_path / 'file', '--size=64')
   assert result.returncode == 1 and result.stderr.count('\n') == 1
   assert 'cannot be written' in result.stderr

@@ -78,12 +78,15 @@ def test_generators(convert_to, file, kind, vectors):
     assert error(w, v['ws_from_z'][:, 0]) < 1e-5
 
 
-@pytest.mark.parametrize('file', ['nvlabs16.pkl', 'image_discriminator.pt'])
+@pytest.mark.parametrize(
+  'file', ['nvlabs16.pkl', 'nvlabs_discriminator.pt', 'image_discriminator.pt']
+)
 def test_image_discriminators(convert_to, file):
   manifest, tree = convert_to(GOLDEN / file)
   D = ImageDiscriminator(tuple(manifest['parts']['discriminator']['channels']))
   v = np.load(GOLDEN / f'{file.split(".")[0]}_vectors.npz')
-  assert error(jax.jit(D.apply)(tree['discriminator'], nhwc(v['x'])), v['logits']) < 1e-5
+  x = v['x_u8'].astype(np.float32) / 127.5 - 1 if 'x_u8' in v else v['x']
+  assert error(jax.jit(D.apply)(tree['discriminator'], nhwc(x)), v['logits']) < 1e-5
 
 
 @pytest.mark.parametrize('file', ['latent_discriminator.pt', 'latent_discriminator_legacy.pt'])

@@ -54,6 +54,7 @@ def flat(x):
 def test_files_are_as_small_as_promised():
   sizes = {path.stem: path.stat().st_size for path in shipped.FOLDER.glob('*.npz')}
   assert sizes.pop('generator_64') <= 8e6
+  assert sizes.pop('encoder_64') + sizes.pop('inversion_64') <= 20e6
   assert set(sizes) == {'perceptual', 'identity', 'judge_motion', 'judge_identity'}
   assert max(sizes.values()) <= 1.3e6
 

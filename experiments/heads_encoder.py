@@ -1,0 +1,73 @@
+"""Ships the hybrid encoder of the rendered world: the best of stage 2 of a workdir.
+
+  python -m hybrid_jax.main --config=configs/pretrain.py:heads_full --workdir=WORKDIR
+  python experiments/heads_encoder.py WORKDIR
+
+Writes encoder_64.npz and .json into the package, and heads_reenacted.gif of two unseen people with
+the motion of two others into experiments/results.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import imageio.v2 as imageio  # noqa: E402
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from hybrid_jax import checkpoint, inference, networks, showcase  # noqa: E402
+from hybrid_jax.heads import people  # noqa: E402
+from hybrid_jax.media import replacing  # noqa: E402
+from hybrid_jax.weights import shipped  # noqa: E402
+
+
+def export(workdir: str) -> None:
+  """The encoder of the lowest validation loss, float16, and its config."""
+  stages = {
+    stage: f'{workdir}{folder}' for stage, folder in (('pretrain', ''), ('finetune', '/finetune'))
+  }
+  config = checkpoint.read_config(stages['finetune'])
+  nets = networks.build(ConfigDict(config).model)
+  make = lambda key: networks.init_encoder(nets, key)  # noqa: E731
+  shapes = jax.eval_shape(make, jax.random.key(0))
+  step, encoder = checkpoint.restore_encoder(stages['finetune'], shapes, 'best')
+  before, _ = checkpoint.restore_encoder(stages['pretrain'], shapes)
+  path = shipped.FOLDER / 'encoder_64.npz'
+  with replacing(path) as part:
+    shipped.save(part, encoder)
+  config['trained_steps'] = {'pretrain': before, 'finetune': step}
+  # Where it was trained and from what is nobody's concern who uses it.
+  config['train']['init_from'] = config['data']['packed'] = ''
+  with replacing(path.with_suffix('.json')) as part:
+    part.write_text(json.dumps(config, indent=1) + '\n')
+  print(f'{path}: stage 1 to step {before}, stage 2 to {step}, {path.stat().st_size / 1e6:.2f} MB')
+
+
+def show(path: pathlib.Path) -> None:
+  """Four seconds of two people; columns: source, driver, re-enactment, true answer."""
+  model, first = inference.load_model(''), people.SPLITS['test']
+  times = np.arange(0, 4, 0.08)
+  showcase.SCALE = 2
+  rows = [showcase.panels(model, first + s, first + d, times)[1] for s, d in ((1, 2), (3, 4))]
+  frames = [np.vstack(row) for row in zip(*rows, strict=True)]
+  with replacing(path) as part:
+    imageio.mimwrite(part, frames, format='gif', duration=80, loop=0)
+  print(f'{path}: {path.stat().st_size / 1e6:.2f} MB')
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('workdir')
+  export(parser.parse_args().workdir)
+  show(ROOT / 'experiments/results/heads_reenacted.gif')
+
+
+if __name__ == '__main__':
+  main()

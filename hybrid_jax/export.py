@@ -1,0 +1,63 @@
+"""Writes a trained model for PyTorch tools: e4e's checkpoint, or rosinality's generator alone.
+
+  python -m hybrid_jax.export --workdir runs/finetune --output encoder.pt
+  python -m hybrid_jax.export --workdir runs/finetune --part generator --output g.safetensors
+
+The suffix of --output chooses the format. A .pt is read by torch.load(FILE, weights_only=True), and
+by --config.weights.e4e=FILE of a later run here, deformation heads included.
+"""
+
+import argparse
+import sys
+
+from hybrid_jax.errors import InputError
+
+
+def export(workdir: str, output: str, part: str = 'all') -> str:
+  """Writes the newest encoder of a workdir with its generator, or its generator alone.
+
+  Returns:
+    One line that says what was written.
+
+  Raises:
+    InputError: nothing was trained there, weights are missing, or `output` cannot be written.
+  """
+  from hybrid_jax import inference
+  from hybrid_jax.weights import export as formats
+
+  formats.check_path(output)  # before a long read
+  model = inference.load_model(workdir)
+  if part == 'generator':
+    content = formats.rosinality(model.G, model.networks.hybrid.generator.channels)
+    told = f'rosinality generator of {model.resolution} px'
+  else:
+    rows, total = int(model.rows), model.networks.hybrid.encoder.num_ws
+    content = formats.e4e(model.networks, model.E, model.G, rows)
+    told = f'e4e encoder and decoder of {model.resolution} px'
+    if rows < total:
+      told += f'; W+ rows {rows} to {total - 1} are not trained yet, their heads are zero'
+  formats.write(output, content)
+  return f'{output}: {model.name}: {told}'
+
+
+def main(argv: list[str] | None = None) -> None:
+  from absl import logging
+
+  logging.set_verbosity(logging.ERROR)  # Orbax warns of what reading only means
+  parser = argparse.ArgumentParser(
+    prog='python -m hybrid_jax.export',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('--workdir', default='', help='of a training run (the shipped model)')
+  parser.add_argument('--output', required=True, metavar='FILE', help='.pt or .safetensors')
+  parser.add_argument('--part', default='all', choices=('all', 'generator'))
+  options = parser.parse_args(argv)
+  try:
+    print(export(options.workdir, options.output, options.part))
+  except InputError as error:
+    sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,118 @@
+"""What a model of the rendered world does with people it has never seen: film, sheet and figures.
+
+Written at the end of a run on rendered heads (`config.showcase`).
+"""
+
+import json
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+from tqdm import tqdm
+
+from hybrid_jax import inference
+from hybrid_jax.evaluation import heads, images
+from hybrid_jax.heads import clips, people
+from hybrid_jax.heads.__main__ import write_film
+from hybrid_jax.media import replacing, stills
+from hybrid_jax.models.ops import from_uint8
+
+PEOPLE, FRAMES = 32, 4  # of the figures
+SHOWN = 10  # people on the sheet
+SECONDS, FPS, SCALE = 4, 25, 3  # of the film; its panels are enlarged
+METRICS = {
+  'l1': 'L1, whole frame',
+  'l1_face': 'L1, face',
+  'identity_score': 'identity (1: the person)',
+  'expression_error': 'expression error',
+  'pose_error': 'pose error',
+}
+
+
+def reenacted(
+  model: inference.Model, source: np.ndarray, driving: list[np.ndarray]
+) -> Iterator[np.ndarray]:
+  """(size, size, 3) uint8 frames of the source with the motion of the driving frames."""
+  return model.images(model.identity(source), model.deformations(driving, 8), 8)
+
+
+def answers(model: inference.Model, data: dict[str, np.ndarray]) -> np.ndarray:
+  """The model's frames (n, size, size, 3), uint8, for pairs of `evaluation.heads.pairs`."""
+  starts = np.flatnonzero(np.diff(data['person'], prepend=-1))
+  return np.stack(
+    [
+      image
+      for k, end in zip(starts, [*starts[1:], len(data['person'])], strict=True)
+      for image in reenacted(model, data['source'][k], list(data['driving'][k:end]))
+    ]
+  )
+
+
+def panels(
+  model: inference.Model, source: int, driver: int, times: np.ndarray
+) -> tuple[np.ndarray, Iterator[np.ndarray]]:
+  """The driver's motion (t, 16), and source, driver, re-enactment and true answer side by side.
+
+  `source` and `driver` are numbers of people, `times` (t,) moments of the driver's clip, s.
+  """
+  draw = heads.renderer()
+  identity, own, scene = clips.vectors(source, 0, times)
+  other, motion, other_scene = clips.vectors(driver, 0, times)
+  portrait = draw(identity, own[0], scene)[0]
+  driving = [draw(other, m, other_scene)[0] for m in motion]
+  truth = (draw(identity, m, scene)[0] for m in motion)
+  rows = zip(driving, reenacted(model, portrait, driving), truth, strict=True)
+  enlarge = lambda x: x.repeat(SCALE, 0).repeat(SCALE, 1)  # noqa: E731
+  return motion, (enlarge(np.hstack((portrait, *row))) for row in rows)
+
+
+def film(model: inference.Model, path: pathlib.Path, source: int, driver: int) -> None:
+  """Writes the panels of a source and a driver as a video, with the driver's voice."""
+  times = np.arange(SECONDS * FPS) / FPS
+  motion, shown = panels(model, source, driver, times)
+  with tqdm(total=len(times), desc='re-enacting', unit='frame') as bar:
+    write_film(path, shown, motion, FPS, bar)
+
+
+def summary(values: np.ndarray, person: np.ndarray) -> dict[str, float]:
+  return dict(zip(('mean', 'low', 'high'), images.bootstrap(values, person), strict=True))
+
+
+def show(workdir: str, output: str) -> dict:
+  """Writes reenacted.mp4, .png and .json of a workdir's model into `output`; prints the figures.
+
+  All people are of the test split. Returns the figures: for 'ours', 'copy_source' and
+  'copy_driving', mean and 95 % interval of each metric of `evaluation.heads.measure`.
+  """
+  folder, model = pathlib.Path(output), inference.load_model(workdir)
+  first = people.SPLITS['test']
+  film(model, folder / 'reenacted.mp4', first + 1, first + 2)
+
+  data = heads.pairs(0, PEOPLE, FRAMES, cross=True)
+  made = answers(model, data)
+  columns = [data['source'], data['driving'], made, data['truth']]
+  rows = [list(column[: SHOWN * FRAMES : FRAMES]) for column in columns]
+  stills.write_image(folder / 'reenacted.png', stills.grid(rows))
+
+  judge = heads.Judges()
+  ends = heads.scale(judge, data, cross=True)
+  methods = {'ours': made, 'copy_source': data['source'], 'copy_driving': data['driving']}
+  result = {
+    name: {
+      metric: summary(values, data['person'])
+      for metric, values in heads.measure(
+        judge, from_uint8(method.astype(np.float32)), data, ends
+      ).items()
+    }
+    for name, method in methods.items()
+  }
+  with replacing(folder / 'reenacted.json') as part:
+    part.write_text(json.dumps(result, indent=1) + '\n')
+  print(f'\n{PEOPLE} unseen people, each with the motion of another, against the true answer:')
+  print(f'{"":26}' + ''.join(f'{name.replace("_", " "):>14}' for name in result))
+  for metric, what in METRICS.items():
+    print(f'{what:26}' + ''.join(f'{result[name][metric]["mean"]:14.3f}' for name in result))
+  print(
+    f'{workdir}/reenacted.mp4: source, driver, re-enactment, true answer; .png: the same, stills'
+  )
+  return result

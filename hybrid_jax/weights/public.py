@@ -1,0 +1,136 @@
+"""Where each public weight file comes from, and on what terms.
+
+The terms are their owners' and can change: what is here is a reminder of what to read.
+"""
+
+import dataclasses
+
+NVIDIA = 'NVIDIA Source Code License, non-commercial'
+FFHQ = f'the StyleGAN2 in it: {NVIDIA}; trained on FFHQ (CC BY-NC-SA 4.0)'
+IMAGENET = 'trained on ImageNet, whose terms are for research'
+
+
+@dataclasses.dataclass(frozen=True)
+class PublicFile:
+  """A file that others publish.
+
+  name: what it is called there. what: in words. origin: page that links to it. terms: of code and
+  weights. digest: first digits of its SHA-256, where its publisher put them into the name.
+  """
+
+  name: str
+  what: str
+  origin: str
+  terms: str
+  digest: str = ''
+
+
+_TORCHVISION = 'https://github.com/pytorch/vision'
+_FFHQ_MODELS = f'the FFHQ model it was made from: {NVIDIA}'
+
+# By kind of `kinds`, and detectors of faces.
+FILES = {
+  'e4e': PublicFile(
+    'e4e_ffhq_encode.pt',
+    'e4e encoder with StyleGAN2 decoder and latent average',
+    'https://github.com/omertov/encoder4editing',
+    f'MIT; {FFHQ}',
+  ),
+  'psp': PublicFile(
+    'psp_ffhq_encode.pt',
+    'pSp encoder with StyleGAN2 decoder and latent average',
+    'https://github.com/eladrich/pixel2style2pixel',
+    f'MIT; {FFHQ}',
+  ),
+  'rosinality': PublicFile(
+    'stylegan2-ffhq-config-f.pt',
+    'StyleGAN2 in the layout of the PyTorch tools',
+    'https://github.com/rosinality/stylegan2-pytorch',
+    f'MIT; {FFHQ}',
+  ),
+  'nvlabs': PublicFile(
+    'ffhq.pkl',
+    'StyleGAN2 of stylegan2-ada-pytorch',
+    'https://github.com/NVlabs/stylegan2-ada-pytorch',
+    f'{NVIDIA}; trained on FFHQ (CC BY-NC-SA 4.0)',
+  ),
+  'pti': PublicFile(
+    'model_*.pt',
+    'generator tuned to one picture',
+    'https://github.com/danielroich/PTI',
+    f'MIT; {_FFHQ_MODELS}',
+  ),
+  'arcface': PublicFile(
+    'model_ir_se50.pth',
+    'ArcFace IR-SE50 identity network',
+    'https://github.com/TreB1eN/InsightFace_Pytorch',
+    'MIT; trained on MS-Celeb-1M, for non-commercial research only',
+  ),
+  'alexnet': PublicFile(
+    'alexnet-owt-7be5be79.pth', "torchvision's AlexNet", _TORCHVISION, f'BSD-3; {IMAGENET}',
+    '7be5be79',
+  ),
+  'vgg16': PublicFile(
+    'vgg16-397923af.pth', "torchvision's VGG16", _TORCHVISION, f'BSD-3; {IMAGENET}', '397923af'
+  ),
+  'squeezenet': PublicFile(
+    'squeezenet1_1-b8a52dc0.pth', "torchvision's SqueezeNet 1.1", _TORCHVISION,
+    f'BSD-3; {IMAGENET}', 'b8a52dc0',
+  ),
+  'lpips': PublicFile(
+    'lpips/weights/v0.1/{alex,vgg,squeeze}.pth',
+    'LPIPS v0.1 linear layers',
+    'https://github.com/richzhang/PerceptualSimilarity',
+    'BSD-2',
+  ),
+  'latent_discriminator': PublicFile(
+    'iteration_*.pt', "critic of latents of e4e's training",
+    'https://github.com/omertov/encoder4editing', 'MIT',
+  ),
+  'interfacegan': PublicFile(
+    'age.pt, smile.pt, ... or boundary.npy',
+    'direction of an attribute in W',
+    'https://github.com/genforce/interfacegan',
+    f'MIT; {_FFHQ_MODELS}',
+  ),
+  'ganspace': PublicFile(
+    'ffhq_pca.pt',
+    'principal components of W',
+    'https://github.com/harskish/ganspace',
+    f'Apache-2.0; {_FFHQ_MODELS}',
+  ),
+  'inception': PublicFile(
+    'pt_inception-2015-12-05-6726825d.pth',
+    'Inception of FID',
+    'https://github.com/mseitzer/pytorch-fid',
+    f'Apache-2.0; {IMAGENET}',
+    '6726825d',
+  ),
+  'i3d': PublicFile(
+    'i3d_torchscript.pt',
+    'I3D of FVD',
+    'https://github.com/universome/stylegan-v',
+    'Apache-2.0 (DeepMind); trained on Kinetics-400',
+  ),
+  'yunet': PublicFile(
+    'face_detection_yunet_2023mar.onnx',
+    'YuNet face detector',
+    'https://github.com/opencv/opencv_zoo/tree/main/models/face_detection_yunet',
+    'MIT',
+  ),
+  'mediapipe': PublicFile(
+    'face_landmarker.task',
+    'MediaPipe FaceLandmarker',
+    'https://ai.google.dev/edge/mediapipe/solutions/vision/face_landmarker',
+    'Apache-2.0',
+  ),
+}  # fmt: skip
+
+
+def table() -> str:
+  """The README's table, in Markdown; the first column is the kind that `convert` knows it by."""
+  rows = [
+    f'| `{kind}` | {f.what} | `{f.name}` of [{f.origin.split("/")[-1]}]({f.origin}) | {f.terms} |'
+    for kind, f in FILES.items()
+  ]
+  return '\n'.join(['| kind | what | file | terms |', '|---|---|---|---|', *rows])

@@ -1,0 +1,73 @@
+"""The shipped model on people that no network has seen: the film, the sheet and the figures."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hybrid_jax import showcase
+from hybrid_jax.evaluation import heads
+from hybrid_jax.media import stills, video
+
+
+@pytest.fixture(scope='module')
+def shown(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('shown')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(showcase, 'PEOPLE', 10)
+    patch.setattr(showcase, 'FRAMES', 3)
+    patch.setattr(showcase, 'SECONDS', 1)
+    return folder, showcase.show('', str(folder))
+
+
+def test_the_shipped_model_is_nearer_to_the_truth_than_copies_are(shown):
+  folder, result = shown
+  assert json.loads((folder / 'reenacted.json').read_text()) == result
+  mean = lambda name, metric: result[name][metric]['mean']  # noqa: E731
+  for copy in ('copy_source', 'copy_driving'):
+    for metric in ('l1', 'l1_face'):
+      assert mean('ours', metric) < mean(copy, metric), (copy, metric)
+  for metric in ('expression_error', 'pose_error'):
+    assert mean('ours', metric) < 0.7 * mean('copy_source', metric)
+  assert mean('ours', 'identity_score') > 0.6
+  assert abs(mean('copy_driving', 'identity_score')) < 0.3
+
+
+def test_the_sheet_and_the_film_show_source_driver_answer_and_truth(shown):
+  folder, _ = shown
+  sheet = stills.read_image(folder / 'reenacted.png')
+  assert sheet.std() > 20 and sheet.shape[0] >= 4 * heads.SIZE
+  frames = list(video.read_frames(folder / 'reenacted.mp4'))
+  side = showcase.SCALE * heads.SIZE
+  assert len(frames) == 25 and frames[0].rgb.shape == (side, 4 * side, 3)
+  film = np.stack([frame.rgb for frame in frames]).astype(float)
+  source, driving, made, truth = np.split(film, 4, axis=2)
+  assert source.std(0).mean() < 2 < driving.std(0).mean()  # a still, a moving driver
+  wrong = lambda panel: np.abs(panel - truth).mean()  # noqa: E731
+  assert wrong(made) < wrong(source) and wrong(made) < wrong(driving)
+
+
+def test_reenact_needs_no_workdir(tmp_path):
+  """The second and third command of the README: rendered files, then the shipped model."""
+  run = lambda *args: subprocess.run(  # noqa: E731
+    [sys.executable, '-m', *map(str, args)], capture_output=True, text=True
+  )
+  out = tmp_path / 'out'
+  made = run('hybrid_jax.heads', out, '--people=1', '--clips=1', '--size=64', '--seconds=0.4')
+  assert made.returncode == 0, made.stderr
+  made = run(
+    'hybrid_jax.reenact', f'--source={out}/portraits/person_0.png',
+    f'--driving={out}/driving/clip_0.mp4', f'--output={tmp_path}/me.mp4',
+  )  # fmt: skip
+  assert made.returncode == 0, made.stderr
+  frames = list(video.read_frames(tmp_path / 'me.mp4'))
+  answers = list(video.read_frames(out / 'answers' / 'person_0_as_clip_0.mp4'))
+  assert [f.time for f in frames] == [f.time for f in answers]
+  portrait = stills.read_image(out / 'portraits' / 'person_0.png').astype(float)
+  wrong = np.mean(
+    [np.abs(f.rgb.astype(float) - a.rgb).mean() for f, a in zip(frames, answers, strict=True)]
+  )
+  still = np.mean([np.abs(portrait - a.rgb).mean() for a in answers])
+  assert wrong < still
