@@ -9,12 +9,13 @@ import csv
 import itertools
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
 import numpy as np
 
+from hybrid_jax.errors import InputError
 from hybrid_jax.media import MediaError, reason, replacing, stills
 from hybrid_jax.media.composite import even
 from hybrid_jax.media.containers import open_clip
@@ -26,6 +27,8 @@ class VideoTarget:
   """One video file: H.264 or VP9 with a constant rate factor, or FFV1, with the sound of a clip.
 
   Args: as of `VideoWriter`; odd sides are made even by repeating the edge where H.264 needs it.
+    comment: what the container says of itself.
+    sign: what is done to the whole file before it gets its name.
   """
 
   def __init__(
@@ -36,9 +39,12 @@ class VideoTarget:
     codec: str = 'libx264',
     crf: float = 18,
     audio_from: str | os.PathLike | None = None,
+    comment: str = '',
+    sign: Callable[[pathlib.Path], None] | None = None,
   ):
     self.path, self.time_base = pathlib.Path(path), time_base
     self.codec, self.crf, self.audio_from = codec, crf, audio_from
+    self.comment, self.sign = comment, sign
 
   def _name(self, folder: pathlib.Path, k: int) -> pathlib.Path:
     return folder / f'{k:05d}.mp4'  # keeps times exactly, of either codec
@@ -76,6 +82,7 @@ class VideoTarget:
       with contextlib.ExitStack() as stack:
         part = stack.enter_context(replacing(self.path))
         target = stack.enter_context(open_target(part, self.time_base))
+        target.metadata['comment'] = self.comment
         first = stack.enter_context(open_clip(names[0]))
         stream = target.add_stream_from_template(first.streams.video[0])
         stream.time_base = self.time_base
@@ -97,9 +104,11 @@ class VideoTarget:
         if sound:
           sound.write()
         target.close()
+        if self.sign:
+          self.sign(part)
         return sound.note if sound else ''
     except (av.FFmpegError, ValueError) as error:
-      if isinstance(error, MediaError):
+      if isinstance(error, InputError):
         raise
       raise MediaError(f'{self.path}: cannot be written ({reason(error)})') from error
 
@@ -115,10 +124,21 @@ def _packets(path: pathlib.Path, time_base: Fraction) -> Iterator[av.Packet]:
 
 
 class PictureTarget:
-  """A new folder of PNG files, and `timestamps.csv`: file, seconds, and seconds as a fraction."""
+  """A new folder of PNG files, and `timestamps.csv`: file, seconds, and seconds as a fraction.
 
-  def __init__(self, path: str | os.PathLike):
-    self.path = pathlib.Path(path)
+  Args:
+    comment: what each file says of itself.
+    sign: what is done to each file before the folder gets its name.
+  """
+
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    *,
+    comment: str = '',
+    sign: Callable[[pathlib.Path], None] | None = None,
+  ):
+    self.path, self.comment, self.sign = pathlib.Path(path), comment, sign
     if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
       raise MediaError(f'{self.path}: exists; give the name of a new folder for the pictures')
 
@@ -138,7 +158,7 @@ class PictureTarget:
     first = len(self._times(folder, k))
 
     def write(rgb, time):
-      stills.write_image(pictures / f'{first + len(times):06d}.png', rgb)
+      stills.write_image(pictures / f'{first + len(times):06d}.png', rgb, self.comment)
       times.append(str(time))
 
     yield write
@@ -152,6 +172,9 @@ class PictureTarget:
       table.writerow(('file', 'seconds', 'exact'))
       for number, exact in enumerate(self._times(folder, count)):
         table.writerow((f'{number:06d}.png', f'{float(Fraction(exact)):.6f}', exact))
+    if self.sign:
+      for picture in sorted((folder / 'pictures').glob('*.png')):
+        self.sign(picture)
     if self.path.exists():
       self.path.rmdir()  # empty, as was seen at the start
     (folder / 'pictures').rename(self.path)

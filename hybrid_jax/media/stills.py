@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from hybrid_jax.media import MediaError, reason, replacing
 from hybrid_jax.media.pixels import over_white
@@ -41,14 +42,20 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     raise MediaError(f'{path}: cannot be read ({reason(error)}); replace it') from error
 
 
-def write_image(path: str | os.PathLike, rgb: np.ndarray):
-  """Writes (h, w, 3) uint8 in the format of the suffix, through a temporary file beside it."""
+def write_image(path: str | os.PathLike, rgb: np.ndarray, comment: str = ''):
+  """Writes (h, w, 3) uint8 in the format of the suffix, through a temporary file beside it.
+
+  A `comment` goes into PNG files.
+  """
   path = pathlib.Path(path)
   if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
     raise MediaError(f'{path}: a picture is uint8 (h, w, 3), not {rgb.dtype} {rgb.shape}')
+  text = PngInfo()
+  if comment:
+    text.add_text('Comment', comment)
   with replacing(path) as part:
     try:
-      Image.fromarray(rgb).save(part, quality=95)  # Lossless formats ignore the quality.
+      Image.fromarray(rgb).save(part, quality=95, pnginfo=text)  # Each format takes its own.
     except (OSError, ValueError, KeyError) as error:
       raise MediaError(f'{path}: cannot be written ({reason(error)}); try .png') from error
 
