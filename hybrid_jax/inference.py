@@ -97,11 +97,12 @@ class Model:
 
   def digest(self) -> str:
     """SHA-256 of the encoder: motion of another one is another language."""
-    sha = hashlib.sha256()
-    for key, x in jax.tree_util.tree_leaves_with_path(self.E):
-      sha.update(jax.tree_util.keystr(key).encode())
-      sha.update(np.ascontiguousarray(x))
-    return sha.hexdigest()
+    return self.digests['encoder']
+
+  @functools.cached_property
+  def digests(self) -> dict[str, str]:
+    """SHA-256 of the weights in use."""
+    return {'encoder': _digest(self.E), 'generator': _digest(self.G)}
 
   def identity(self, crop: np.ndarray) -> jax.Array:
     """(size, size, 3) uint8 -> w_id (1, l, d)."""
@@ -171,6 +172,14 @@ class Model:
     frozen, _ = load.load(self.networks, self.config.weights, self.config.train.seed)
     embed = jax.jit(lambda x: self.networks.arcface.apply(frozen['arcface'], from_uint8(x)))
     return lambda crop: np.asarray(embed(crop[None])[0])
+
+
+def _digest(tree: Mapping) -> str:
+  sha = hashlib.sha256()
+  for key, x in jax.tree_util.tree_leaves_with_path(tree):
+    sha.update(jax.tree_util.keystr(key).encode())
+    sha.update(np.ascontiguousarray(x))
+  return sha.hexdigest()
 
 
 def load_model(workdir: str) -> Model:

@@ -5,7 +5,6 @@ Every stage leaves a finished file in the work folder, from which a killed run g
 
 import array
 import dataclasses
-import hashlib
 import itertools
 import json
 import os
@@ -22,6 +21,8 @@ from hybrid_jax.inference import Model, ahead
 from hybrid_jax.media import align, replacing, stills, tracking, video
 from hybrid_jax.media.composite import Paste, fit
 from hybrid_jax.media.landmarkers import Landmarker, open_landmarker, read_landmarks
+from hybrid_jax.media.sidecar import sha256
+from hybrid_jax.quality import Watch
 
 LAYOUTS = ('result', 'pasted', 'side-by-side', 'grid')
 MOVING_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.ts')
@@ -76,11 +77,6 @@ class Input:
 def is_moving(path: str) -> bool:
   """Whether a path is a clip, by its suffix; a GIF is a picture here."""
   return pathlib.Path(path).suffix.lower() in MOVING_SUFFIXES
-
-
-def sha256(path: str | os.PathLike) -> str:
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def work_folder(output: str, inputs: Sequence[str], options: object, model: str) -> pathlib.Path:
@@ -323,6 +319,7 @@ def render(
   folder: pathlib.Path,
   batch: int,
   bar: Progress,
+  watch: Watch | None = None,
 ) -> tuple[int, str]:
   """Renders what is not there yet, segment by segment, and joins all.
 
@@ -330,6 +327,7 @@ def render(
     rows: s_f (d,) of every row of the motion, in order.
     plan: what to write.
     frames: the driving frame of each row.
+    watch: measures the results on their way; None for nobody.
 
   Returns:
     (pictures that an earlier run had rendered, what became of the sound if it was not copied).
@@ -348,6 +346,8 @@ def render(
 
   images = model.images(W_S, itertools.islice(latents(), start, None), batch)
   seconds = (plan.ticks[start:] - plan.ticks[0]) * float(plan.time_base)
+  if watch:
+    images = watch.frames(images, start)
   shown = layout(images, frames[plan.rows[start:]], seconds)
   pictures = iter(bar(ahead(shown, AHEAD), 're-enacting', len(plan) - start))
   for k in range(done, count):

@@ -18,25 +18,31 @@ Frames keep the presentation times of the driving video, and its sound is copied
 killed goes on from its last finished part when the same command is given again.
 
 An --output without a suffix is a folder of PNG files with their times in timestamps.csv.
+
+Beside OUTPUT comes OUTPUT.json, what it was made of (hybrid_jax.verify reads it); with --quality
+also OUTPUT.quality.csv and .png, how each frame fares. The exit code is 3 where a finished output
+has a frame below --min-identity, and 1 after an error.
 """
 
 import argparse
 import dataclasses
+import json
 import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from hybrid_jax import compilation, heap, motion_file, pipeline
+from hybrid_jax import compilation, heap, motion_file, pipeline, provenance, quality
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
 from hybrid_jax.media import stills, video
+from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.media.segments import PictureTarget, VideoTarget
 from hybrid_jax.pipeline import Cropping, Input
 
@@ -75,6 +81,10 @@ class Options:
   codec: str = 'h264'
   crf: float = 18
   batch_size: int = 8
+  quality: bool = False
+  min_identity: float | None = None
+  certificate: str = ''
+  key: str = ''
 
   def cropping(self, of: str) -> Cropping:
     """Of 'source' or 'driving'."""
@@ -91,11 +101,16 @@ def bar(items: Iterable, what: str, total: int | None) -> Iterable:
   return tqdm(items, desc=what, total=total, unit='frame')
 
 
-def target_of(options: Options, time_base: Fraction) -> VideoTarget | PictureTarget:
+def target_of(
+  options: Options,
+  time_base: Fraction,
+  comment: str = '',
+  sign: Callable[[pathlib.Path], None] | None = None,
+) -> VideoTarget | PictureTarget:
   """Raises InputError where the output is of a kind that cannot be written."""
   suffix = pathlib.Path(options.output).suffix.lower()
   if not suffix:
-    return PictureTarget(options.output)
+    return PictureTarget(options.output, comment=comment, sign=sign)
   encoder, suffixes = CODECS[options.codec]
   if suffix not in suffixes:
     raise InputError(
@@ -109,6 +124,8 @@ def target_of(options: Options, time_base: Fraction) -> VideoTarget | PictureTar
     codec=encoder,
     crf=options.crf,
     audio_from=options.driving if sound and video.probe(options.driving).audio else None,
+    comment=comment,
+    sign=sign,
   )
 
 
@@ -142,6 +159,7 @@ def reenact(model: Model, options: Options) -> int:
 
   Raises:
     InputError: any input that cannot be used.
+    quality.LowQuality: a frame is below `min_identity`; everything is written.
   """
   output = pathlib.Path(options.output).absolute()
   if not output.parent.is_dir():
@@ -155,20 +173,25 @@ def reenact(model: Model, options: Options) -> int:
         f'{options.output}: is an input, and would be overwritten; take another name'
       )
   target_of(options, Fraction(1, 1000))  # refused before any work
+  made = provenance.record(model, options)
+  sign = provenance.pen(options, made)
+  quality.refuse(model, options.min_identity)
   if options.crop not in ('', 'whole') and not any(
     options.cropping(of).sought for of in ('source', 'driving')
   ):
     raise InputError(f'--crop={options.crop}: needs --face-detector or a file of landmarks')
   folder = pipeline.work_folder(options.output, given, options, model.digest())
   try:
-    return _reenact(model, options, folder)
+    return _reenact(model, options, folder, made, sign)
   except InputError:
     if not any(folder.glob('0*')):  # nothing was rendered that another run could go on from
       shutil.rmtree(folder)
     raise
 
 
-def _reenact(model: Model, options: Options, folder: pathlib.Path) -> int:
+def _reenact(
+  model: Model, options: Options, folder: pathlib.Path, made: dict, sign: Callable | None
+) -> int:
   began = time.perf_counter()
   how = options.cropping('source')
   if pipeline.is_moving(options.source):
@@ -204,11 +227,17 @@ def _reenact(model: Model, options: Options, folder: pathlib.Path) -> int:
     stills.write_image(options.save_crops, stills.grid([[head], *seen]))
   layout = pipeline.Layout(options.layout, source, driving, model.resolution)
   plan = motion_file.plan(motion, options.fps)
-  target = target_of(options, plan.time_base)
+  target = target_of(options, plan.time_base, json.dumps(made), sign)
   head = next(pipeline.crops(source, [first_face(source)], model.size))
   W_S = model.identity(head)
   raw, final = motion_file.Jitter(), motion_file.Jitter()
   rows = final(moved(options, model, motion, head, raw))
+  watch = None
+  if options.quality or options.min_identity is not None:
+    seeker = open_landmarker(options.face_detector) if options.face_detector else None
+    store = folder / 'quality.txt'
+    watch = quality.Watch(model, head, seeker, store, options.batch_size)
+    rows = watch.motion(rows)
   print(f'model    {model.name}, {model.resolution} px')
   if set(model.config.weights.values()) == {'random'}:
     print('note     its frozen networks are RANDOM: the video shows the plumbing, not a face')
@@ -218,9 +247,19 @@ def _reenact(model: Model, options: Options, folder: pathlib.Path) -> int:
     f'{len(plan) * each:.3g} s'
   )
 
-  reused, note = pipeline.render(
-    model, W_S, rows, plan, frames, layout, target, folder, options.batch_size, bar
-  )
+  figures = {'frames': len(plan), 'size': list(layout.shape)}
+  seconds = plan.ticks * float(plan.time_base)
+  measure = lambda: watch.finish(options.output, seconds, plan.rows, options.min_identity)  # noqa: E731
+  try:
+    reused, note = pipeline.render(
+      model, W_S, rows, plan, frames, layout, target, folder, options.batch_size, bar, watch
+    )
+  except FloatingPointError:
+    if watch:
+      measure()
+    raise
+  measured = measure() if watch else {}
+  provenance.seal(options, made, figures | measured)
   shutil.rmtree(folder)
   h, w = layout.shape
   took = time.perf_counter() - began
@@ -240,8 +279,12 @@ def _reenact(model: Model, options: Options, folder: pathlib.Path) -> int:
   told.append(f'jitter of the motion: {final.value:.2f}')
   if options.smooth_motion:
     told[-1] += f', {raw.value:.2f} before it was smoothed'
+  told += quality.lines(measured) if measured else ()
+  told.append(provenance.signs(options) if options.certificate else '')
   for line in filter(None, told):
     print(f'  {line}')
+  if measured:
+    quality.check(measured, options.min_identity, options.output)
   return len(plan)
 
 
@@ -331,6 +374,10 @@ def parse_args(argv: list[str] | None = None) -> Options:
     default=18,
     help='quality of H.264 and VP9, lower is better (18)',
   )
+  add('--quality', action='store_true', help='measure each frame: OUTPUT.quality.csv and .png')
+  add('--min-identity', type=float, help='exit code 3 where a frame is less like the source')
+  add('--certificate', default='', help="PEM chain for content credentials; 'test': self-made")
+  add('--key', default='', help='its private key, PEM')
   return Options(**vars(parser.parse_args(argv)))
 
 
@@ -343,6 +390,9 @@ def main() -> None:
     reenact(load_model(options.workdir), options)
   except (InputError, FloatingPointError) as error:
     sys.exit(f'error: {error}')
+  except quality.LowQuality as error:
+    print(f'low quality: {error}', file=sys.stderr)
+    sys.exit(3)
   except KeyboardInterrupt:
     sys.exit('stopped; the same command goes on from the last finished part')
 

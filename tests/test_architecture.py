@@ -162,12 +162,13 @@ ORDER = [
   {'weights', 'steps', 'config_check'},
   {'checkpoint', 'evaluation', 'triplets', 'parallel', 'scalars', 'estimate'},
   {'sources', 'validation', 'inference'},
+  {'quality', 'provenance', 'verify'},
   {'train', 'pipeline', 'convert', 'export', 'doctor'},
   {'reenact'},
-  {'extract_motion', 'showcase'},
+  {'extract_motion', 'showcase', 'jobs'},
   {'main'},
 ]
-WINGS = {'media', 'weights', 'heads', 'evaluation'}  # free to import within themselves
+WINGS = {'media', 'weights', 'heads', 'evaluation', 'jobs'}  # free to import within themselves
 
 
 def imported(path):

@@ -1,7 +1,7 @@
 """C2PA content credentials: a signed record within MP4, MOV, PNG and GIF files.
 
 Needs the package `c2pa-python` (extra `c2pa`). No timestamp authority, no revocation service and no
-other host is asked, when signing or when reading: a signature is of the time that its signer states.
+other host is asked: a signature is of the time that its signer states.
 """
 
 import dataclasses

@@ -120,9 +120,9 @@ def read(path: str | os.PathLike) -> dict | None:
 def compare(path: str | os.PathLike, written: Mapping) -> Finding:
   """A file or folder with what its sidecar says: 'intact', 'remuxed' or 'altered'."""
   path, result = pathlib.Path(path), written['result']
-  expected, found = result['sha256'], digests(path)
+  expected, contents, found = result['sha256'], result['content'], digests(path)
   if not path.is_dir():  # whatever it is called now
-    expected, found = {path.name: v for v in expected.values()}, found
+    expected, contents = ({path.name: v} for x in (expected, contents) for v in [*x.values()][:1])
   if found == expected:
     return Finding('intact', 'every byte is as it was written')
   for names, what in (
@@ -132,11 +132,10 @@ def compare(path: str | os.PathLike, written: Mapping) -> Finding:
     if names:
       return Finding('altered', f'{what}: {_list(names)}')
   changed = {name for name in expected if expected[name] != found[name]}
-  known = list(result['content'].values()) if not path.is_dir() else []
   for file in files(path):
     if file.name not in changed:
       continue
-    was = known[0] if known else result['content'].get(file.name)
+    was = contents.get(file.name)
     try:
       same = was is not None and content(file) == was
     except InputError as error:

@@ -153,6 +153,18 @@ def _read_encoder(networks: Networks, path: str) -> tuple[dict, dict]:
   return generator, encoder
 
 
+def load_arcface(networks: Networks, path: str) -> dict:
+  """The identity network alone, of a file or folder.
+
+  Raises:
+    InputError: no such file, no ArcFace, or of another size than the model.
+  """
+  tree = _arcface(networks, path)
+  expected = jax.eval_shape(lambda key: random_frozen(networks, key)['arcface'], jax.random.key(0))
+  shapes.check(tree, expected, path)
+  return tree
+
+
 def load_encoder(networks: Networks, path: str) -> dict:
   """Encoder variables from an .npz tree, as the package ships them.
 
