@@ -1,0 +1,1 @@
+"""Many re-enactments from one table, over several processes."""

@@ -1,0 +1,116 @@
+"""Reads a table of jobs: a row is a source, a driver, an output, and options of `reenact`."""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import pathlib
+import shlex
+from collections.abc import Iterator, Sequence
+
+from hybrid_jax import reenact
+from hybrid_jax.errors import InputError
+from hybrid_jax.media import reason
+
+COLUMNS = ('source', 'driving', 'output')
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """A row, numbered from 1 without the header; `options` is None where it is bad, and `error` says
+  why."""
+
+  number: int
+  source: str
+  driving: str
+  output: str
+  options: reenact.Options | None
+  error: str = ''
+
+
+def read(path: str, common: str = '') -> list[Job]:
+  """Rows of a .csv with a header or a .jsonl of objects; bad rows among them.
+
+  Paths are seen from where the command runs. `options` of a row is text as on the command line, or
+  in JSON also an object; `common` (text) holds for all rows, and a row's own win.
+
+  Raises:
+    InputError: the table cannot be read, or is of another kind.
+  """
+  suffix = pathlib.Path(path).suffix.lower()
+  readers = {'.csv': _csv_rows, '.jsonl': _jsonl_rows}
+  if suffix not in readers:
+    raise InputError(f'{path}: jobs are read from .csv or .jsonl files')
+  try:
+    rows = list(readers[suffix](path, pathlib.Path(path).read_text(encoding='utf-8-sig')))
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise InputError(f'{path}: cannot be read ({reason(error)})') from error
+  if not rows:
+    raise InputError(f'{path}: has no rows')
+  jobs, taken = [], {}
+  for number, row in enumerate(rows, 1):
+    job = _job(number, row, common)
+    place = pathlib.Path(job.output).absolute()
+    if job.options and place in taken:
+      told = f'its output is also that of row {taken[place]}'
+      job = dataclasses.replace(job, options=None, error=told)
+    elif job.options:
+      taken[place] = number
+    jobs.append(job)
+  return jobs
+
+
+def _csv_rows(path: str, text: str) -> Iterator[dict | str]:
+  table = csv.DictReader(io.StringIO(text, newline=''), restkey='more')
+  header = tuple(table.fieldnames or ())
+  if set(header) not in ({*COLUMNS}, {*COLUMNS, 'options'}):
+    raise InputError(f'{path}: its columns must be source, driving, output and perhaps options')
+  for row in table:
+    whole = 'more' not in row and None not in row.values()
+    yield row if whole else f'has not {len(header)} cells'
+
+
+def _jsonl_rows(path: str, text: str) -> Iterator[dict | str]:
+  for line in filter(str.strip, text.splitlines()):
+    try:
+      row = json.loads(line)
+      yield row if isinstance(row, dict) else 'is no JSON object'
+    except ValueError as error:
+      yield f'is no JSON ({reason(error)})'
+
+
+def _job(number: int, row: dict | str, common: str) -> Job:
+  if isinstance(row, str):
+    return Job(number, '', '', '', None, row)
+  texts = [row.get(name) for name in COLUMNS]
+  shown = [text if isinstance(text, str) else '' for text in texts]
+  try:
+    if strange := set(row) - {*COLUMNS, 'options'}:
+      raise InputError(f'unknown: {", ".join(sorted(strange))}')
+    for name, text in zip(COLUMNS, texts, strict=True):
+      if not isinstance(text, str) or not text:
+        raise InputError(f'has no {name}')
+    return Job(number, *shown, _options(shown, common, row.get('options') or ''))
+  except (InputError, ValueError) as error:  # of shlex: no closing quotation
+    return Job(number, *shown, None, str(error))
+
+
+def _options(files: Sequence[str], common: str, own: str | dict) -> reenact.Options:
+  """Raises InputError where the command would refuse them."""
+  if isinstance(own, dict):
+    own = [f'--{k}' if v is True else f'--{k}={v}' for k, v in own.items() if v is not False]
+  elif isinstance(own, str):
+    own = shlex.split(own)
+  else:
+    raise InputError('options are text or an object')
+  arguments = [f'--{name}={text}' for name, text in zip(COLUMNS, files, strict=True)]
+  with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
+    try:
+      options = reenact.parse_args([*shlex.split(common), *own, *arguments])
+    except SystemExit:
+      told = (said.getvalue().strip() or 'no such option').splitlines()[-1]
+      raise InputError(told.split('error: ')[-1]) from None
+  if options.workdir:
+    raise InputError('--workdir is an option of the command, since all rows share the model')
+  return options
