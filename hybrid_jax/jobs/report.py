@@ -11,6 +11,7 @@ from typing import Any
 from hybrid_jax.jobs import work
 from hybrid_jax.jobs.table import Job
 from hybrid_jax.media import replacing
+from hybrid_jax.quality import NOT_AVAILABLE
 
 COLUMNS = (
   'row', 'status', 'source', 'driving', 'output', 'frames', 'width', 'height', 'took_s',
@@ -57,6 +58,7 @@ def _cells(job: Job, mark: dict[str, Any]) -> dict[str, Any]:
   figures = mark.get('figures', {})
   height, width = figures.get('size', ('', ''))
   identity, confidence = figures.get('identity') or {}, figures.get('confidence') or {}
+  unknown = NOT_AVAILABLE if 'jitter' in figures else ''  # without --quality nobody looked
   return {
     'row': job.number,
     'status': mark['status'],
@@ -65,10 +67,10 @@ def _cells(job: Job, mark: dict[str, Any]) -> dict[str, Any]:
     'width': width,
     'height': height,
     'took_s': mark['took'],
-    'identity_mean': identity.get('mean', ''),
+    'identity_mean': identity.get('mean', unknown),
     'identity_min': identity.get('min', ''),
     'identity_by': figures.get('identity_by', ''),
-    'confidence_mean': confidence.get('mean', ''),
+    'confidence_mean': confidence.get('mean', unknown),
     'jitter': figures.get('jitter', ''),
     'error': mark['error'],
   }
