@@ -70,6 +70,8 @@ def judge(
     return 'altered', 'sidecar and content credentials tell different stories'
   if beside.is_ == 'altered':
     return 'altered', 'not the file that was written'
+  if beside.is_ == 'remuxed' and record is not None:  # no other program keeps what is signed
+    return 'altered', 'what was signed is whole, and bytes around it were changed'
   if beside.is_ == 'remuxed':
     return 'remuxed', 'same pictures and sound, another container'
   return 'verified', 'every byte is as it was written'

@@ -162,7 +162,7 @@ ORDER = [
   {'weights', 'steps', 'config_check'},
   {'checkpoint', 'evaluation', 'triplets', 'parallel', 'scalars', 'estimate'},
   {'sources', 'validation', 'inference'},
-  {'quality', 'provenance', 'verify'},
+  {'edits', 'quality', 'provenance', 'verify'},
   {'train', 'pipeline', 'convert', 'export', 'doctor'},
   {'reenact'},
   {'extract_motion', 'showcase', 'jobs'},

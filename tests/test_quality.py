@@ -12,10 +12,10 @@ from reenacting import run
 from configs import common
 from hybrid_jax import inference, motion_file, networks, quality
 from hybrid_jax.errors import InputError
-from hybrid_jax.evaluation import heads
-from hybrid_jax.heads import clips, parameters
+from hybrid_jax.evaluation import judges
 from hybrid_jax.media import stills
 from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.weights import shipped
 
 
 def rendered_world():
@@ -37,20 +37,20 @@ def world():
   return rendered_world()
 
 
-def heads_of(count):
-  draw, rng = clips.Renderer(64), np.random.default_rng(0)
-  motions = rng.uniform(0.2, 0.8, (count, len(parameters.MOTION))).astype(np.float32)
-  identity, scene = (np.zeros(len(p), np.float32) for p in (parameters.IDENTITY, parameters.SCENE))
-  return np.stack([draw(identity, motion, scene)[0] for motion in motions])
+def pictures_of(count):
+  noise = np.random.default_rng(0).integers(0, 255, (count, 4, 4, 3), np.uint8)
+  levels = np.linspace(0.2, 1, count)[:, None, None, None]  # some too dark for `Finder`
+  return (noise.repeat(16, 1).repeat(16, 2) * levels).astype(np.uint8)
 
 
 def test_identity_is_the_cosine_of_the_judge_whatever_the_batch(world, tmp_path):
-  pictures = heads_of(5)
-  watch = quality.Watch(world, pictures[0], None, tmp_path / 'q.txt', 3)
+  pictures = pictures_of(5)
+  watch = quality.Watch(world, pictures[0], None, tmp_path / 'q.txt', 2)
   passed = list(watch.frames(iter(pictures), 0))
   np.testing.assert_array_equal(passed, pictures)
   figures = watch.finish(str(tmp_path / 'a.mp4'), np.arange(5.0), np.zeros(5, int), None)
-  embeddings = heads.Judges().embed(np.asarray(from_uint8(jnp.asarray(pictures))))
+  judge, tree = judges.identity(), shipped.load('judge_identity')
+  embeddings = np.asarray(judges.unit(judge.apply(tree, from_uint8(jnp.asarray(pictures)))))
   wanted = embeddings @ embeddings[0]
   table = list(csv.DictReader((tmp_path / 'a.mp4.quality.csv').open()))
   np.testing.assert_allclose([float(row['identity']) for row in table], wanted, atol=1e-4)
@@ -61,7 +61,7 @@ def test_identity_is_the_cosine_of_the_judge_whatever_the_batch(world, tmp_path)
 
 
 def test_a_resumed_run_measures_what_a_quiet_one_does(world, tmp_path):
-  pictures = heads_of(6)
+  pictures = pictures_of(6)
   tables = []
   for name, cuts in (('quiet', (6,)), ('killed', (4, 6))):
     for start, end in zip((0, *[c - 1 for c in cuts[:-1]]), cuts, strict=True):
@@ -77,7 +77,7 @@ def test_a_resumed_run_measures_what_a_quiet_one_does(world, tmp_path):
 def test_jitter_is_that_of_the_summary(world, tmp_path):
   rows = np.random.default_rng(1).standard_normal((9, 4)).cumsum(0).astype(np.float32)
   watch, jitter = (
-    quality.Watch(world, heads_of(1)[0], None, tmp_path / 'q.txt', 1),
+    quality.Watch(world, pictures_of(1)[0], None, tmp_path / 'q.txt', 2),
     motion_file.Jitter(),
   )
   np.testing.assert_array_equal(list(watch.motion(jitter(rows))), rows)
@@ -95,10 +95,10 @@ def test_jitter_is_that_of_the_summary(world, tmp_path):
 
 def test_a_render_that_is_not_finite_says_in_which_frame(world, tmp_path):
   def broken():
-    yield from heads_of(2)
+    yield from pictures_of(2)
     raise FloatingPointError('frames 2 to 2 of the result are not finite')
 
-  watch = quality.Watch(world, heads_of(1)[0], None, tmp_path / 'q.txt', 1)
+  watch = quality.Watch(world, pictures_of(1)[0], None, tmp_path / 'q.txt', 2)
   with pytest.raises(FloatingPointError):
     list(watch.frames(broken(), 0))
   figures = watch.finish(str(tmp_path / 'a.mp4'), np.arange(5.0), np.zeros(5, int), None)
@@ -111,7 +111,9 @@ def test_the_command_writes_table_and_picture(model, inputs, tmp_path, capsys):
   run(model, inputs, tmp_path / 'a.mp4', quality=True)
   table = list(csv.DictReader((tmp_path / 'a.mp4.quality.csv').open()))
   assert len(table) == len(inputs[2]) and {row['identity'] for row in table} == {'not available'}
-  assert [float(row['seconds']) for row in table] == pytest.approx([float(t) for t in inputs[2]])
+  assert [float(row['seconds']) for row in table] == pytest.approx(
+    [float(t) for t in inputs[2]], abs=1e-6
+  )
   assert stills.read_image(tmp_path / 'a.mp4.quality.png').std() > 5
   assert 'not available: the model has a random ArcFace' in capsys.readouterr().out
   figures = json.loads((tmp_path / 'a.mp4.json').read_text())['figures']

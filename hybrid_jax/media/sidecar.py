@@ -91,6 +91,7 @@ def write(path: str | os.PathLike, record: Mapping, **more) -> None:
     'name': path.name,
     'sha256': digests(path),
     'content': {p.name: content(p) for p in shown},
+    'bytes': {p.name: p.stat().st_size for p in shown},
   }
   text = json.dumps({'format': FORMAT, 'result': result, 'record': record, **more}, indent=1)
   with replacing(place(path)) as part:
@@ -108,6 +109,7 @@ def read(path: str | os.PathLike) -> dict | None:
     if found['format'] != FORMAT:
       raise ValueError(f'its format is {found["format"]!r}')
     named = [*found['result']['sha256'].items(), *found['result']['content'].items()]
+    found['result']['bytes'].items()
     if not named or not all(isinstance(text, str) for pair in named for text in pair):
       raise ValueError('it names no result')
     return found | {'record': dict(found['record'])}
@@ -120,9 +122,12 @@ def read(path: str | os.PathLike) -> dict | None:
 def compare(path: str | os.PathLike, written: Mapping) -> Finding:
   """A file or folder with what its sidecar says: 'intact', 'remuxed' or 'altered'."""
   path, result = pathlib.Path(path), written['result']
-  expected, contents, found = result['sha256'], result['content'], digests(path)
+  expected, contents, sizes = result['sha256'], result['content'], result['bytes']
+  found = digests(path)
   if not path.is_dir():  # whatever it is called now
-    expected, contents = ({path.name: v} for x in (expected, contents) for v in [*x.values()][:1])
+    expected, contents, sizes = (
+      {path.name: next(iter(of.values()))} for of in (expected, contents, sizes)
+    )
   if found == expected:
     return Finding('intact', 'every byte is as it was written')
   for names, what in (
@@ -143,6 +148,8 @@ def compare(path: str | os.PathLike, written: Mapping) -> Finding:
     if not same:
       more = f' in {_list(changed)}' if path.is_dir() else ''
       return Finding('altered', f'pictures or sound are not those that were written{more}')
+    if file.stat().st_size == sizes[file.name]:  # as no other program would write it
+      return Finding('altered', f'{file.name}: bytes around its pictures and sound were changed')
   return Finding(
     'remuxed',
     'the container was written anew: pictures and sound are the very ones, their times and all '

@@ -1,0 +1,191 @@
+"""Tables, the division of rows, marks and the report; the long run is in test_jobs_long.py."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from hybrid_jax.errors import InputError
+from hybrid_jax.jobs import report, shard, table, work
+from hybrid_jax.media import sidecar
+
+HEADER = 'source,driving,output,options\n'
+
+
+def write(path, text):
+  path.write_text(text)
+  return str(path)
+
+
+def test_a_table_with_bad_rows(tmp_path):
+  path = write(
+    tmp_path / 'jobs.csv',
+    HEADER
+    + 'a.png,b.mp4,1.mp4,\n'
+    + "a.png,b.mp4,2.mp4,--layout=grid --face='like=my face.png'\n"
+    + 'a.png,b.mp4,3.mp4,--layout=both\n'
+    + 'a.png,,4.mp4,\n'
+    + 'a.png,b.mp4\n'
+    + 'a.png,b.mp4,./1.mp4,\n'
+    + "a.png,b.mp4,7.mp4,'\n"
+    + 'a.png,b.mp4,8.mp4,--workdir=runs\n',
+  )
+  jobs = table.read(path, '--gain=2 --layout=pasted')
+  assert [job.number for job in jobs] == list(range(1, 9))
+  first, second = jobs[0].options, jobs[1].options
+  assert (first.layout, first.gain, first.output) == ('pasted', 2, '1.mp4')
+  assert (second.layout, second.gain, second.face) == ('grid', 2, 'like=my face.png')
+  errors = ('invalid choice', 'has no driving', 'has not 4 cells', 'also that of row 1')
+  errors += ('No closing quotation', '--workdir is an option of the command')
+  for job, error in zip(jobs[2:], errors, strict=True):
+    assert job.options is None and error in job.error, job
+
+
+def test_json_lines(tmp_path):
+  rows = [
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': '1.mp4', 'options': {'gain': 1.5}},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': '2.mp4', 'options': {'quality': True}},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': '3.mp4', 'options': '--no-audio'},
+    {'source': 'a.png', 'driving': 3, 'output': '4.mp4'},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': '5.mp4', 'gain': 2},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': '6.mp4', 'options': 3},
+  ]
+  text = '\n'.join(map(json.dumps, rows)) + '\n{"source": \n[1]\n'
+  jobs = table.read(write(tmp_path / 'jobs.jsonl', text))
+  assert jobs[0].options.gain == 1.5 and jobs[1].options.quality and not jobs[2].options.audio
+  errors = (
+    'has no driving',
+    'unknown: gain',
+    'text or an object',
+    'is no JSON (',
+    'no JSON object',
+  )
+  for job, error in zip(jobs[3:], errors, strict=True):
+    assert job.options is None and error in job.error, job
+
+
+@pytest.mark.parametrize(
+  'name, text, message',
+  [
+    ('a.csv', HEADER, 'has no rows'),
+    ('a.csv', '', 'its columns must be'),
+    ('a.csv', 'source,output\na,b\n', 'its columns must be'),
+    ('a.xlsx', 'x', '.csv or .jsonl'),
+  ],
+)
+def test_no_table(tmp_path, name, text, message):
+  with pytest.raises(InputError, match=message):
+    table.read(write(tmp_path / name, text))
+  with pytest.raises(InputError, match='cannot be read'):
+    table.read(str(tmp_path / 'gone.csv'))
+
+
+def test_shards_cover_every_row_once():
+  rows = list(range(23))
+  for count in (1, 2, 3, 23, 30):
+    parts = [shard.parse(f'{k}/{count}').of(rows) for k in range(count)]
+    assert sorted(sum(parts, [])) == rows
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+  for bad in ('3/3', '1', '0/0', '-1/2', 'a/b'):
+    with pytest.raises(InputError, match='give i/n'):
+      shard.parse(bad)
+
+
+def test_slurm():
+  assert shard.of_slurm({}) is None
+  assert shard.of_slurm({'SLURM_NTASKS': '4', 'SLURM_PROCID': '0'}) is None  # a batch script
+  tasks = {'SLURM_STEP_NUM_TASKS': '4', 'SLURM_PROCID': '3'}
+  assert shard.of_slurm(tasks) == shard.Shard(3, 4, 'SLURM')
+  array = {f'SLURM_ARRAY_TASK_{k}': v for k, v in (('ID', '14'), ('MIN', '10'), ('COUNT', '3'))}
+  array['SLURM_ARRAY_TASK_STEP'] = '2'
+  assert shard.of_slurm(array) == shard.Shard(2, 3, 'SLURM')
+  assert shard.of_slurm(array | tasks) == shard.Shard(11, 12, 'SLURM')
+  with pytest.raises(InputError, match='gaps'):
+    shard.of_slurm(array | {'SLURM_ARRAY_TASK_ID': '13'})
+  assert shard.choose('1/2', '', None, None, tasks) == shard.Shard(1, 2, '--shard')
+  with pytest.raises(InputError, match='give one'):
+    shard.choose('1/2', 'auto', None, None, {})
+
+
+@pytest.fixture(scope='module')
+def first(model, inputs, tmp_path_factory):
+  """Two good rows, of which one has a name to escape, and a bad one, done."""
+  tmp_path = tmp_path_factory.mktemp('jobs')
+  rows = [(inputs[0], inputs[1], tmp_path / name, '--batch-size=4') for name in ('1.mp4', '<2>')]
+  rows.append((tmp_path / 'gone & lost.png', inputs[1], tmp_path / '3.mp4', ''))
+  with (tmp_path / 'jobs.csv').open('w', newline='') as file:
+    csv.writer(file).writerows([('source', 'driving', 'output', 'options'), *rows])
+  jobs, lines = table.read(str(tmp_path / 'jobs.csv')), []
+  counts = work.do(jobs, lambda: model, tmp_path / 'report', lines.append)
+  assert counts == {'done': 2, 'skipped': 0, 'low quality': 0, 'failed': 1} and len(lines) == 3
+  return jobs, tmp_path
+
+
+@pytest.fixture
+def done(first):
+  """The same, put back afterwards."""
+  jobs, folder = first
+  marks = {path: path.read_bytes() for path in (folder / 'report' / 'rows').glob('*.json')}
+  yield jobs, folder
+  for path, data in marks.items():
+    path.write_bytes(data)
+
+
+def test_what_is_finished_is_skipped_and_what_is_not_is_done(done, model):
+  jobs, folder = done
+  again = lambda: work.do(jobs, lambda: model, folder / 'report', lambda line: None)  # noqa: E731
+  assert again() == {'done': 0, 'skipped': 2, 'low quality': 0, 'failed': 1}
+  (folder / '1.mp4').write_bytes(b'damaged')
+  assert again()['done'] == 1 and len((folder / '1.mp4').read_bytes()) > 1000
+  work.mark_of(folder / 'report', 1).write_text('{"sta')  # a mark that a crash left
+  assert again()['done'] == 1
+  assert again()['skipped'] == 2
+  whole = sidecar.digests(folder / '1.mp4')
+  mark = work.read_mark(folder / 'report', 1)
+  assert mark['sha256'] == whole and work.is_finished(jobs[0], mark, work.key(jobs[0], model))
+
+
+def test_nothing_to_do_loads_no_model(done):
+  jobs, folder = done
+
+  def load():
+    raise AssertionError('loaded')
+
+  assert work.do(jobs[:0], load, folder / 'report', print) == dict.fromkeys(
+    ('done', 'skipped', 'low quality', 'failed'), 0
+  )
+  bad = [table.Job(9, '', '', '', None, 'bad')]
+  assert work.do(bad, load, folder / 'report', print)['failed'] == 1
+
+
+def test_the_report(done):
+  jobs, folder = done
+  waiting = table.Job(4, 'a', 'b', 'c', jobs[0].options)
+  counts = report.write([*jobs, waiting], folder / 'report')
+  assert counts == {'done': 2, 'failed': 1, 'waiting': 1}
+  rows = list(csv.DictReader((folder / 'report' / 'report.csv').open()))
+  assert [row['status'] for row in rows] == ['done', 'done', 'failed', 'waiting']
+  assert rows[0]['frames'] == '23' and 'no such file' in rows[2]['error']
+  page = (folder / 'report' / 'index.html').read_text()
+  assert page.count('src="data:image/jpeg;base64,') == 2
+  assert '&lt;2&gt;' in page and '<2>' not in page and 'gone &amp; lost.png' in page
+  assert not any(text in page for text in ('http', '<script', '<link', 'url('))
+
+
+def test_a_mistake_of_ours_stops_one_row(done, model):
+  """A model that breaks in the middle is not an InputError, and has a log."""
+  jobs, folder = done
+
+  class Broken:
+    digests = model.digests | {'encoder': 'another'}
+
+    def digest(self):
+      return 'another'
+
+  counts = work.do(jobs, Broken, folder / 'report', lambda line: None)
+  assert counts['failed'] == 3
+  mark = work.read_mark(folder / 'report', 1)
+  assert mark['error'].startswith('AttributeError') and '.log' in mark['error']
+  assert 'Traceback' in work.mark_of(folder / 'report', 1).with_suffix('.log').read_text()
+  assert np.isfinite(mark['took'])
