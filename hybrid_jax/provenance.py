@@ -14,7 +14,7 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import hybrid_jax
+from hybrid_jax import __version__
 from hybrid_jax.inference import Model
 from hybrid_jax.media import credentials, sidecar
 
@@ -36,7 +36,7 @@ def record(model: Model, options: Any) -> dict[str, Any]:
   }
   return {
     'made': 'synthetic video: a person is shown making the motion of another clip',
-    'hybrid_jax': hybrid_jax.__version__,
+    'hybrid_jax': __version__,
     **{of: _file(getattr(options, of)) for of in ('source', 'driving')},
     'weights': {f'{part}_sha256': digest for part, digest in model.digests.items()},
     'config_sha256': hashlib.sha256(config.encode()).hexdigest(),

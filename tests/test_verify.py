@@ -98,6 +98,20 @@ def test_a_sidecar_that_tells_another_story(copy):
   assert verdict == 'altered' and 'different stories' in told[2]
 
 
+@pytest.mark.parametrize('field', ['format', 'result', 'record'])
+def test_a_damaged_sidecar(copy, field):
+  place = sidecar.place(copy)
+  written = json.loads(place.read_text())
+  for other in ({**written, field: 'x'}, {k: v for k, v in written.items() if k != field}, []):
+    place.write_text(json.dumps(other))
+    with pytest.raises(InputError, match='is no sidecar of a result'):
+      verify.verify(str(copy))
+  written['result']['bytes'] = {}
+  place.write_text(json.dumps(written))
+  with pytest.raises(InputError, match='different files'):
+    verify.verify(str(copy))
+
+
 def test_unsigned_files_have_the_sidecar_alone(model, inputs, tmp_path, capsys):
   path = tmp_path / 'a.mkv'
   run(model, inputs, path, codec='ffv1', certificate='test')

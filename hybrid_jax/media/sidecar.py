@@ -108,10 +108,12 @@ def read(path: str | os.PathLike) -> dict | None:
     found = json.loads(pathlib.Path(path).read_bytes())
     if found['format'] != FORMAT:
       raise ValueError(f'its format is {found["format"]!r}')
-    named = [*found['result']['sha256'].items(), *found['result']['content'].items()]
-    found['result']['bytes'].items()
-    if not named or not all(isinstance(text, str) for pair in named for text in pair):
+    result = found['result']
+    texts = [*result['sha256'].values(), *result['content'].values()]
+    if not result['content'] or not all(isinstance(text, str) for text in texts):
       raise ValueError('it names no result')
+    if not result['sha256'].keys() >= result['content'].keys() == result['bytes'].keys():
+      raise ValueError('it names different files')
     return found | {'record': dict(found['record'])}
   except FileNotFoundError:
     return None
