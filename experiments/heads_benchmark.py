@@ -209,6 +209,8 @@ def main() -> None:
   parser.add_argument('--invert', type=int, default=48, help='frames of the optimised limit')
   args = parser.parse_args()
 
+  command = ' '.join(['python experiments/heads_benchmark.py', *map(bare, sys.argv[1:])])
+  measured = heads_world.provenance('') | {'command': command}  # before anything is written
   known = json.loads((ROOT / 'experiments/results/heads_world.json').read_text())
   judge = Judges(args.squeeze, args.landmarker, known)
   models = {'ours': inference.load_model(args.ours)}
@@ -222,8 +224,7 @@ def main() -> None:
       'trusted': list(TRUSTED_MOTION),
       'trusted_mediapipe': judge.outside_names,
       'anchor_variance_ratio': {n: anchors(judge, m, 24, 12) for n, m in models.items()},
-      'measured': heads_world.provenance(kind)
-      | {'command': ' '.join(['python experiments/heads_benchmark.py', *map(bare, sys.argv[1:])])},
+      'measured': measured,
     }
     path = pathlib.Path(args.output) / f'heads_{kind}_identity.json'
     with replacing(path) as temporary:
