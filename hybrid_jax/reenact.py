@@ -314,7 +314,7 @@ def moved(options: Options, model: Model, motion: motion_file.Motion, head: np.n
 def add_cropping(parser: argparse.ArgumentParser) -> None:
   """The options that say where the driving face is."""
   add = parser.add_argument
-  add('--workdir', default='', help='workdir of a training run (the shipped model)')
+  add('--workdir', default='', help='of a training run, or an exported model (the shipped one)')
   add('--face-detector', default='', help='YuNet (.onnx) or MediaPipe FaceLandmarker (.task) file')
   add('--driving-landmarks', default='', help='.npz, .json or .csv file of landmarks instead')
   add(
