@@ -16,7 +16,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from hybrid_jax import heap, motion_file
+from hybrid_jax import edits, heap, motion_file
+from hybrid_jax.edits import Edit
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, ahead
 from hybrid_jax.media import align, replacing, stills, tracking, video
@@ -323,6 +324,7 @@ def render(
   folder: pathlib.Path,
   batch: int,
   bar: Progress,
+  edit: Sequence[Edit] = (),
 ) -> tuple[int, str]:
   """Renders what is not there yet, segment by segment, and joins all.
 
@@ -330,6 +332,7 @@ def render(
     rows: s_f (d,) of every row of the motion, in order.
     plan: what to write.
     frames: the driving frame of each row.
+    edit: of the person, over the seconds since the first picture.
 
   Returns:
     (pictures that an earlier run had rendered, what became of the sound if it was not copied).
@@ -346,8 +349,8 @@ def render(
         at, row = at + 1, next(rows)
       yield row
 
-  images = model.images(W_S, itertools.islice(latents(), start, None), batch)
   seconds = (plan.ticks[start:] - plan.ticks[0]) * float(plan.time_base)
+  images = edits.images(model, W_S, itertools.islice(latents(), start, None), batch, edit, seconds)
   shown = layout(images, frames[plan.rows[start:]], seconds)
   pictures = iter(bar(ahead(shown, AHEAD), 're-enacting', len(plan) - start))
   for k in range(done, count):

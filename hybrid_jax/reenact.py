@@ -13,6 +13,10 @@
   python -m hybrid_jax.extract_motion --driving clip.mp4 --output talk.safetensors
   python -m hybrid_jax.reenact --source me.png --driving talk.safetensors --output out.mp4
 
+  # another person than the source: glasses from the first second on (hybrid_jax.edits says more)
+  python -m hybrid_jax.reenact ... --edit glasses=0@0s,1@1s,hair_dark=-0.5
+  python -m hybrid_jax.reenact ... --directions ffhq_directions --edit age=+2,smile=-1
+
 Without --face-detector (or files of landmarks) both inputs must be square crops of the head.
 Frames keep the presentation times of the driving video, and its sound is copied. A run that was
 killed goes on from its last finished part when the same command is given again.
@@ -33,7 +37,8 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from hybrid_jax import compilation, heap, motion_file, pipeline
+from hybrid_jax import compilation, edits, heap, motion_file, pipeline
+from hybrid_jax.edits import Edit
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
 from hybrid_jax.media import stills, video
@@ -75,6 +80,8 @@ class Options:
   codec: str = 'h264'
   crf: float = 18
   batch_size: int = 8
+  edit: str = ''
+  directions: str = ''
 
   def cropping(self, of: str) -> Cropping:
     """Of 'source' or 'driving'."""
@@ -159,16 +166,18 @@ def reenact(model: Model, options: Options) -> int:
     options.cropping(of).sought for of in ('source', 'driving')
   ):
     raise InputError(f'--crop={options.crop}: needs --face-detector or a file of landmarks')
-  folder = pipeline.work_folder(options.output, given, options, model.digest())
+  edit = edits.resolve(options.edit, options.directions, model)
+  of_model = model.digest() + edits.digest(edit)
+  folder = pipeline.work_folder(options.output, given, options, of_model)
   try:
-    return _reenact(model, options, folder)
+    return _reenact(model, options, edit, folder)
   except InputError:
     if not any(folder.glob('0*')):  # nothing was rendered that another run could go on from
       shutil.rmtree(folder)
     raise
 
 
-def _reenact(model: Model, options: Options, folder: pathlib.Path) -> int:
+def _reenact(model: Model, options: Options, edit: list[Edit], folder: pathlib.Path) -> int:
   began = time.perf_counter()
   how = options.cropping('source')
   if pipeline.is_moving(options.source):
@@ -219,7 +228,7 @@ def _reenact(model: Model, options: Options, folder: pathlib.Path) -> int:
   )
 
   reused, note = pipeline.render(
-    model, W_S, rows, plan, frames, layout, target, folder, options.batch_size, bar
+    model, W_S, rows, plan, frames, layout, target, folder, options.batch_size, bar, edit
   )
   shutil.rmtree(folder)
   h, w = layout.shape
@@ -320,6 +329,8 @@ def parse_args(argv: list[str] | None = None) -> Options:
   add('--reference', type=int, help='frame that relative motion starts from (the most neutral)')
   add('--gain', type=float, default=1.0, help='of relative motion (1)')
   add('--smooth-motion', type=_at_least(float, 0), default=0.0, help='over time, s (0: off)')
+  add('--edit', default='', help='of the person: age=+0.5,skin=0@0s,0.3@2s (see hybrid_jax.edits)')
+  add('--directions', default='', help="folder of edits' files (the rendered world's own)")
   add('--layout', default='result', choices=pipeline.LAYOUTS, help='what is shown (result)')
   add('--save-crops', default='', help='picture to write: what the model sees')
   add('--no-audio', dest='audio', action='store_false', help='leave the sound out')

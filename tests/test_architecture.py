@@ -162,9 +162,10 @@ ORDER = [
   {'weights', 'steps', 'config_check'},
   {'checkpoint', 'evaluation', 'triplets', 'parallel', 'scalars', 'estimate'},
   {'sources', 'validation', 'inference'},
+  {'edits'},
   {'train', 'pipeline', 'convert', 'export', 'doctor'},
   {'reenact'},
-  {'extract_motion', 'showcase'},
+  {'extract_motion', 'showcase', 'edit_sheet', 'advise'},
   {'main'},
 ]
 WINGS = {'media', 'weights', 'heads', 'evaluation'}  # free to import within themselves
