@@ -95,7 +95,7 @@ def labelled(
   font, margin, line = ImageFont.load_default(15), 8, 26
   shown = [[fit(cell, (side, side)) for cell in row] for row in rows]
   cells = stills.grid(shown)
-  left = 2 * margin + max((round(font.getlength(line)) for n in names for line in n.split('\n')))
+  left = 2 * margin + max(round(font.getlength(line)) for n in names for line in n.split('\n'))
   sheet = Image.new('RGB', (left + cells.shape[1], line + cells.shape[0]), 'white')
   sheet.paste(Image.fromarray(cells), (left, line))
   draw = ImageDraw.Draw(sheet)
