@@ -219,6 +219,8 @@ def _reenact(model: Model, options: Options, edit: list[Edit], folder: pathlib.P
   raw, final = motion_file.Jitter(), motion_file.Jitter()
   rows = final(moved(options, model, motion, head, raw))
   print(f'model    {model.name}, {model.resolution} px')
+  if edit:
+    print(f'edit     {options.edit}')
   if set(model.config.weights.values()) == {'random'}:
     print('note     its frozen networks are RANDOM: the video shows the plumbing, not a face')
   each = model.speed(W_S, options.batch_size)
