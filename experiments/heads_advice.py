@@ -74,7 +74,9 @@ def main() -> None:
   )
   parser.add_argument('--output', required=True, type=pathlib.Path)
   args = parser.parse_args()
-  made_with = heads_world.provenance('') | {'command': f'python {" ".join(sys.argv)}'}
+  made_with = heads_world.provenance('') | {
+    'command': 'python ' + ' '.join(['experiments/heads_advice.py', *sys.argv[1:]])
+  }
   model, rng = inference.load_model(''), np.random.default_rng(0)
   numbers = people.SPLITS['test'] + rng.choice(700, 2 * PEOPLE, replace=False)
   told = [

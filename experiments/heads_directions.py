@@ -313,8 +313,11 @@ def main() -> None:
     with replacing(path) as part:
       shipped.save(part, directions)
     print(f'{path.name}: {path.stat().st_size / 1e3:.0f} kB')
+    fitted_with = made_with
   else:
-    fits = {name: row['fit'] for name, row in json.loads(old.read_text())['traits'].items()}
+    known = json.loads(old.read_text())
+    fits = {name: row['fit'] for name, row in known['traits'].items()}
+    fitted_with = known['fitted']
   directions = shipped.load('edits_64')
 
   judge = heads_traits.TraitJudge(args.workdir, args.frames or str(args.workdir / 'frames'))
@@ -342,6 +345,7 @@ def main() -> None:
       'traits': [n for n in judge.trusted if n not in MOTION],
       'motion': list(TRUSTED_MOTION),
     },
+    'fitted': fitted_with,
     'measured': made_with,
   }
   with replacing(old) as part:
