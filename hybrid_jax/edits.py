@@ -3,26 +3,36 @@
 An edit is written NAME=STRENGTH, several with commas: `age=+2,smile=-1`. A strength that changes is
 a curve of points, straight between them: `age=0@0s,3@4s`. NAME is one of
 
-  NAME                 a file NAME.pt, .npy or .npz in the folder of directions: InterFaceGAN's
-                       vectors, of W (d,) or by row of W+ (l, d)
-  ganspace:K[:A-B]     component K of ganspace.pt there, on W+ rows A to B: strength in standard
-                       deviations, as GANSpace applies it
+  NAME                 one of `NAMES`, for the rendered world; or a file NAME.pt, .npy or .npz in
+                       the folder of directions: InterFaceGAN's vectors, of W (d,) or by row of
+                       W+ (l, d)
+  FILE:K[:A-B]         component K of GANSpace's FILE.pt there, on W+ rows A to B: the strength is
+                       where the person comes to lie on it, in standard deviations
   sefa:K[:A-B]         SeFa: the K-th direction that changes the styles of rows A to B most
   style:LAYER:CHANNEL  one channel of StyleSpace (Wu et al. 2021), LAYER as `latents.style_layers`
+
+K, rows, layers and channels count from 0.
 """
 
 import dataclasses
+import hashlib
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import jax
 import numpy as np
 
 from hybrid_jax import latents
 from hybrid_jax.errors import InputError
-from hybrid_jax.weights import torch_file
+from hybrid_jax.inference import Model
+from hybrid_jax.models.hybrid import Directions
+from hybrid_jax.weights import shipped, torch_file
 
 SUFFIXES = ('.pt', '.npy', '.npz')
+# Directions of the rendered world: a strength of 1 adds 1 to the parameter of this name (see
+# `heads.parameters`). Fitted and measured by experiments/heads_directions.py.
+NAMES = ('glasses', 'beard', 'age', 'skin', 'hair_dark', 'hair_length')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,21 +46,24 @@ class Curve:
     return np.interp(seconds, self.times, self.values)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Edit:
   """What a unit of strength adds: `direction` (l, d) to W+, or 1 to a `channel` (layer, channel).
 
-  `origin` is the strength at which nothing changes: GANSpace's says where the person is now.
+  gauge: (a, b), where w a - b is the strength that a person w (d,) already has: GANSpace's say
+    where they lead to. None: strengths are added.
   """
 
   name: str
   curve: Curve
   direction: np.ndarray | None = None
   channel: tuple[int, int] | None = None
-  origin: float = 0.0
+  gauge: tuple[np.ndarray, float] | None = None
 
-  def strength(self, seconds: np.ndarray) -> np.ndarray:
-    return self.curve(seconds) - self.origin
+  def strength(self, seconds: np.ndarray, W_S: np.ndarray) -> np.ndarray:
+    """(n,) at times (n,) for a person W_S (l, d)."""
+    already = W_S[0] @ self.gauge[0] - self.gauge[1] if self.gauge else 0.0
+    return self.curve(seconds) - already
 
 
 def parse(text: str) -> list[tuple[str, Curve]]:
@@ -88,33 +101,28 @@ def _curve(name: str, points: list[tuple[float | None, float]]) -> Curve:
   return Curve(tuple(times), tuple(value for _, value in points))
 
 
-def resolve(
-  text: str, folder: str, G: Mapping, channels: Sequence[int], W_S: np.ndarray
-) -> list[Edit]:
-  """The edits of `text`, for a generator of these channels and a source W_S (l, d).
+def resolve(text: str, folder: str, model: Model) -> list[Edit]:
+  """The edits of `text`; '' is none.
+
+  `folder` of directions; '' is those of the rendered world, for a model on its generator.
 
   Raises:
     InputError: a direction is unknown, or is of another generator.
   """
-  return [
-    _resolve(name, curve, pathlib.Path(folder), G, channels, np.asarray(W_S))
-    for name, curve in parse(text)
-  ]
+  if not text.strip():
+    return []
+  if folder and not pathlib.Path(folder).is_dir():
+    raise InputError(f'--directions={folder}: no such folder')
+  return [_resolve(name, curve, folder, model) for name, curve in parse(text)]
 
 
-def _resolve(
-  name: str,
-  curve: Curve,
-  folder: pathlib.Path,
-  G: Mapping,
-  channels: Sequence[int],
-  W_S: np.ndarray,
-) -> Edit:
-  rows, width = W_S.shape
-  method, _, rest = name.partition(':')
+def _resolve(name: str, curve: Curve, folder: str, model: Model) -> Edit:
+  generator = model.networks.hybrid.generator
+  rows, width = latents.num_ws(generator.channels), generator.w_dim
+  method, colon, rest = name.partition(':')
   if method == 'style':
-    return Edit(name, curve, channel=_channel(name, rest, channels))
-  if method in ('ganspace', 'sefa'):
+    return Edit(name, curve, channel=_channel(name, rest, generator.channels))
+  if colon:
     match = re.fullmatch(r'(\d+)(?::(\d+)-(\d+))?', rest)
     if not match:
       raise InputError(f'--edit: {name}: write {method}:NUMBER or {method}:NUMBER:FIRST-LAST')
@@ -123,16 +131,24 @@ def _resolve(
       raise InputError(f'--edit: {name}: rows of this model are 0 to {rows - 1}')
     here = (np.arange(rows) >= first) & (np.arange(rows) <= last)
     if method == 'sefa':
-      step, origin = _pick(name, sefa(G, channels, np.flatnonzero(here)), k), 0.0
+      step, gauge = _pick(name, sefa(model.G, generator.channels, np.flatnonzero(here)), k), None
     else:
-      step, origin = _ganspace(name, folder / 'ganspace.pt', k, W_S)
-    return Edit(name, curve, direction=here[:, None] * step, origin=origin)
-  direction = read_direction(name, folder)
+      step, gauge = _ganspace(name, pathlib.Path(folder) / f'{method}.pt', k, width)
+    return Edit(name, curve, direction=here[:, None] * step, gauge=gauge)
+  direction = read_direction(name, pathlib.Path(folder)) if folder else _shipped(name, model)
   if direction.shape[-1] != width or len(direction) not in (1, rows):
     raise InputError(
       f'--edit: {name}: a direction {direction.shape} does not fit W+ of ({rows}, {width})'
     )
   return Edit(name, curve, direction=np.broadcast_to(direction, (rows, width)))
+
+
+def _shipped(name: str, model: Model) -> np.ndarray:
+  if model.config.weights.e4e != 'shipped':
+    raise InputError(f'--edit: {name}: give --directions=FOLDER, where the file {name}.pt lies')
+  if name not in NAMES:
+    raise InputError(f'--edit: no direction {name!r}; there are: {", ".join(NAMES)}')
+  return np.asarray(shipped.load('edits_64')[name])
 
 
 def read_direction(name: str, folder: pathlib.Path) -> np.ndarray:
@@ -167,24 +183,28 @@ def _pick(name: str, directions: np.ndarray, k: int) -> np.ndarray:
   return directions[k]
 
 
-def _ganspace(name: str, path: pathlib.Path, k: int, W_S: np.ndarray) -> tuple[np.ndarray, float]:
-  """(component K times its deviation, the source's place on it in deviations).
+def _ganspace(
+  name: str, path: pathlib.Path, k: int, width: int
+) -> tuple[np.ndarray, tuple[np.ndarray, float]]:
+  """Component K times its deviation, and the gauge of `Edit`.
 
   Raises:
     InputError: no file, another kind of file, or of another generator.
   """
   if not path.is_file():
-    raise InputError(f'{path}: no such file; GANSpace components (comp, mean, std) are read there')
+    raise InputError(
+      f'--edit: {name}: no file {path}; GANSpace components (comp, mean, std) are read there'
+    )
   content = torch_file.load(path)
   try:
     comp, mean, std = (np.asarray(content[key], np.float32) for key in ('comp', 'mean', 'std'))
     comp, mean, std = comp.reshape(std.size, -1), mean.reshape(-1), std.reshape(-1)
   except (KeyError, TypeError, ValueError, IndexError) as error:
     raise InputError(f'{path}: not a file of GANSpace with comp, mean and std') from error
-  if comp.shape[1] != W_S.shape[1] or mean.size != W_S.shape[1]:
-    raise InputError(f'{path}: components of {comp.shape[1]} do not fit W+ of {W_S.shape[1]}')
+  if comp.shape[1] != width or mean.size != width:
+    raise InputError(f'{path}: components of {comp.shape[1]} do not fit W+ of {width}')
   step = _pick(name, comp, k)
-  return step * std[k], float((W_S[0] - mean) @ step / std[k])
+  return step * std[k], (step / std[k], float(mean @ step / std[k]))
 
 
 def sefa(G: Mapping, channels: Sequence[int], rows: np.ndarray) -> np.ndarray:
@@ -219,24 +239,47 @@ def _channel(name: str, rest: str, channels: Sequence[int]) -> tuple[int, int]:
   return layer, channel
 
 
-def dW_edit(edits: Sequence[Edit], seconds: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-  """What eq. 4 adds to w_id, (n, l, d), at times (n,)."""
-  total = np.zeros((len(seconds), *shape), np.float32)
-  for edit in edits:
-    if edit.direction is not None:
-      total += edit.strength(seconds)[:, None, None].astype(np.float32) * edit.direction
-  return total  # Eq. (4): W_S + dW_edit
+def strengths(edits: Sequence[Edit], seconds: np.ndarray, W_S: np.ndarray) -> np.ndarray:
+  """(n, e) float32 of e edits at times (n,) for a person W_S (1, l, d)."""
+  columns = [edit.strength(seconds, np.asarray(W_S)[0]) for edit in edits]
+  return np.stack(columns, axis=1).astype(np.float32)
 
 
-def style_edit(
-  edits: Sequence[Edit], seconds: np.ndarray, channels: Sequence[int]
-) -> tuple[np.ndarray, ...]:
-  """What edits of single channels add to the style space, one (n, s) for each layer."""
-  offsets = tuple(
-    np.zeros((len(seconds), layer.width), np.float32) for layer in latents.style_layers(channels)
-  )
-  for edit in edits:
-    if edit.channel is not None:
+def stack(edits: Sequence[Edit], channels: Sequence[int], w_dim: int) -> Directions:
+  """What a unit of each edit adds, as arrays."""
+  table = latents.style_layers(channels)
+  W = np.zeros((len(edits), latents.num_ws(channels), w_dim), np.float32)
+  s = tuple(np.zeros((len(edits), layer.width), np.float32) for layer in table)
+  for k, edit in enumerate(edits):
+    if edit.channel is None:
+      W[k] = edit.direction
+    else:
       layer, channel = edit.channel
-      offsets[layer][:, channel] += edit.strength(seconds)
-  return offsets
+      s[layer][k, channel] = 1
+  return Directions(W, s)
+
+
+def images(
+  model: Model,
+  W_S: jax.Array,
+  F: Iterable[np.ndarray],
+  batch: int,
+  edits: Sequence[Edit],
+  seconds: np.ndarray,
+) -> Iterator[np.ndarray]:
+  """`Model.images` of the person W_S as edited at the times (n,) of the n rows of F."""
+  if not edits:
+    return model.images(W_S, F, batch)
+  generator = model.networks.hybrid.generator
+  rows = map(np.append, F, strengths(edits, seconds, W_S))
+  return model.images(W_S, rows, batch, stack(edits, generator.channels, generator.w_dim))
+
+
+def digest(edits: Sequence[Edit]) -> str:
+  """SHA-256 of the directions, '' of none: names do not tell what a file holds."""
+  sha = hashlib.sha256()
+  for edit in edits:
+    sha.update(repr((edit.name, edit.channel)).encode())
+    if edit.direction is not None:
+      sha.update(np.ascontiguousarray(edit.direction))
+  return sha.hexdigest() if edits else ''

@@ -16,7 +16,8 @@ from absl import logging
 from hybrid_jax import compilation, heap, motion_file, pipeline
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
-from hybrid_jax.reenact import add_cropping, bar, missing_line
+from hybrid_jax.reenact import bar, missing_line
+from hybrid_jax.reenact_options import add_cropping
 
 
 def extract_motion(model: Model, args: argparse.Namespace) -> int:

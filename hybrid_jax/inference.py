@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from hybrid_jax import checkpoint, steps
 from hybrid_jax.errors import InputError
+from hybrid_jax.models.hybrid import Directions
 from hybrid_jax.models.ops import from_uint8, to_uint8
 from hybrid_jax.networks import Networks, build, init_encoder
 from hybrid_jax.weights import exported, load, shipped
@@ -30,7 +31,7 @@ class Programs:
 
   def __init__(self, networks: Networks):
     hybrid = networks.hybrid
-    edges = np.cumsum(hybrid.encoder.deformation_widths)[:-1]
+    edges = np.cumsum(hybrid.encoder.deformation_widths)
 
     @jax.jit
     def identity(E, G, image, rows):
@@ -42,9 +43,11 @@ class Programs:
       return F, jnp.isfinite(F).all()  # Eq. 2
 
     @jax.jit
-    def synthesis(G, W_S, F):
-      F_D = jnp.split(F, edges, axis=-1)
-      R = hybrid.reenact(G, jnp.repeat(W_S, len(F), axis=0), tuple(F_D))  # Eq. 3
+    def synthesis(G, W_S, F, edits=None):
+      *F_D, strength = jnp.split(F, edges, axis=-1)
+      dW, ds = edits.times(strength) if edits else (0.0, None)
+      W = jnp.repeat(W_S, len(F), axis=0)
+      R = hybrid.reenact(G, W, tuple(F_D), dW_edit=dW, ds_edit=ds)  # Eqs. 3 and 4
       return to_uint8(R), jnp.isfinite(R).all()
 
     self.identity, self.deformation, self.synthesis = identity, deformation, synthesis
@@ -112,9 +115,14 @@ class Model:
     """One s_f (d,) for each crop (size, size, 3) uint8; see `stream`."""
     return self.stream(lambda p: lambda x: p.deformation(self.E, x), crops, batch, 'motion')
 
-  def images(self, W_S: jax.Array, F: Iterable[np.ndarray], batch: int) -> Iterator[np.ndarray]:
-    """One image (resolution, resolution, 3) uint8 for each s_f (d,); see `stream`."""
-    return self.stream(lambda p: lambda x: p.synthesis(self.G, W_S, x), F, batch, 'result')
+  def images(
+    self, W_S: jax.Array, F: Iterable[np.ndarray], batch: int, edits: Directions | None = None
+  ) -> Iterator[np.ndarray]:
+    """One image (resolution, resolution, 3) uint8 for each s_f (d,); see `stream`.
+
+    With `edits`, each s_f is followed by the strengths of the edits, (d + e,).
+    """
+    return self.stream(lambda p: lambda x: p.synthesis(self.G, W_S, x, edits), F, batch, 'result')
 
   def stream(
     self, choose: Callable, items: Iterable[np.ndarray], batch: int, what: str

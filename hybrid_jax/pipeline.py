@@ -15,7 +15,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from hybrid_jax import heap, motion_file
+from hybrid_jax import edits, heap, motion_file
+from hybrid_jax.edits import Edit
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, ahead
 from hybrid_jax.media import align, replacing, stills, tracking, video
@@ -320,6 +321,7 @@ def render(
   folder: pathlib.Path,
   batch: int,
   bar: Progress,
+  edit: Sequence[Edit] = (),
   watch: Watch | None = None,
 ) -> tuple[int, str]:
   """Renders what is not there yet, segment by segment, and joins all.
@@ -328,6 +330,7 @@ def render(
     rows: s_f (d,) of every row of the motion, in order.
     plan: what to write.
     frames: the driving frame of each row.
+    edit: of the person, over the seconds since the first picture.
     watch: measures the results on their way; None for nobody.
 
   Returns:
@@ -345,8 +348,8 @@ def render(
         at, row = at + 1, next(rows)
       yield row
 
-  images = model.images(W_S, itertools.islice(latents(), start, None), batch)
   seconds = (plan.ticks[start:] - plan.ticks[0]) * float(plan.time_base)
+  images = edits.images(model, W_S, itertools.islice(latents(), start, None), batch, edit, seconds)
   if watch:
     images = watch.frames(images, start)
   shown = layout(images, frames[plan.rows[start:]], seconds)

@@ -13,6 +13,10 @@
   python -m hybrid_jax.extract_motion --driving clip.mp4 --output talk.safetensors
   python -m hybrid_jax.reenact --source me.png --driving talk.safetensors --output out.mp4
 
+  # another person than the source: glasses from the first second on (hybrid_jax.edits says more)
+  python -m hybrid_jax.reenact ... --edit glasses=0@0s,1@1s,hair_dark=-0.5
+  python -m hybrid_jax.reenact ... --directions ffhq_directions --edit age=+2,smile=-1
+
 Without --face-detector (or files of landmarks) both inputs must be square crops of the head.
 Frames keep the presentation times of the driving video, and its sound is copied. A run that was
 killed goes on from its last finished part when the same command is given again.
@@ -24,8 +28,6 @@ also OUTPUT.quality.csv and .png, how each frame fares. The exit code is 3 where
 has a frame below --min-identity, and 1 after an error.
 """
 
-import argparse
-import dataclasses
 import json
 import pathlib
 import shutil
@@ -38,63 +40,15 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from hybrid_jax import compilation, heap, motion_file, pipeline, provenance, quality
+from hybrid_jax import compilation, edits, heap, motion_file, pipeline, provenance, quality
+from hybrid_jax.edits import Edit
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
 from hybrid_jax.media import stills, video
 from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.media.segments import PictureTarget, VideoTarget
 from hybrid_jax.pipeline import Cropping, Input
-
-# What the encoder is called, and where its streams may go.
-CODECS = {
-  'h264': ('libx264', ('.mp4', '.m4v', '.mov', '.mkv')),
-  'ffv1': ('ffv1', ('.mp4', '.mkv')),
-  'vp9': ('libvpx-vp9', ('.webm', '.mkv', '.mp4')),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """What the command takes; `parse_args` says what each is."""
-
-  source: str
-  driving: str
-  output: str
-  workdir: str = ''
-  face_detector: str = ''
-  source_landmarks: str = ''
-  driving_landmarks: str = ''
-  source_face: str = 'largest'
-  face: str = 'largest'
-  crop: str = ''
-  smooth: float = 0.1
-  on_missing: str = 'hold'
-  motion: str = 'absolute'
-  reference: int | None = None
-  gain: float = 1.0
-  smooth_motion: float = 0.0
-  layout: str = 'result'
-  save_crops: str = ''
-  audio: bool = True
-  fps: Fraction | None = None
-  codec: str = 'h264'
-  crf: float = 18
-  batch_size: int = 8
-  quality: bool = False
-  min_identity: float | None = None
-  certificate: str = ''
-  key: str = ''
-
-  def cropping(self, of: str) -> Cropping:
-    """Of 'source' or 'driving'."""
-    landmarks, face = (
-      (self.source_landmarks, self.source_face)
-      if of == 'source'
-      else (self.driving_landmarks, self.face)
-    )
-    detector = '' if landmarks else self.face_detector
-    return Cropping(detector, landmarks, face, self.crop, self.smooth)
+from hybrid_jax.reenact_options import CODECS, Options, parse
 
 
 def bar(items: Iterable, what: str, total: int | None) -> Iterable:
@@ -173,16 +127,20 @@ def reenact(model: Model, options: Options) -> int:
         f'{options.output}: is an input, and would be overwritten; take another name'
       )
   target_of(options, Fraction(1, 1000))  # refused before any work
-  made = provenance.record(model, options)
-  sign = provenance.pen(options, made)
   quality.refuse(model, options.min_identity)
   if options.crop not in ('', 'whole') and not any(
     options.cropping(of).sought for of in ('source', 'driving')
   ):
     raise InputError(f'--crop={options.crop}: needs --face-detector or a file of landmarks')
-  folder = pipeline.work_folder(options.output, given, options, model.digest())
+  edit = edits.resolve(options.edit, options.directions, model)
+  made = provenance.record(model, options)
+  if edit:
+    made['edit_sha256'] = edits.digest(edit)
+  sign = provenance.pen(options, made)
+  of_model = model.digest() + edits.digest(edit)
+  folder = pipeline.work_folder(options.output, given, options, of_model)
   try:
-    return _reenact(model, options, folder, made, sign)
+    return _reenact(model, options, edit, folder, made, sign)
   except InputError:
     if not any(folder.glob('0*')):  # nothing was rendered that another run could go on from
       shutil.rmtree(folder)
@@ -190,7 +148,12 @@ def reenact(model: Model, options: Options) -> int:
 
 
 def _reenact(
-  model: Model, options: Options, folder: pathlib.Path, made: dict, sign: Callable | None
+  model: Model,
+  options: Options,
+  edit: list[Edit],
+  folder: pathlib.Path,
+  made: dict,
+  sign: Callable | None,
 ) -> int:
   began = time.perf_counter()
   how = options.cropping('source')
@@ -239,6 +202,8 @@ def _reenact(
     watch = quality.Watch(model, head, seeker, store, options.batch_size)
     rows = watch.motion(rows)
   print(f'model    {model.name}, {model.resolution} px')
+  if edit:
+    print(f'edit     {options.edit}')
   if set(model.config.weights.values()) == {'random'}:
     print('note     its frozen networks are RANDOM: the video shows the plumbing, not a face')
   each = model.speed(W_S, options.batch_size)
@@ -252,7 +217,7 @@ def _reenact(
   measure = lambda: watch.finish(options.output, seconds, plan.rows, options.min_identity)  # noqa: E731
   try:
     reused, note = pipeline.render(
-      model, W_S, rows, plan, frames, layout, target, folder, options.batch_size, bar, watch
+      model, W_S, rows, plan, frames, layout, target, folder, options.batch_size, bar, edit, watch
     )
   except FloatingPointError:
     if watch:
@@ -311,74 +276,8 @@ def moved(options: Options, model: Model, motion: motion_file.Motion, head: np.n
 # --- The command ---------------------------------------------------------------------------------
 
 
-def add_cropping(parser: argparse.ArgumentParser) -> None:
-  """The options that say where the driving face is."""
-  add = parser.add_argument
-  add('--workdir', default='', help='of a training run, or an exported model (the shipped one)')
-  add('--face-detector', default='', help='YuNet (.onnx) or MediaPipe FaceLandmarker (.task) file')
-  add('--driving-landmarks', default='', help='.npz, .json or .csv file of landmarks instead')
-  add(
-    '--face', default='largest', help='largest, left, right, NUMBER from the left or like=PICTURE'
-  )
-  add('--crop', default='', choices=('', 'ffhq', 'square', 'whole'), help='(as the model learnt)')
-  add('--smooth', type=_at_least(float, 0), default=0.1, help='of the crop over time, s (0.1)')
-  add('--on-missing', default='hold', choices=motion_file.ON_MISSING, help='frames with no face')
-  add('--batch-size', type=_at_least(int, 1), default=8, help='frames computed together (8)')
-
-
-def _at_least(kind, least):
-  def number(text):
-    value = kind(text)
-    if not value >= least:
-      raise argparse.ArgumentTypeError(f'must be at least {least}, not {text}')
-    return value
-
-  return number
-
-
-def _rate(text):
-  try:
-    rate = Fraction(text)
-  except (ValueError, ZeroDivisionError):
-    raise argparse.ArgumentTypeError(f'{text}: give a number or a fraction, 30000/1001') from None
-  if not 0 < rate <= 1000:
-    raise argparse.ArgumentTypeError(f'{text}: must be above 0 and at most 1000')
-  return rate
-
-
 def parse_args(argv: list[str] | None = None) -> Options:
-  parser = argparse.ArgumentParser(
-    prog='python -m hybrid_jax.reenact',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  add = parser.add_argument
-  add('--source', required=True, help='portrait, or a clip of the person')
-  add('--driving', required=True, help='clip whose motion is used, or a motion file')
-  add('--output', required=True, help='.mp4, .mov, .mkv or .webm; no suffix: a folder of PNG files')
-  add_cropping(parser)
-  add('--source-landmarks', default='', help='as --driving-landmarks')
-  add('--source-face', default='largest', help='as --face')
-  add('--motion', default='absolute', choices=('absolute', 'relative'), help='(absolute)')
-  add('--reference', type=int, help='frame that relative motion starts from (the most neutral)')
-  add('--gain', type=float, default=1.0, help='of relative motion (1)')
-  add('--smooth-motion', type=_at_least(float, 0), default=0.0, help='over time, s (0: off)')
-  add('--layout', default='result', choices=pipeline.LAYOUTS, help='what is shown (result)')
-  add('--save-crops', default='', help='picture to write: what the model sees')
-  add('--no-audio', dest='audio', action='store_false', help='leave the sound out')
-  add('--fps', type=_rate, help='constant frame rate, e.g. 25 or 30000/1001 (as the driving clip)')
-  add('--codec', default='h264', choices=CODECS, help='ffv1 is lossless, vp9 for .webm (h264)')
-  add(
-    '--crf',
-    type=_at_least(float, 0),
-    default=18,
-    help='quality of H.264 and VP9, lower is better (18)',
-  )
-  add('--quality', action='store_true', help='measure each frame: OUTPUT.quality.csv and .png')
-  add('--min-identity', type=float, help='exit code 3 where a frame is less like the source')
-  add('--certificate', default='', help="PEM chain for content credentials; 'test': self-made")
-  add('--key', default='', help='its private key, PEM')
-  return Options(**vars(parser.parse_args(argv)))
+  return parse(argv, __doc__)
 
 
 def main() -> None:

@@ -164,8 +164,9 @@ ORDER = [
   {'sources', 'validation', 'inference'},
   {'edits', 'quality', 'provenance', 'verify'},
   {'train', 'pipeline', 'convert', 'export', 'doctor'},
+  {'reenact_options'},
   {'reenact'},
-  {'extract_motion', 'showcase', 'jobs'},
+  {'extract_motion', 'showcase', 'edit_sheet', 'advise', 'jobs'},
   {'main'},
 ]
 WINGS = {'media', 'weights', 'heads', 'evaluation', 'jobs'}  # free to import within themselves

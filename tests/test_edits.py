@@ -1,18 +1,51 @@
-"""Edits: how they are written, the real FFHQ directions, and what they add."""
+"""Edits: how they are written, the real FFHQ directions, what they add, and the sheet of them."""
 
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import reenacting
+from ml_collections import ConfigDict
 
-from hybrid_jax import edits, latents
+from configs import common
+from hybrid_jax import advise, edit_sheet, edits, inference, latents, networks
 from hybrid_jax.errors import InputError
+from hybrid_jax.evaluation import heads
+from hybrid_jax.heads import clips, people
+from hybrid_jax.heads.parameters import IDENTITY
+from hybrid_jax.media import stills
+from hybrid_jax.weights import torch_file
 
-CHANNELS = latents.config_f_channels(1024)
 ROWS, WIDTH = 18, 512
+NOW = np.zeros(1)
+
+
+@pytest.fixture(scope='module')
+def large():
+  """The 1024 px model with random weights; its encoder, which no edit asks for, is absent."""
+  config = ConfigDict(common.paper())
+  nets = networks.build(config.model)
+  generator, rng = nets.hybrid.generator, np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda k: generator.init(k, np.zeros((1, WIDTH))), jax.random.key(0))
+  params = jax.tree.map(lambda x: rng.standard_normal(x.shape, np.float32), shapes['params'])
+  noise = tuple(np.zeros(shape, np.float32) for shape in latents.noise_shapes(generator.channels))
+  G = {'params': params, 'noise_const': noise, 'w_avg': np.zeros(WIDTH, np.float32)}
+  return inference.Model(config, nets, {}, G, ROWS, 'random, 1024 px')
 
 
 @pytest.fixture(scope='module')
 def W_S():
-  return np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
+  return np.random.default_rng(0).normal(size=(1, ROWS, WIDTH)).astype(np.float32)
+
+
+def added(model, text, folder, W_S, seconds=NOW):
+  """(n, l, d) to W+ and one (n, s) for each layer."""
+  found, generator = edits.resolve(text, str(folder), model), model.networks.hybrid.generator
+  directions = edits.stack(found, generator.channels, generator.w_dim)
+  return jax.tree.map(np.asarray, directions.times(edits.strengths(found, seconds, W_S)))
 
 
 def test_strengths_and_curves_are_read():
@@ -25,45 +58,61 @@ def test_strengths_and_curves_are_read():
 
 
 @pytest.mark.parametrize(
-  'text', ['', 'age', '3', 'age=', 'age=much', '=3', 'age=1@0s,2', 'age=1@2s,2@1s', 'age=1.2.3']
+  'text', [',', 'age', '3', 'age=', 'age=much', '=3', 'age=1@0s,2', 'age=1@2s,2@1s', 'age=1.2.3']
 )
 def test_what_cannot_be_read_is_told(text):
   with pytest.raises(InputError, match='--edit: '):
     edits.parse(text)
 
 
-def test_the_real_directions(shared, W_S):
+def test_the_real_directions_edit_a_latent_of_the_1024_px_generator(shared, large, W_S):
   folder = shared('directions')
-  age, pose = edits.resolve('age=2,pose=-1', str(folder), {}, CHANNELS, W_S)
-  assert (age.direction == age.direction[0]).all()  # one vector, added to every row
-  assert edits.read_direction('age', folder).shape == (1, WIDTH)
-  assert edits.read_direction('pose', folder).shape == (ROWS, WIDTH)
-  seconds = np.array([0.0, 1.0])
-  added = edits.dW_edit([age, pose], seconds, W_S.shape)
-  np.testing.assert_allclose(added[1], 2 * age.direction - pose.direction, rtol=1e-5)
-  assert all(not x.any() for x in edits.style_edit([age], seconds, CHANNELS))
-  with pytest.raises(InputError, match="no direction 'beard' in .*there are: age, ffhq_pca, pose"):
-    edits.resolve('beard=1', str(folder), {}, CHANNELS, W_S)
-  with pytest.raises(InputError, match='does not fit W\\+ of \\(10, 64\\)'):
-    edits.resolve('age=1', str(folder), {}, CHANNELS, np.zeros((10, 64)))
+  dW, ds = added(large, 'age=2,pose=-1', folder, W_S)
+  age, pose = (edits.read_direction(name, folder) for name in ('age', 'pose'))
+  assert age.shape == (1, WIDTH) and pose.shape == (ROWS, WIDTH)
+  np.testing.assert_allclose(dW[0], 2 * age - pose, rtol=1e-4, atol=1e-6)
+  assert not any(x.any() for x in ds)
+  # Every layer's style answers, by the layer's own affine map of what was added to its row.
+  generator, variables = large.networks.hybrid.generator, {'params': large.G['params']}
+  styles = jax.jit(lambda W: generator.apply(variables, W, method='to_style_space'))
+  for k, (before, after) in enumerate(zip(styles(W_S), styles(W_S + dW), strict=True)):
+    layer = latents.style_layers(generator.channels)[k]
+    kernel = large.G['params'][f'affines_{k}']['kernel'] / np.sqrt(WIDTH)
+    expected = dW[0, layer.w_row] @ kernel
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose((after - before)[0], expected, atol=2e-3)
 
 
-def test_ganspace_moves_the_source_to_the_strength_that_is_asked(shared, tmp_path, W_S):
+def test_what_does_not_fit_is_told(shared, large, model, tmp_path):
+  folder = str(shared('directions'))
+  for text, of, where, why in (
+    ('beard=1', large, folder, "no direction 'beard' in .*there are: age, ffhq_pca, pose"),
+    ('age=1', model, folder, r'does not fit W\+ of \(8, 16\)'),
+    ('ffhq_pca:0=1', model, folder, r'components of 512 do not fit W\+ of 16'),
+    ('ffhq_pca:99999=1', large, folder, 'counted from 0'),
+    ('ffhq_pca:0:4-18=1', large, folder, 'rows of this model are 0 to 17'),
+    ('age:0=1', large, folder, 'age.pt: not a file of GANSpace'),
+    ('ganspace:0=1', large, folder, 'no file .*ganspace.pt'),
+    ('age=1', large, str(tmp_path / 'none'), 'no such folder'),
+    ('glasses=1', model, '', 'give --directions'),
+  ):
+    with pytest.raises(InputError, match=why):
+      edits.resolve(text, where, of)
+
+
+def test_ganspace_moves_the_source_to_the_strength_that_is_asked(shared, large, W_S):
   """As the public code does: afterwards the source's first row lies at that deviation."""
-  (tmp_path / 'ganspace.pt').symlink_to(shared('directions/ffhq_pca.pt'))
-  (edit,) = edits.resolve('ganspace:3:2-6=1.5', str(tmp_path), {}, CHANNELS, W_S)
-  added = edits.dW_edit([edit], np.zeros(1), W_S.shape)[0]
-  assert not added[:2].any() and not added[7:].any()
-  np.testing.assert_array_equal(added[2], added[6])
-  from hybrid_jax.weights import torch_file
-
-  content = torch_file.load(tmp_path / 'ganspace.pt')
+  folder = shared('directions')
+  dW, _ = added(large, 'ffhq_pca:3:2-6=1.5', folder, W_S)
+  assert not dW[0, :2].any() and not dW[0, 7:].any()
+  np.testing.assert_array_equal(dW[0, 2], dW[0, 6])
+  content = torch_file.load(folder / 'ffhq_pca.pt')
   comp, std = content['comp'].reshape(content['std'].size, -1)[3], content['std'].reshape(-1)[3]
   mean = content['mean'].reshape(-1)
-  assert (W_S[0] + added[2] - mean) @ comp / std == pytest.approx(1.5, abs=1e-3)
+  assert (W_S[0, 0] + dW[0, 2] - mean) @ comp / std == pytest.approx(1.5, abs=1e-3)
 
 
-def test_sefa_finds_what_changes_the_styles_most():
+def test_sefa_finds_what_changes_the_styles_most(model):
   rng = np.random.default_rng(1)
   channels = latents.config_f_channels(16, 256, 16)
   strong = rng.normal(size=16)
@@ -77,16 +126,133 @@ def test_sefa_finds_what_changes_the_styles_most():
   directions = edits.sefa(G, channels, np.arange(6))
   assert directions.shape == (16, 16) and abs(directions[0] @ strong) > 0.99
   np.testing.assert_allclose(directions @ directions.T, np.eye(16), atol=1e-5)
-  (edit,) = edits.resolve('sefa:0:1-2=2', '.', G, channels, np.zeros((6, 16)))
-  np.testing.assert_array_equal(np.abs(edit.direction).sum(1) > 0, [0, 1, 1, 0, 0, 0])
+  (edit,) = edits.resolve('sefa:0:1-2=2', '', model)
+  np.testing.assert_array_equal(np.abs(edit.direction).sum(1) > 0, np.isin(np.arange(8), [1, 2]))
 
 
-def test_a_style_channel_is_moved_alone():
-  (edit,) = edits.resolve('style:5:7=4@0s,0@2s', '.', {}, CHANNELS, np.zeros((ROWS, WIDTH)))
-  offsets = edits.style_edit([edit], np.array([0.0, 1.0, 2.0]), CHANNELS)
-  np.testing.assert_allclose(offsets[5][:, 7], [4, 2, 0])
-  offsets[5][:, 7] = 0
-  assert all(not x.any() for x in offsets)
+def test_a_style_channel_is_moved_alone(large, W_S):
+  dW, ds = added(large, 'style:5:7=4@0s,0@2s', '', W_S, np.array([0.0, 1.0, 2.0]))
+  np.testing.assert_allclose(ds[5][:, 7], [4, 2, 0])
+  assert not dW.any() and [np.count_nonzero(x) for x in ds] == [2 * (k == 5) for k in range(26)]
   for text, why in (('style:99:0=1', 'layers are 0 to 25'), ('style:25:900=1', '32 channels')):
     with pytest.raises(InputError, match=why):
-      edits.resolve(text, '.', {}, CHANNELS, np.zeros((ROWS, WIDTH)))
+      edits.resolve(text, '', large)
+
+
+def test_a_video_is_edited_over_time(model, inputs, tmp_path):
+  """Each frame is eq. 4 by hand, at the time of the frame."""
+  direction = np.random.default_rng(2).normal(size=(1, 16)).astype(np.float32)
+  np.save(tmp_path / 'older.npy', direction)
+  _, _, times = inputs
+  seconds = np.array([float(t - times[0]) for t in times])
+  reenacting.run(
+    model, inputs, tmp_path / 'edited.mp4', directions=str(tmp_path), codec='ffv1', audio=False,
+    edit=f'older=0@0s,3@{seconds[-1]:.6f}s,style:3:2=0@0s,5@{seconds[-1]:.6f}s',
+  )  # fmt: skip
+  made = reenacting.pixels(tmp_path / 'edited.mp4')
+  hybrid, portrait = model.networks.hybrid, stills.read_image(inputs[0])
+  W_S = model.identity(portrait)
+  F = np.stack(list(model.deformations(reenacting.pixels(inputs[1]), 4)))
+  edges = np.cumsum(model.widths)[:-1]
+
+  @jax.jit
+  def by_hand(W, F, a):
+    s = list(hybrid.combine(model.G, W, tuple(jnp.split(F[None], edges, -1))))
+    s[3] = s[3].at[:, 2].add(a)
+    return hybrid.synthesize(model.G, tuple(s))[0]
+
+  def expected(k, share):
+    image = by_hand(W_S + 3 * share * direction, F[k], 5 * share)
+    return np.clip(np.round(np.asarray(image) * 127.5 + 127.5), 0, 255)
+
+  for k in (0, 11, 22):
+    assert np.abs(made[k] - expected(k, seconds[k] / seconds[-1])).max() <= 1, k
+  assert np.abs(made[22] - expected(22, 0)).mean() > 5
+
+
+def test_the_rendered_world_has_edits_of_its_own():
+  """On unseen people with another's motion, each edit changes the picture as the truth changes."""
+  shipped, draw = inference.load_model(''), heads.renderer(heads.SIZE)
+  traits = {'glasses': 1.0, 'beard': 0.6, 'skin': 0.8, 'hair_dark': 0.8}
+  text = ','.join(f'{name}={value}' for name, value in traits.items())
+  found = edits.resolve(text, '', shipped)
+  generator = shipped.networks.hybrid.generator
+  directions = edits.stack(found, generator.channels, generator.w_dim)
+  strength = np.vstack([np.zeros(4), np.diag(list(traits.values()))]).astype(np.float32)
+  wrong, change = np.zeros(4), np.zeros(4)
+  for number in range(people.SPLITS['test'] + 500, people.SPLITS['test'] + 504):
+    identity, motion, scene = clips.vectors(number, 0, np.ones(1, np.float32))
+    _, move, _ = clips.vectors(number + 50, 0, np.ones(1, np.float32))
+    looks = [np.array(identity) for _ in range(5)]
+    for k, (name, value) in enumerate(traits.items()):
+      low, high = IDENTITY[name]
+      for look in looks:
+        look[list(IDENTITY).index(name)] = 0.1 if low < 0 else 0
+      looks[k + 1][list(IDENTITY).index(name)] = (value - low) / (high - low)
+    truth = np.stack([draw(look, move[0], scene)[0] for look in looks])
+    W_S = shipped.identity(draw(looks[0], motion[0], scene)[0])
+    (F,) = shipped.deformations([truth[0]], 1)
+    made = np.stack(list(shipped.images(W_S, [np.append(F, a) for a in strength], 5, directions)))
+    made, truth = ((x[1:].astype(float) - x[0]) for x in (made, truth))
+    wrong += np.square(made - truth).mean((1, 2, 3))
+    change += np.square(truth).mean((1, 2, 3))
+  share = dict(zip(traits, wrong / change, strict=True))
+  assert max(share.values()) < 0.7 and max(share['skin'], share['hair_dark']) < 0.4, share
+  with pytest.raises(InputError, match="no direction 'smile'; there are: glasses, beard"):
+    edits.resolve('smile=1', '', shipped)
+
+
+def test_the_figures_are_of_the_shipped_directions():
+  root = pathlib.Path(__file__).parents[1]
+  result = json.loads((root / 'experiments/results/edits.json').read_text())
+  assert tuple(result['traits']) == edits.NAMES
+  for name, row in result['traits'].items():
+    for kind in ('without_motion', 'with_motion'):
+      levels = row[kind]['grey_levels_from_the_true_answer']
+      assert levels['edited'] < levels['not_edited'], (name, kind)
+
+
+def test_the_sheet_shows_strength_against_edit(model, inputs, tmp_path, monkeypatch):
+  output = tmp_path / 'sheet.png'
+  args = edit_sheet.parse_args(
+    [f'--source={inputs[0]}', f'--output={output}', '--edits=sefa:0,style:3:2', '--side=64']
+    + ['--strengths=-9,0,9']
+  )
+  edit_sheet.edit_sheet(model, args)
+  sheet = stills.read_image(output).astype(int)
+  assert sheet.shape[0] == 26 + 3 * 64
+  cells = sheet[26:, -3 * 64 :].reshape(3, 64, 3, 64, 3).swapaxes(1, 2)
+  np.testing.assert_array_equal(cells[1, 1], cells[2, 1])  # 0 is the person, whatever the edit
+  for row in (1, 2):
+    for k in (0, 2):
+      assert np.abs(cells[row, k] - cells[row, 1]).mean() > 2
+  assert (cells[0, 1:] == 255).all()
+  with pytest.raises(InputError, match='style:99:0'):
+    edit_sheet.edit_sheet(
+      model, edit_sheet.parse_args(['--source', inputs[0], '--output=x.png', '--edits=style:99:0'])
+    )
+  for wrong in ('--edits=age=3', '--strengths=1,b'):
+    with pytest.raises(SystemExit):
+      edit_sheet.parse_args(['--source=a', '--output=b', wrong])
+
+
+@pytest.mark.slow
+def test_the_real_directions_change_a_picture_of_the_1024_px_generator(shared, large, W_S):
+  generator, folder = large.networks.hybrid.generator, shared('directions')
+  F = np.zeros(sum(large.widths), np.float32)
+  pictures = [
+    next(edits.images(large, W_S, [F], 1, edits.resolve(text, str(folder), large), NOW))
+    for text in ('', 'age=3', 'smile=3', 'pose=3', 'ffhq_pca:0:0-8=4', 'sefa:0=3', 'style:5:7=20')
+  ]
+  assert (
+    pictures[0].shape == (1024, 1024, 3) and len(latents.style_layers(generator.channels)) == 26
+  )
+  for picture in pictures[1:]:
+    assert np.abs(picture.astype(int) - pictures[0]).mean() > 0.01
+
+
+def test_help_has_examples(capsys):
+  for command in (edit_sheet, advise):
+    with pytest.raises(SystemExit):
+      command.parse_args(['--help'])
+    assert f'python -m {command.__name__} ' in capsys.readouterr().out

@@ -70,7 +70,8 @@ class Killed(Exception):
 def kill_and_resume(model, inputs, tmp_path, after, monkeypatch):
   """Renders once in one go, and once killed after so many frames; returns both."""
   monkeypatch.setattr(pipeline, 'SEGMENT', 8)
-  run(model, inputs, tmp_path / 'whole.mp4', layout='grid')
+  options = {'layout': 'grid', 'edit': 'sefa:0=0@0s,9@1s'}  # a curve goes on where it was
+  run(model, inputs, tmp_path / 'whole.mp4', **options)
   real = video.VideoWriter.write
   written = itertools.count()
 
@@ -82,9 +83,9 @@ def kill_and_resume(model, inputs, tmp_path, after, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(video.VideoWriter, 'write', write)
     with pytest.raises(Killed):
-      run(model, inputs, tmp_path / 'killed.mp4', layout='grid')
+      run(model, inputs, tmp_path / 'killed.mp4', **options)
   assert not (tmp_path / 'killed.mp4').exists()
-  run(model, inputs, tmp_path / 'killed.mp4', layout='grid')
+  run(model, inputs, tmp_path / 'killed.mp4', **options)
   return frames_of(tmp_path / 'whole.mp4'), frames_of(tmp_path / 'killed.mp4')
 
 

@@ -1,11 +1,13 @@
 """Putting a re-enacted head back where it was cut out, and arranging pictures side by side."""
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from hybrid_jax.media import align
+from hybrid_jax.media import align, stills
 
 FEATHER = 0.12  # of the side: how far inside the border of the crop the old picture ends
 
@@ -81,3 +83,24 @@ def even(rgb: np.ndarray) -> np.ndarray:
   """Repeats the last row or column where a side is odd: 4:2:0 video has even sides only."""
   h, w = rgb.shape[:2]
   return np.pad(rgb, ((0, h % 2), (0, w % 2), (0, 0)), mode='edge') if h % 2 or w % 2 else rgb
+
+
+def labelled(
+  rows: Sequence[Sequence[np.ndarray]], names: Sequence[str], heads: Sequence[str], side: int = 160
+) -> np.ndarray:
+  """A contact sheet with a name before each row and a head over each column.
+
+  Pictures (h, w, 3) uint8 are shown at `side` px, whatever their size.
+  """
+  font, margin, line = ImageFont.load_default(15), 8, 26
+  shown = [[fit(cell, (side, side)) for cell in row] for row in rows]
+  cells = stills.grid(shown)
+  left = 2 * margin + max(round(font.getlength(line)) for n in names for line in n.split('\n'))
+  sheet = Image.new('RGB', (left + cells.shape[1], line + cells.shape[0]), 'white')
+  sheet.paste(Image.fromarray(cells), (left, line))
+  draw = ImageDraw.Draw(sheet)
+  for k, head in enumerate(heads):
+    draw.text((left + (k + 0.5) * side, line / 2), head, 'black', font, anchor='mm')
+  for k, name in enumerate(names):
+    draw.text((margin, line + (k + 0.5) * side), name, 'black', font, anchor='lm')
+  return np.asarray(sheet)

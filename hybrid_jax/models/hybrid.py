@@ -7,14 +7,28 @@ Symbols as in the paper: `S` source frame, `D` driving frame, `W` identity laten
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from hybrid_jax import latents
 from hybrid_jax.models.encoder import Encoder
 from hybrid_jax.models.stylegan2 import Generator
 
 Styles = tuple[jax.Array, ...]
+
+
+class Directions(NamedTuple):
+  """What a unit of each of e edits adds: `W` (e, l, d) to W+, `s`, one (e, s) for each layer."""
+
+  W: jax.Array
+  s: Styles
+
+  def times(self, strength: jax.Array) -> tuple[jax.Array, Styles]:
+    """Strengths (n, e) -> dW_edit (n, l, d) and ds_edit of `Hybrid.reenact`."""
+    dW_edit = jnp.einsum('ne,eld->nld', strength, self.W, precision='highest')
+    return dW_edit, tuple(jnp.matmul(strength, s, precision='highest') for s in self.s)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +72,7 @@ class Hybrid:
   def combine(self, G: Mapping, W: jax.Array, F: Styles | None) -> Styles:
     """A(W) + F: the style space of the re-enacted frame; `F` None is the neutral anchor G(W, 0)."""
     if F is not None and not self.hybrid:
-      W = W.at[:, : len(F)].add(jax.numpy.stack(F, axis=1))
+      W = W.at[:, : len(F)].add(jnp.stack(F, axis=1))
       F = None
     s = list(self.generator.apply({'params': G['params']}, W, method='to_style_space'))  # A(W)
     for layer, offset in zip(self.deformation_layers, F or (), strict=F is not None):
@@ -79,10 +93,17 @@ class Hybrid:
     F_D: Styles | None,
     noise: Sequence[jax.Array] | None = None,
     dW_edit: jax.Array | float = 0.0,
+    ds_edit: Styles | None = None,
   ) -> jax.Array:
-    """R = G(W_S, F_D), the source's identity with the driver's deformation (n, r, r, 3)."""
+    """R = G(W_S, F_D), the source's identity with the driver's deformation (n, r, r, 3).
+
+    `ds_edit`, one (n, s) for each layer, is an edit of single StyleSpace channels.
+    """
     # Eq. 3: R = G(W_S, F_D);  Eq. 4, with a semantic edit: G(W_S + dW_edit, F_D) [stated]
-    return self.synthesize(G, self.combine(G, W_S + dW_edit, F_D), noise)
+    s = self.combine(G, W_S + dW_edit, F_D)
+    if ds_edit is not None:
+      s = tuple(style + change for style, change in zip(s, ds_edit, strict=True))
+    return self.synthesize(G, s, noise)
 
 
 def deformation_widths(

@@ -55,6 +55,7 @@ def test_files_are_as_small_as_promised():
   sizes = {path.stem: path.stat().st_size for path in shipped.FOLDER.glob('*.npz')}
   assert sizes.pop('generator_64') <= 8e6
   assert sizes.pop('encoder_64') + sizes.pop('inversion_64') <= 20e6
+  assert sizes.pop('edits_64') <= 30e3
   assert set(sizes) == {'perceptual', 'identity', 'judge_motion', 'judge_identity'}
   assert max(sizes.values()) <= 1.3e6
 

@@ -1,0 +1,134 @@
+"""Writes a picture of what edits do to a person: one a row, strengths from left to right.
+
+  # the rendered world's own edits, on a portrait of `python -m hybrid_jax.heads out/`
+  python -m hybrid_jax.edit_sheet --source out/portraits/person_0.png --output sheet.png
+
+  # some of them, with the motion of another picture
+  python -m hybrid_jax.edit_sheet --source me.png --driving you.png --output sheet.png \\
+      --edits glasses,hair_dark --strengths=-1,-0.5,0,0.5,1
+
+  # public directions of the FFHQ generator, and what its own layers give
+  python -m hybrid_jax.edit_sheet --workdir runs/ffhq --source me.jpg --output sheet.png \\
+      --directions ffhq_directions --edits age,smile,ffhq_pca:3:2-6,sefa:0,style:9:409 \\
+      --strengths=-4,-2,0,2,4 --face-detector face_detection_yunet.onnx
+
+What can be named is told by hybrid_jax.edits. A component of GANSpace (FILE:K) leads to a strength;
+all others are added to the person.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from hybrid_jax import compilation, edits, heap, pipeline
+from hybrid_jax.errors import InputError
+from hybrid_jax.inference import Model, load_model
+from hybrid_jax.media import composite, stills
+
+
+def rows_of(
+  model: Model,
+  portrait: np.ndarray,
+  driving: np.ndarray,
+  names: Sequence[str],
+  strengths: Sequence[float],
+  folder: str,
+) -> list[list[np.ndarray]]:
+  """For each named edit the person as edited with each strength, uint8 at the model's resolution.
+
+  `portrait` and `driving` are crops (size, size, 3); the motion is of the latter.
+
+  Raises:
+    InputError: an edit is unknown.
+  """
+  times = np.arange(len(strengths), dtype=np.float64)
+  found = [edit for name in names for edit in edits.resolve(f'{name}=0', folder, model)]
+  W_S, (F_D,) = model.identity(portrait), model.deformations([driving], 1)
+  curve = edits.Curve(tuple(times), tuple(strengths))
+  return [
+    list(
+      edits.images(
+        model,
+        W_S,
+        [F_D] * len(times),
+        len(times),
+        [edits.Edit(e.name, curve, e.direction, e.channel, e.gauge)],
+        times,
+      )
+    )
+    for e in found
+  ]
+
+
+def edit_sheet(model: Model, args: argparse.Namespace) -> None:
+  """Writes the sheet. Raises InputError as `reenact` does."""
+  how = pipeline.Cropping(args.face_detector, '', args.source_face, args.crop)
+  crops = []
+  for path in (args.source, args.driving or args.source):
+    crops += pipeline.crops(pipeline.open_picture(path, how, model), [0], model.size)
+  rows = rows_of(model, *crops, args.edits, args.strengths, args.directions)
+  heads = [f'{strength:+g}' if strength else '0' for strength in args.strengths]
+  names = ['source', *args.edits]
+  blank = np.full_like(rows[0][0], 255)
+  seen = [composite.fit(crop, blank.shape[:2]) for crop in crops[: 1 + bool(args.driving)]]
+  if args.driving:
+    names[0] = 'source,\ndriving'
+  sheet = composite.labelled([seen, *rows], names, heads, args.side)
+  stills.write_image(args.output, sheet)
+  print(f'{args.output}: {len(rows)} edits, strengths {", ".join(heads)}, by {model.name}')
+
+
+def _names(text: str) -> list[str]:
+  names = [name.strip() for name in text.split(',') if name.strip()]
+  if not names or any('=' in name for name in names):
+    raise argparse.ArgumentTypeError(f'{text!r}: names alone, with commas; strengths apart')
+  return names
+
+
+def _strengths(text: str) -> list[float]:
+  try:
+    strengths = [float(part) for part in text.split(',')]
+  except ValueError:
+    strengths = [float('nan')]
+  if not np.isfinite(strengths).all() or len(strengths) > 25:
+    raise argparse.ArgumentTypeError(f'{text!r}: 1 to 25 numbers with commas')
+  return strengths
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    prog='python -m hybrid_jax.edit_sheet',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = parser.add_argument
+  add('--source', required=True, help='portrait')
+  add('--output', required=True, help='picture to write')
+  add('--driving', default='', help='picture whose motion is used (the source)')
+  add('--edits', type=_names, default=list(edits.NAMES), help="(the rendered world's, all)")
+  add('--strengths', type=_strengths, default='-1,-0.5,0,0.5,1', help='(-1,-0.5,0,0.5,1)')
+  add('--directions', default='', help="folder of edits' files (the rendered world's own)")
+  add('--workdir', default='', help='workdir of a training run (the shipped model)')
+  add('--face-detector', default='', help='as in reenact; without it inputs are square crops')
+  add('--source-face', default='largest', help='as in reenact')
+  add('--crop', default='', choices=('', 'ffhq', 'square', 'whole'), help='(as the model learnt)')
+  add('--side', type=int, default=160, help='of each picture on the sheet, px (160)')
+  return parser.parse_args(argv)
+
+
+def main() -> None:
+  args = parse_args()
+  heap.share()
+  compilation.use_cache()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    edit_sheet(load_model(args.workdir), args)
+  except (InputError, FloatingPointError) as error:
+    sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+  main()
