@@ -65,6 +65,7 @@ class TraitJudge:
   """Images (n, 64, 64, 3) in [-1, 1] -> (n, 76) in the units of `truth`.
 
   trusted: names that it reads with an R2 of at least TRUST on unseen people.
+  spread: (76,) deviation of each over people.
   """
 
   def __init__(self, workdir: pathlib.Path, frames: str):
@@ -75,7 +76,7 @@ class TraitJudge:
     with np.load(path) as file:
       flat = {key: file[key] for key in file.files}
     head = {key: flat.pop(key) for key in ('centre', 'scale', 'mean', 'spread')}
-    r2 = flat.pop('r2')
+    self.spread, r2 = head['spread'], flat.pop('r2')
     self.r2 = dict(zip(NAMES, r2.tolist(), strict=True))
     self.trusted = [name for name in NAMES if self.r2[name] >= TRUST]
     params = flax.traverse_util.unflatten_dict(flat, sep='/')
