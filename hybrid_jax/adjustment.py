@@ -80,8 +80,7 @@ class Adjuster:
     else:
       job = self.tuner.job(self.model.G, self.model.E, self.frozen['lpips'], source, drivers)
       total = -(-self.options.steps // CHUNK)
-      for state in bar(self.tuner.tune(job, CHUNK), f'{method}, {CHUNK} steps', total):
-        pass
+      *_, state = bar(self.tuner.tune(job, CHUNK), f'{method}, {CHUNK} steps', total)
       added, steps = cma.delta(self.model.G, state), int(state.step)
       history = np.asarray(state.history)[:steps]
       self._keep(path, job, added, history)
