@@ -9,7 +9,7 @@ Symbols as in `models/hybrid.py`. `E` is frozen; `G['params']` is what changes.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.struct
@@ -24,6 +24,7 @@ from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
 from hybrid_jax.networks import Networks
 
 HISTORY = ('loss', 'source_l2', 'source_lpips', 'driver_l2', 'driver_lpips', 'locality')
+SHOWN = 6  # drivers whose R is compared with the untuned R
 MEMORY = 0.9  # of the running mean of LPIPS that the early stop looks at
 
 
@@ -33,7 +34,7 @@ class Options:
 
   # 'cma', or 'pti': the source alone.
   method: str = 'cma'
-  # Weight of the driver's term in eq. 15; 0 leaves it out. Ours: equal to the source's.
+  # Lambda of eq. 15, the weight of the driver's term; 0 leaves it out. Ours: equal to the source's.
   driver_weight: float = 1.0
   # Adam, and the most steps of it. PTI.
   rate: float = 3e-4
@@ -66,13 +67,17 @@ class Coded:
 
 @flax.struct.dataclass
 class Job:
-  """What one tuning is given: one source, `pool` drivers, the generator it starts from."""
+  """What one tuning is given: one source, `pool` drivers, the generator it starts from.
+
+  frozen: networks that look on, {'lpips'} and, where identity is logged, 'arcface'.
+  """
 
   G: Any
   E: Any
-  lpips: Any
+  frozen: Any
   source: Coded
   drivers: Coded
+  driver_weight: jax.Array
   key: jax.Array
 
 
@@ -128,23 +133,25 @@ class Tuner:
     self.networks, self.options, self.rows = networks, options, rows
     self.optimizer = optax.adam(options.rate)
     self.run = jax.jit(self._run, donate_argnums=0)
+    self.drift = jax.jit(self._drift)
 
   def job(
-    self, G: Mapping, E: Mapping, lpips: Mapping, source: np.ndarray, drivers: np.ndarray
+    self, G: Mapping, E: Mapping, frozen: Mapping, source: np.ndarray, drivers: np.ndarray
   ) -> Job:
     """From uint8 crops (h, w, 3) and (n, h, w, 3) of the encoder's size.
 
     The n drivers are cut or repeated to `options.pool`, so that every job runs the same program.
     """
-    chosen = np.linspace(0, len(drivers) - 1, self.options.pool).round().astype(int)
+    chosen = evenly(len(drivers), self.options.pool)
     coded = functools.partial(self._coded, G, E)
     drivers = [coded(frame[None]) for frame in drivers[chosen]]
     return Job(
       G=G,
       E=E,
-      lpips=lpips,
+      frozen={name: frozen[name] for name in ('lpips', 'arcface') if name in frozen},
       source=coded(source[None]),
       drivers=jax.tree.map(lambda *x: jnp.concatenate(x), *drivers),
+      driver_weight=jnp.asarray(self.options.driver_weight, jnp.float32),
       key=jax.random.key(self.options.seed),
     )
 
@@ -168,7 +175,7 @@ class Tuner:
     """Eq. (15) -> (loss, its terms in the order of HISTORY)."""
     options, hybrid = self.options, self.networks.hybrid
     G = job.G | {'params': merged(job.G['params'], params)}
-    lpips = lambda x, y: self.networks.lpips.apply(job.lpips, x, y).mean()  # noqa: E731
+    lpips = lambda x, y: self.networks.lpips.apply(job.frozen['lpips'], x, y).mean()  # noqa: E731
     S = jax.tree.map(lambda x: jnp.repeat(x, len(D.W), 0), job.source)
 
     def L(target, image):
@@ -183,7 +190,7 @@ class Tuner:
       _, S_c, D_c = cycle(hybrid, job.E, G, S, D, self.rows, options.through_encoder)
       L_S, source = L(S.image, S_c)
       L_D, driver = L(D.image, D_c)
-      loss = L_S + options.driver_weight * L_D  # Eq. (15)
+      loss = L_S + job.driver_weight * L_D  # Eq. (15)
     near = jnp.zeros(())
     if options.locality:
       tuned, untuned = locality(
@@ -230,6 +237,28 @@ class Tuner:
 
     return jax.lax.while_loop(lambda s: (s.step < until) & ~s.finished, step, state)
 
+  def _drift(self, job: Job, params: Mapping) -> tuple[jax.Array, jax.Array]:
+    """How far R has gone from the untuned R, which eq. 15 never looks at.
+
+    Means over SHOWN drivers of the cosine similarity of ArcFace embeddings (NaN without the
+    network) and of LPIPS.
+    """
+    hybrid, nets, size = self.networks.hybrid, self.networks, job.source.image.shape[1]
+    tuned = job.G | {'params': merged(job.G['params'], params)}
+
+    def one(F: Styles) -> tuple[jax.Array, jax.Array]:
+      F = jax.tree.map(lambda x: x[None], F)
+      R = [adaptive_avg_pool(hybrid.reenact(G, job.source.W, F), size) for G in (job.G, tuned)]
+      lpips = nets.lpips.apply(job.frozen['lpips'], *R).mean()
+      if 'arcface' not in job.frozen:
+        return jnp.full((), jnp.nan), lpips
+      before, after = nets.arcface.apply(job.frozen['arcface'], jnp.concatenate(R))
+      return (before * after).sum(), lpips
+
+    chosen = evenly(self.options.pool, SHOWN)
+    similarity, lpips = jax.lax.map(one, jax.tree.map(lambda x: x[chosen], job.drivers.F))
+    return similarity.mean(), lpips.mean()
+
   def tune(self, job: Job, chunk: int = 25) -> Iterator[Tuning]:
     """The tuning after every `chunk` steps; the last is the result.
 
@@ -250,6 +279,11 @@ class Tuner:
       yield state
       if bool(state.finished):
         return
+
+
+def evenly(length: int, count: int) -> np.ndarray:
+  """`count` indices from the first to the last of `length`, repeated where there are fewer."""
+  return np.linspace(0, length - 1, count).round().astype(int)
 
 
 # --- Parameters by name --------------------------------------------------------------------------
@@ -277,21 +311,3 @@ def adjusted(G: Mapping, added: Mapping[str, np.ndarray]) -> dict:
   """The generator's tree with a delta added: what renders, in the first run and in every later."""
   before = flax.traverse_util.flatten_dict(G['params'], sep='/')
   return dict(G) | {'params': merged(G['params'], {k: before[k] + x for k, x in added.items()})}
-
-
-def drift(
-  networks: Networks, job: Job, tuned: Mapping, phi: Callable[[jax.Array], jax.Array]
-) -> dict[str, float]:
-  """How far R has gone from the untuned R, which eq. 15 never looks at: mean over the drivers.
-
-  'identity' is the cosine similarity of embeddings `phi`, 'perceptual' LPIPS.
-  """
-  W_S = jnp.repeat(job.source.W, len(job.drivers.W), 0)
-  before, after = (
-    adaptive_avg_pool(networks.hybrid.reenact(G, W_S, job.drivers.F), job.source.image.shape[1])
-    for G in (job.G, tuned)
-  )
-  return {
-    'identity': float((phi(before) * phi(after)).sum(-1).mean()),
-    'perceptual': float(networks.lpips.apply(job.lpips, before, after).mean()),
-  }

@@ -9,6 +9,9 @@
   # another person's face shape: take only how the motion differs from a neutral frame
   python -m hybrid_jax.reenact ... --motion relative --gain 1.2
 
+  # out of the ordinary: first tune the generator to this source and driver (minutes, then kept)
+  python -m hybrid_jax.reenact ... --cma
+
   # the motion once, any source later
   python -m hybrid_jax.extract_motion --driving clip.mp4 --output talk.safetensors
   python -m hybrid_jax.reenact --source me.png --driving talk.safetensors --output out.mp4
@@ -33,7 +36,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from hybrid_jax import compilation, heap, motion_file, pipeline
+from hybrid_jax import adjustment, cma, compilation, heap, motion_file, pipeline
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
 from hybrid_jax.media import stills, video
@@ -70,6 +73,9 @@ class Options:
   smooth_motion: float = 0.0
   layout: str = 'result'
   save_crops: str = ''
+  cma_steps: int = cma.Options.steps
+  cma_lambda: float = cma.Options.driver_weight
+  cma: str = ''  # last: it hides the module
   audio: bool = True
   fps: Fraction | None = None
   codec: str = 'h264'
@@ -155,6 +161,11 @@ def reenact(model: Model, options: Options) -> int:
         f'{options.output}: is an input, and would be overwritten; take another name'
       )
   target_of(options, Fraction(1, 1000))  # refused before any work
+  if options.cma == 'cma' and motion_file.is_motion(options.driving):
+    raise InputError(
+      f'{options.driving}: holds motion alone, and --cma looks at driving frames; give the clip, '
+      'or tune to the source alone with --cma=pti'
+    )
   if options.crop not in ('', 'whole') and not any(
     options.cropping(of).sought for of in ('source', 'driving')
   ):
@@ -207,6 +218,11 @@ def _reenact(model: Model, options: Options, folder: pathlib.Path) -> int:
   target = target_of(options, plan.time_base)
   head = next(pipeline.crops(source, [first_face(source)], model.size))
   W_S = model.identity(head)
+  if options.cma:
+    how = cma.Options(options.cma, driver_weight=options.cma_lambda, steps=options.cma_steps)
+    crops = lambda chosen: pipeline.crops(driving, chosen, model.size)  # noqa: E731
+    model, adjusted = adjustment.to_clip(model, how, head, crops, np.flatnonzero(~gone))
+    print(f'{options.cma:<9}{adjusted}')
   raw, final = motion_file.Jitter(), motion_file.Jitter()
   rows = final(moved(options, model, motion, head, raw))
   print(f'model    {model.name}, {model.resolution} px')
@@ -237,6 +253,8 @@ def _reenact(model: Model, options: Options, folder: pathlib.Path) -> int:
       f'seam: {np.mean(layout.seams):.1f} grey levels across the border on average, '
       f'{np.max(layout.seams):.1f} at worst'
     )
+  if options.cma:
+    told.append(f'{options.cma}: {adjusted}')
   told.append(f'jitter of the motion: {final.value:.2f}')
   if options.smooth_motion:
     told[-1] += f', {raw.value:.2f} before it was smoothed'
@@ -322,6 +340,21 @@ def parse_args(argv: list[str] | None = None) -> Options:
   add('--smooth-motion', type=_at_least(float, 0), default=0.0, help='over time, s (0: off)')
   add('--layout', default='result', choices=pipeline.LAYOUTS, help='what is shown (result)')
   add('--save-crops', default='', help='picture to write: what the model sees')
+  add(
+    '--cma',
+    nargs='?',
+    const='cma',
+    default='',
+    choices=('cma', 'pti'),
+    help='tune the generator first: cyclic manifold adjustment, or =pti to the source alone',
+  )
+  add('--cma-steps', type=_at_least(int, 1), default=cma.Options.steps, help='most steps (350)')
+  add(
+    '--cma-lambda',
+    type=_at_least(float, 0),
+    default=cma.Options.driver_weight,
+    help="weight of the driver's cycle against the source's (1)",
+  )
   add('--no-audio', dest='audio', action='store_false', help='leave the sound out')
   add('--fps', type=_rate, help='constant frame rate, e.g. 25 or 30000/1001 (as the driving clip)')
   add('--codec', default='h264', choices=CODECS, help='ffv1 is lossless, vp9 for .webm (h264)')
