@@ -63,10 +63,7 @@ class Bench:
 
   def __init__(self, model: Model, work: pathlib.Path):
     self.model, self.work = model, work
-
-  @functools.cache  # noqa: B019
-  def adjuster(self, variant: str) -> Adjuster:
-    return Adjuster(self.model, VARIANTS[variant])
+    self.adjuster = functools.cache(lambda variant: Adjuster(model, VARIANTS[variant]))
 
   def frames(self, model: Model, episode: out_of_domain.Episode) -> np.ndarray:
     """(TARGETS, 64, 64, 3) uint8 of a model, which may be adjusted."""
@@ -96,7 +93,7 @@ class Bench:
     job = tuner.job(model.G, model.E, adjuster.frozen, episode.source, drivers)
     job = job.replace(driver_weight=np.float32(weight))
     kept, took = {}, 0.0
-    chunk, tuning = int(np.gcd.reduce(marks)), None
+    chunk = int(np.gcd.reduce(marks))
     tuning = tuner.tune(job, chunk)
     for done in range(chunk, marks[-1] + 1, chunk):
       began = time.perf_counter()
@@ -267,11 +264,8 @@ def test(bench: Bench, chosen: dict, count: int) -> tuple[dict, np.ndarray]:
   kind = np.repeat([e.name.split()[0] for e in some], out_of_domain.TARGETS)
   pairs = [('none', 'cma'), ('pti', 'cma'), ('none', 'pti')]
   pairs += [('cma_lambda_0', 'cma'), ('stopped', 'cma')]
-  result = {
-    'settings': cost,
-    'sources_of_a_kind': count,
-    'frames_of_a_source': out_of_domain.TARGETS,
-  }
+  targets = out_of_domain.TARGETS
+  result = {'settings': cost, 'sources_of_a_kind': count, 'frames_of_a_source': targets}
   for group in ('out_of_domain', *KINDS):
     here = kind != 'inside' if group == 'out_of_domain' else kind == group
     person = data['person'][here]
@@ -289,10 +283,8 @@ def test(bench: Bench, chosen: dict, count: int) -> tuple[dict, np.ndarray]:
       },
     }
   columns = [data['source'], data['driving'], data['truth'], *made.values()]
-  first = [
-    k * count * out_of_domain.TARGETS + j for k in range(len(KINDS)) for j in range(0, 3 * 6, 6)
-  ]
-  rows = [[column[k] for column in columns] for k in first if k < len(kind)]
+  shown = [(k * count + j) * targets for k in range(len(KINDS)) for j in range(min(3, count))]
+  rows = [[column[k] for column in columns] for k in shown]
   return result, stills.grid(rows)
 
 
