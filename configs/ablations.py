@@ -1,6 +1,6 @@
 """The paper's ablations of training (section 4.3), on the rendered world at 64 px.
 
-  python -m hybrid_jax.main --config=configs/ablations.py:without_hybrid --workdir=runs/without_hybrid
+  python -m hybrid_jax.main --config=configs/ablations.py:without_8_10 --workdir=runs/without_8_10
 
 experiments/ablations.py trains all of them with three seeds each. All start from the shipped
 inversion encoder and take the same number of steps, a budget and no convergence: STEPS are what

@@ -150,7 +150,7 @@ def main() -> None:
   parser.add_argument('--settings', default=str(ROOT / 'experiments/results/cma.json'))
   parser.add_argument('--seeds', default='0,1,2')
   parser.add_argument('--variants', default=','.join(VARIANTS))
-  parser.add_argument('--budget', default='%d,%d' % STEPS, help='steps of stage 1 and 2')
+  parser.add_argument('--budget', default=','.join(map(str, STEPS)), help='steps of stage 1 and 2')
   parser.add_argument('--count', type=int, default=8, help='test sources of a kind')
   args = parser.parse_args()
   settings = pathlib.Path(args.settings)
@@ -158,7 +158,7 @@ def main() -> None:
     sys.exit(f'error: {settings}: no such file; run experiments/cma.py --parts choose first')
   chosen = json.loads(settings.read_text())['choose']['chosen']
   variants, seeds = args.variants.split(','), list(map(int, args.seeds.split(',')))
-  if REFERENCE not in variants or (unknown := set(variants) - set(VARIANTS)):
+  if REFERENCE not in variants or not set(variants) <= set(VARIANTS):
     sys.exit(f'error: --variants has {REFERENCE} and others of {", ".join(VARIANTS)}')
   budget = tuple(map(int, args.budget.split(',')))
   work = args.work.absolute()

@@ -77,8 +77,10 @@ class Job:
   frozen: Any
   source: Coded
   drivers: Coded
-  driver_weight: jax.Array
   key: jax.Array
+  # Of Options, which change no program.
+  driver_weight: jax.Array
+  enough_lpips: jax.Array
 
 
 @flax.struct.dataclass
@@ -151,8 +153,9 @@ class Tuner:
       frozen={name: frozen[name] for name in ('lpips', 'arcface') if name in frozen},
       source=coded(source[None]),
       drivers=jax.tree.map(lambda *x: jnp.concatenate(x), *drivers),
-      driver_weight=jnp.asarray(self.options.driver_weight, jnp.float32),
       key=jax.random.key(self.options.seed),
+      driver_weight=jnp.float32(self.options.driver_weight),
+      enough_lpips=jnp.float32(self.options.enough_lpips),
     )
 
   @functools.partial(jax.jit, static_argnums=0)
@@ -223,7 +226,7 @@ class Tuner:
       )
       both = (terms[2] + terms[4]) / (1 if options.method == 'pti' else 2)
       lpips = jnp.where(state.step == 0, both, MEMORY * state.lpips + (1 - MEMORY) * both)
-      finished = (lpips <= options.enough_lpips) | ~jnp.isfinite(loss)
+      finished = (lpips <= job.enough_lpips) | ~jnp.isfinite(loss)
       updates, opt = self.optimizer.update(grads, state.opt)
       keep = functools.partial(jax.tree.map, lambda a, b: jnp.where(finished, a, b))
       return Tuning(
