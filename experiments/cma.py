@@ -142,16 +142,16 @@ def resident() -> float:
   return float('nan')
 
 
-def cost(model: Model, rounds: int, steps: int) -> dict:
+def cost(model: Model, variants: list[str], rounds: int, steps: int) -> dict:
   """Medians of `rounds` rounds in which everything takes its turn, `steps` steps each."""
   episode = out_of_domain.episode('validation', 'inside', 0)
   jax.config.update('jax_enable_compilation_cache', False)
   programs, result = {}, {}
   for lowering, polyphase_from in (('polyphase', 0), ('transposed', 1 << 20)):
-    for variant, options in VARIANTS.items():
+    for variant in variants:
       config = model.config.copy_and_resolve_references()
       config.model.polyphase_from, config.model.half_dtype = polyphase_from, ''
-      options = dataclasses.replace(options, steps=rounds * steps + 1)
+      options = dataclasses.replace(VARIANTS[variant], steps=rounds * steps + 1)
       tuner = cma.Tuner(networks.build(config.model), options, model.rows)
       drivers = episode.source[None] if variant == 'pti' else episode.pool
       frozen = Adjuster(model, options).frozen
@@ -201,19 +201,21 @@ def cost(model: Model, rounds: int, steps: int) -> dict:
 # --- What it gains -------------------------------------------------------------------------------
 
 
-def choose(bench: Bench, count: int) -> dict:
-  """The mean ERROR of the validation split after each of MARKS, and the settings that are best."""
+def choose(
+  bench: Bench, variants: list[str], lambdas: list[float], marks: tuple[int, ...], count: int
+) -> dict:
+  """The mean ERROR of the validation split after each of `marks`, and the best settings."""
   judge = heads.Judges()
   some = out_of_domain.episodes('validation', out_of_domain.KINDS, count)
   data = out_of_domain.joined(some)
   ends = heads.scale(judge, data, True)
   none = judged(judge, np.concatenate([bench.untuned(e) for e in some]), data, ends)
   grid, best = [], {}
-  for variant in VARIANTS:
-    for weight in (0.0,) if variant == 'pti' else LAMBDAS:
+  for variant in variants:
+    for weight in [0.0] if variant == 'pti' else lambdas:
       bar = tqdm(some, f'{variant}, lambda {weight:g}')
-      made = [bench.tuned('validation', e, variant, weight, MARKS) for e in bar]
-      for steps in MARKS:
+      made = [bench.tuned('validation', e, variant, weight, marks) for e in bar]
+      for steps in marks:
         values = judged(judge, np.concatenate([m[str(steps)] for m in made]), data, ends)
         row = {'variant': variant, 'lambda': weight, 'steps': steps}
         row |= {name: float(value.mean()) for name, value in values.items()}
@@ -230,15 +232,11 @@ def choose(bench: Bench, count: int) -> dict:
   }
 
 
-def test(bench: Bench, chosen: dict, count: int) -> tuple[dict, np.ndarray]:
+def test(bench: Bench, variants: list[str], chosen: dict, count: int) -> tuple[dict, np.ndarray]:
   """Errors of each method and paired differences, by kind and of all KINDS out of domain; a sheet.
 
   'cma_lambda_0' and 'stopped' are CMA with the settings of 'cma' but for the one thing they name.
   """
-  judge = heads.Judges()
-  some = out_of_domain.episodes('test', KINDS, count)
-  data = out_of_domain.joined(some)
-  ends = heads.scale(judge, data, True)
   ours, pti = chosen['cma'], chosen['pti']
   methods = {
     'cma': ('cma', ours['lambda'], ours['steps']),
@@ -246,6 +244,11 @@ def test(bench: Bench, chosen: dict, count: int) -> tuple[dict, np.ndarray]:
     'cma_lambda_0': ('cma', 0.0, ours['steps']),
     'stopped': ('stopped', ours['lambda'], ours['steps']),
   }
+  methods = {name: of for name, of in methods.items() if of[0] in variants}
+  judge = heads.Judges()
+  some = out_of_domain.episodes('test', KINDS, count)
+  data = out_of_domain.joined(some)
+  ends = heads.scale(judge, data, True)
   made, cost = {'none': np.concatenate([bench.untuned(e) for e in some])}, {}
   for name, (variant, weight, steps) in methods.items():
     bar = tqdm(some, name)
@@ -264,6 +267,7 @@ def test(bench: Bench, chosen: dict, count: int) -> tuple[dict, np.ndarray]:
   kind = np.repeat([e.name.split()[0] for e in some], out_of_domain.TARGETS)
   pairs = [('none', 'cma'), ('pti', 'cma'), ('none', 'pti')]
   pairs += [('cma_lambda_0', 'cma'), ('stopped', 'cma')]
+  pairs = [pair for pair in pairs if set(pair) <= set(made)]
   targets = out_of_domain.TARGETS
   result = {'settings': cost, 'sources_of_a_kind': count, 'frames_of_a_source': targets}
   for group in ('out_of_domain', *KINDS):
@@ -295,8 +299,10 @@ def figure(path: pathlib.Path, chosen: dict) -> None:
   matplotlib.use('Agg')
   from matplotlib import pyplot as plt
 
-  fig, axes = plt.subplots(1, len(VARIANTS), figsize=(12, 3.6), sharey=True)
-  for ax, variant in zip(axes, VARIANTS, strict=True):
+  variants = list(chosen['chosen'])
+  size = 4 * len(variants), 3.6
+  fig, axes = plt.subplots(1, len(variants), figsize=size, sharey=True, squeeze=False)
+  for ax, variant in zip(axes[0], variants, strict=True):
     rows = [row for row in chosen['grid'] if row['variant'] == variant]
     for weight in sorted({row['lambda'] for row in rows}):
       line = [row for row in rows if row['lambda'] == weight]
@@ -306,7 +312,7 @@ def figure(path: pathlib.Path, chosen: dict) -> None:
       ax.plot(steps, errors, marker='.', label=f'lambda {weight:g}')
     ax.set(title=variant, xlabel='steps')
     ax.legend()
-  axes[0].set_ylabel(f'{ERROR} against the true answer')
+  axes[0, 0].set_ylabel(f'{ERROR} against the true answer')
   fig.tight_layout()
   with replacing(path) as part:
     fig.savefig(part, format='png', dpi=110)
@@ -321,6 +327,9 @@ def main() -> None:
   parser.add_argument('--work', type=pathlib.Path, required=True, help='folder of what is made')
   parser.add_argument('--workdir', default='', help='of a training run (the shipped model)')
   parser.add_argument('--parts', default=','.join(PARTS))
+  parser.add_argument('--variants', default=','.join(VARIANTS))
+  parser.add_argument('--lambdas', default=','.join(map(str, LAMBDAS)), help='to choose from')
+  parser.add_argument('--marks', default=','.join(map(str, MARKS)), help='steps to choose from')
   parser.add_argument('--rounds', type=int, default=7, help='of the timing')
   parser.add_argument('--steps', type=int, default=20, help='of one dispatch in the timing')
   parser.add_argument('--choose_on', type=int, default=4, help='validation sources of a kind')
@@ -329,6 +338,9 @@ def main() -> None:
   parts = args.parts.split(',')
   if unknown := set(parts) - set(PARTS):
     sys.exit(f'error: no part {", ".join(unknown)}; known are {", ".join(PARTS)}')
+  variants = args.variants.split(',')
+  if not {'cma', 'pti'} <= set(variants) <= set(VARIANTS):
+    sys.exit(f'error: --variants has cma, pti and others of {", ".join(VARIANTS)}')
   record = json.loads(args.output.read_text()) if args.output.is_file() else {}
   if 'test' in parts and 'test' in record:
     sys.exit(f'error: {args.output}: the test split was run, which is done once')
@@ -343,12 +355,13 @@ def main() -> None:
   for part in (part for part in PARTS if part in parts):
     measured = provenance(part) | {'command': 'python ' + ' '.join(sys.argv)}
     if part == 'cost':
-      value = cost(model, args.rounds, args.steps)
+      value = cost(model, variants, args.rounds, args.steps)
     elif part == 'choose':
-      value = choose(bench, args.choose_on)
+      lambdas, marks = list(map(float, args.lambdas.split(','))), args.marks.split(',')
+      value = choose(bench, variants, lambdas, tuple(map(int, marks)), args.choose_on)
       figure(args.output.with_name(f'{args.output.stem}_choice.png'), value)
     else:
-      value, sheet = test(bench, record['choose']['chosen'], args.test_on)
+      value, sheet = test(bench, variants, record['choose']['chosen'], args.test_on)
       stills.write_image(args.output.with_suffix('.png'), sheet)
     record[part] = value | {'measured': measured}
     with replacing(args.output) as temporary:
