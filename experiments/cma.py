@@ -158,7 +158,7 @@ def cost(model: Model, variants: list[str], rounds: int, steps: int) -> dict:
       job = tuner.job(model.G, model.E, frozen, episode.source, drivers)
       state = tuner.start(job)
       began = time.perf_counter()
-      loop = tuner.run.lower(state, job, 1).compile()
+      loop = tuner.run.lower(state, job, np.int32(1)).compile()
       result[f'{variant}_{lowering}'] = {'compile_s': time.perf_counter() - began}
       D = jax.tree.map(lambda x: x[:1], job.drivers)
       start = tuner.start(job)
