@@ -14,7 +14,7 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.media import stills
 from hybrid_jax.weights import key_maps, torch_file
 
-OPTIONS = cma.Options(steps=3, rate=1e-2, pool=2)
+OPTIONS = cma.Options(steps=3)  # as the command is given, so that they share a program
 
 
 def frames(seed, n=4):
@@ -70,7 +70,7 @@ def test_the_same_job_is_read_and_gives_the_same_generator(model, adjuster, kept
 def test_anything_else_is_another_job(model, adjuster):
   keys = {adjuster.key(frames(0)[0], frames(1)), adjuster.key(frames(2)[0], frames(1))}
   keys |= {adjuster.key(frames(0)[0], frames(1, 5)), adjuster.key(frames(0)[0], frames(3))}
-  other = adjustment.Adjuster(model, cma.Options(steps=4, rate=1e-2, pool=2))
+  other = adjustment.Adjuster(model, cma.Options(steps=4))
   keys.add(other.key(frames(0)[0], frames(1)))
   G = model.G | {'w_avg': model.G['w_avg'] + 1}
   moved = adjustment.Adjuster(model.with_generator(G, ''), OPTIONS)
@@ -102,9 +102,9 @@ def test_the_command_reuses_its_adjustment_and_gives_identical_frames(
   model, inputs, tmp_path, monkeypatch, capsys
 ):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-  given = {'codec': 'ffv1', 'cma': 'cma', 'cma_steps': 2}
+  given = {'codec': 'ffv1', 'cma': 'cma', 'cma_steps': 3}
   run(model, inputs, tmp_path / 'a.mkv', **given)
-  assert capsys.readouterr().out.count('cma: 2 steps, loss') == 1
+  assert capsys.readouterr().out.count('cma: 3 steps, loss') == 1
   run(model, inputs, tmp_path / 'b.mkv', **given)
   assert 'the generator of an earlier run' in capsys.readouterr().out
   np.testing.assert_array_equal(pixels(tmp_path / 'a.mkv'), pixels(tmp_path / 'b.mkv'))
