@@ -68,9 +68,9 @@ def answers(
   bench = tunings.Bench(model, work / 'tunings' / model.digest()[:12])
   made = {'none': np.concatenate([bench.untuned(e) for e in some])}
   for method in INFERENCE.values() if settings else ():
-    weight, steps = settings[method]['lambda'], settings[method]['steps']
+    rate, weight, steps = (settings[method][key] for key in tunings.SETTINGS)
     bar = tqdm(some, method)
-    tuned = [bench.tuned('ablations', e, method, weight, (steps,)) for e in bar]
+    tuned = [bench.tuned('ablations', e, method, rate, weight, (steps,)) for e in bar]
     made[method] = np.concatenate([t[str(steps)] for t in tuned])
   return made
 

@@ -7,7 +7,7 @@ Parts, in this order; each is written to the file as it ends, and what is in --w
 again:
   cost    a step of the compiled loop against a bare jitted value_and_grad of eq. 15 with Adam in
           the same run, for both lowerings of the up-convolution; compile times; memory
-  choose  lambda and steps of CMA and steps of PTI, by ERROR on the validation split
+  choose  rate, lambda and steps of CMA, rate and steps of PTI, by ERROR on the validation split
   test    once: true cross-identity error of the test split without, with CMA and with PTI, paired
 The sources are those of out_of_domain.py, and 'inside' beside them. The early stop is off in the
 last two parts, since its threshold belongs to another perceptual network.
@@ -26,7 +26,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
-import optax  # noqa: E402
 import out_of_domain  # noqa: E402
 from heads_world import provenance  # noqa: E402
 from tqdm import tqdm  # noqa: E402
@@ -40,14 +39,16 @@ from hybrid_jax.media import replacing, stills  # noqa: E402
 from hybrid_jax.models.ops import from_uint8  # noqa: E402
 
 PARTS = ('cost', 'choose', 'test')
+SETTINGS = 'rate', 'lambda', 'steps'
 ERROR = 'l1'  # what is chosen by, against the true answer
 TOLD = ('l1', 'l1_face', 'ssim', 'identity_score', 'expression_error', 'pose_error')
-LAMBDAS = (0.0, 0.3, 1.0, 3.0)
-MARKS = (25, 50, 100, 200, 350)  # steps after which a tuning is judged
+RATES = (3e-5, 1e-4, 3e-4)
+LAMBDAS = (1.0, 0.0, 0.3, 3.0)  # the first while rates are compared
+MARKS = (25, 50, 100, 200)  # steps after which a tuning is judged
 KINDS = ('inside', *out_of_domain.KINDS)
 BATCH = 8
 BASE = cma.Options(steps=MARKS[-1], enough_lpips=0.0, pool=out_of_domain.POOL)
-# Compiled once each; lambda is an input of the program.
+# Compiled once each; lambda and rate are inputs of the program.
 VARIANTS = {
   'cma': BASE,
   'stopped': dataclasses.replace(BASE, through_encoder=False),
@@ -78,11 +79,13 @@ class Bench:
     split: str,
     episode: out_of_domain.Episode,
     variant: str,
+    rate: float,
     weight: float,
     marks: tuple[int, ...],
   ) -> dict:
     """Frames after so many steps: {str(steps): (TARGETS, 64, 64, 3)}, 'drift', 'seconds'."""
-    name = f'{episode.name.replace(" ", "-")}-{variant}-{weight:g}-{"-".join(map(str, marks))}'
+    settings = f'{variant}-{rate:g}-{weight:g}-{"-".join(map(str, marks))}'
+    name = f'{episode.name.replace(" ", "-")}-{settings}'
     path = self.work / split / f'{name}.npz'
     if path.is_file():
       with np.load(path) as file:
@@ -91,7 +94,7 @@ class Bench:
     drivers = episode.source[None] if variant == 'pti' else episode.pool
     model, tuner = self.model, adjuster.tuner
     job = tuner.job(model.G, model.E, adjuster.frozen, episode.source, drivers)
-    job = job.replace(driver_weight=np.float32(weight))
+    job = job.replace(driver_weight=np.float32(weight), rate=np.float32(rate))
     kept, took = {}, 0.0
     chunk = int(np.gcd.reduce(marks))
     tuning = tuner.tune(job, chunk)
@@ -129,7 +132,7 @@ def bare(tuner: cma.Tuner):
   def step(params, opt, job, D, key):
     (loss, _), grads = jax.value_and_grad(tuner.objective, has_aux=True)(params, job, D, key)
     updates, opt = tuner.optimizer.update(grads, opt)
-    return optax.apply_updates(params, updates), opt, loss
+    return cma.descended(params, updates, job.rate), opt, loss
 
   return step
 
@@ -202,32 +205,47 @@ def cost(model: Model, variants: list[str], rounds: int, steps: int) -> dict:
 
 
 def choose(
-  bench: Bench, variants: list[str], lambdas: list[float], marks: tuple[int, ...], count: int
+  bench: Bench,
+  variants: list[str],
+  rates: list[float],
+  lambdas: list[float],
+  marks: tuple[int, ...],
+  count: int,
 ) -> dict:
-  """The mean ERROR of the validation split after each of `marks`, and the best settings."""
+  """The mean ERROR of the validation split after each of `marks`, and the best settings.
+
+  First the rates with the first lambda, then the other lambdas with the best rate.
+  """
   judge = heads.Judges()
   some = out_of_domain.episodes('validation', out_of_domain.KINDS, count)
   data = out_of_domain.joined(some)
   ends = heads.scale(judge, data, True)
   none = judged(judge, np.concatenate([bench.untuned(e) for e in some]), data, ends)
   grid, best = [], {}
+
+  def try_out(variant: str, rate: float, weight: float) -> None:
+    bar = tqdm(some, f'{variant}, rate {rate:g}, lambda {weight:g}')
+    made = [bench.tuned('validation', e, variant, rate, weight, marks) for e in bar]
+    for steps in marks:
+      values = judged(judge, np.concatenate([m[str(steps)] for m in made]), data, ends)
+      row = {'variant': variant, 'rate': rate, 'lambda': weight, 'steps': steps}
+      row |= {name: float(value.mean()) for name, value in values.items()}
+      row['gain'] = interval(none[ERROR] - values[ERROR], data['person'])
+      grid.append(row)
+      if variant not in best or row[ERROR] < best[variant][ERROR]:
+        best[variant] = row
+
   for variant in variants:
-    for weight in [0.0] if variant == 'pti' else lambdas:
-      bar = tqdm(some, f'{variant}, lambda {weight:g}')
-      made = [bench.tuned('validation', e, variant, weight, marks) for e in bar]
-      for steps in marks:
-        values = judged(judge, np.concatenate([m[str(steps)] for m in made]), data, ends)
-        row = {'variant': variant, 'lambda': weight, 'steps': steps}
-        row |= {name: float(value.mean()) for name, value in values.items()}
-        row['gain'] = interval(none[ERROR] - values[ERROR], data['person'])
-        grid.append(row)
-        if variant not in best or row[ERROR] < best[variant][ERROR]:
-          best[variant] = row
+    for rate in rates:
+      try_out(variant, rate, 0.0 if variant == 'pti' else lambdas[0])
+    rate = best[variant]['rate']
+    for weight in () if variant == 'pti' else lambdas[1:]:
+      try_out(variant, rate, weight)
   return {
     'sources': len(some),
     'chosen_by': ERROR,
     'none': {name: float(value.mean()) for name, value in none.items()},
-    'chosen': {v: {name: row[name] for name in ('lambda', 'steps')} for v, row in best.items()},
+    'chosen': {v: {name: row[name] for name in SETTINGS} for v, row in best.items()},
     'grid': grid,
   }
 
@@ -239,10 +257,10 @@ def test(bench: Bench, variants: list[str], chosen: dict, count: int) -> tuple[d
   """
   ours, pti = chosen['cma'], chosen['pti']
   methods = {
-    'cma': ('cma', ours['lambda'], ours['steps']),
-    'pti': ('pti', 0.0, pti['steps']),
-    'cma_lambda_0': ('cma', 0.0, ours['steps']),
-    'stopped': ('stopped', ours['lambda'], ours['steps']),
+    'cma': ('cma', ours),
+    'pti': ('pti', pti),
+    'cma_lambda_0': ('cma', ours | {'lambda': 0.0}),
+    'stopped': ('stopped', ours),
   }
   methods = {name: of for name, of in methods.items() if of[0] in variants}
   judge = heads.Judges()
@@ -250,14 +268,14 @@ def test(bench: Bench, variants: list[str], chosen: dict, count: int) -> tuple[d
   data = out_of_domain.joined(some)
   ends = heads.scale(judge, data, True)
   made, cost = {'none': np.concatenate([bench.untuned(e) for e in some])}, {}
-  for name, (variant, weight, steps) in methods.items():
+  for name, (variant, settings) in methods.items():
+    rate, weight, steps = (settings[key] for key in SETTINGS)
     bar = tqdm(some, name)
-    tunings = [bench.tuned('test', e, variant, weight, (steps,)) for e in bar]
+    tunings = [bench.tuned('test', e, variant, rate, weight, (steps,)) for e in bar]
     made[name] = np.concatenate([t[str(steps)] for t in tunings])
     drift = np.stack([t['drift'] for t in tunings]).mean(0)
     cost[name] = {
-      'steps': steps,
-      'lambda': weight,
+      **settings,
       # Compilation is in the first job alone, which the median leaves out.
       'seconds_of_a_source': float(np.median([t['seconds'] for t in tunings])),
       'identity_similarity_to_untuned': float(drift[0]),
@@ -304,14 +322,14 @@ def figure(path: pathlib.Path, chosen: dict) -> None:
   fig, axes = plt.subplots(1, len(variants), figsize=size, sharey=True, squeeze=False)
   for ax, variant in zip(axes[0], variants, strict=True):
     rows = [row for row in chosen['grid'] if row['variant'] == variant]
-    for weight in sorted({row['lambda'] for row in rows}):
-      line = [row for row in rows if row['lambda'] == weight]
+    for rate, weight in dict.fromkeys((row['rate'], row['lambda']) for row in rows):
+      line = [row for row in rows if (row['rate'], row['lambda']) == (rate, weight)]
       steps, errors = [0], [chosen['none'][ERROR]]
       steps += [row['steps'] for row in line]
       errors += [row[ERROR] for row in line]
-      ax.plot(steps, errors, marker='.', label=f'lambda {weight:g}')
+      ax.plot(steps, errors, marker='.', label=f'rate {rate:g}, lambda {weight:g}')
     ax.set(title=variant, xlabel='steps')
-    ax.legend()
+    ax.legend(fontsize=7)
   axes[0, 0].set_ylabel(f'{ERROR} against the true answer')
   fig.tight_layout()
   with replacing(path) as part:
@@ -328,6 +346,7 @@ def main() -> None:
   parser.add_argument('--workdir', default='', help='of a training run (the shipped model)')
   parser.add_argument('--parts', default=','.join(PARTS))
   parser.add_argument('--variants', default=','.join(VARIANTS))
+  parser.add_argument('--rates', default=','.join(map(str, RATES)), help='to choose from')
   parser.add_argument('--lambdas', default=','.join(map(str, LAMBDAS)), help='to choose from')
   parser.add_argument('--marks', default=','.join(map(str, MARKS)), help='steps to choose from')
   parser.add_argument('--rounds', type=int, default=7, help='of the timing')
@@ -358,8 +377,9 @@ def main() -> None:
     if part == 'cost':
       value = cost(model, variants, args.rounds, args.steps)
     elif part == 'choose':
-      lambdas, marks = list(map(float, args.lambdas.split(','))), args.marks.split(',')
-      value = choose(bench, variants, lambdas, tuple(map(int, marks)), args.choose_on)
+      rates, lambdas = (list(map(float, of.split(','))) for of in (args.rates, args.lambdas))
+      marks = tuple(map(int, args.marks.split(',')))
+      value = choose(bench, variants, rates, lambdas, marks, args.choose_on)
       figure(args.output.with_name(f'{args.output.stem}_choice.png'), value)
     else:
       value, sheet = test(bench, variants, record['choose']['chosen'], args.test_on)

@@ -80,6 +80,7 @@ class Job:
   key: jax.Array
   # Of Options, which change no program.
   driver_weight: jax.Array
+  rate: jax.Array
   enough_lpips: jax.Array
 
 
@@ -133,7 +134,7 @@ class Tuner:
 
   def __init__(self, networks: Networks, options: Options, rows: Any = None):
     self.networks, self.options, self.rows = networks, options, rows
-    self.optimizer = optax.adam(options.rate)
+    self.optimizer = optax.scale_by_adam()  # the rate is the job's
     self.run = jax.jit(self._run, donate_argnums=0)
     self.drift = jax.jit(self._drift)
 
@@ -155,6 +156,7 @@ class Tuner:
       drivers=jax.tree.map(lambda *x: jnp.concatenate(x), *drivers),
       key=jax.random.key(self.options.seed),
       driver_weight=jnp.float32(self.options.driver_weight),
+      rate=jnp.float32(self.options.rate),
       enough_lpips=jnp.float32(self.options.enough_lpips),
     )
 
@@ -231,7 +233,7 @@ class Tuner:
       keep = functools.partial(jax.tree.map, lambda a, b: jnp.where(finished, a, b))
       return Tuning(
         step=state.step + 1,
-        params=keep(state.params, optax.apply_updates(state.params, updates)),
+        params=keep(state.params, descended(state.params, updates, job.rate)),
         opt=keep(state.opt, opt),
         lpips=lpips,
         history=state.history.at[state.step].set(terms),
@@ -287,6 +289,10 @@ class Tuner:
 def evenly(length: int, count: int) -> np.ndarray:
   """`count` indices from the first to the last of `length`, repeated where there are fewer."""
   return np.linspace(0, length - 1, count).round().astype(int)
+
+
+def descended(params: Mapping, updates: Mapping, rate: jax.Array) -> Mapping:
+  return jax.tree.map(lambda x, update: x - rate * update, params, updates)
 
 
 # --- Parameters by name --------------------------------------------------------------------------

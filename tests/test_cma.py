@@ -37,8 +37,10 @@ def pivotal():
   nets = networks.Networks(hybrid, LPIPS('alex', widths), None, None, 64)
   source = cma.Coded(nhwc(vectors['target']), vectors['w_pivot'], None)
   frozen, zero = {'lpips': lpips}, jnp.zeros(())
-  job = cma.Job(G, None, frozen, source, source, jax.random.key(0), zero, zero)
-  tuner = cma.Tuner(nets, cma.Options(method='pti', steps=12, pool=1))
+  options = cma.Options(method='pti', steps=12, pool=1)
+  rate = jnp.float32(options.rate)
+  job = cma.Job(G, None, frozen, source, source, jax.random.key(0), zero, rate, zero)
+  tuner = cma.Tuner(nets, options)
   (state,) = tuner.tune(job, chunk=12)
   return vectors, nets, job, state
 
