@@ -3,15 +3,17 @@
   python experiments/reenact_memory.py --workdir=runs/heads \\
       --output=experiments/results/reenact_memory.json
 
-Each length is one run of the command, in a process of its own, on a driving clip and a source made
-here. A short run that is not counted comes first: it fills the cache of compiled programs, so that
-none of the others compiles.
+Each run of the command is a process of its own, on a driving clip and a source made here. How far
+decoder, model and encoder are apart at any moment is chance, and with it the peak of a run: each
+length is run several times, and the slope is that of the medians. A short run that is not counted
+comes first: it fills the cache of compiled programs, so that none of the others compiles.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,6 +39,23 @@ def write_inputs(folder: pathlib.Path, frames: int) -> None:
       writer.write(np.stack((x * 4, y * 4, x + np.uint8(k % 256)), -1), Fraction(k, 25))
   y, x = np.mgrid[:SIZE, :SIZE] // 2
   stills.write_image(folder / 'source.png', np.stack((x, y, 255 - x), -1).astype(np.uint8))
+
+
+def repeated(lengths: list[int], count: int, workdir: str) -> list[dict[str, float]]:
+  """`count` runs of each length, in turns, after one that is not counted."""
+  measure(16, workdir)
+  runs = []
+  for frames in lengths * count:
+    runs.append(measure(frames, workdir))
+    print(runs[-1], flush=True)
+  return runs
+
+
+def medians(runs: list[dict[str, float]]) -> dict[int, float]:
+  """{frames: peak, MB}."""
+  lengths = sorted({run['frames'] for run in runs})
+  peaks = lambda n: [run['peak_mb'] for run in runs if run['frames'] == n]  # noqa: E731
+  return {n: round(statistics.median(peaks(n)), 1) for n in lengths}
 
 
 def measure(frames: int, workdir: str) -> dict[str, float]:
@@ -66,9 +85,10 @@ def measure(frames: int, workdir: str) -> dict[str, float]:
   }
 
 
-def slope(first: dict[str, float], last: dict[str, float]) -> float:
-  """kB a frame."""
-  return (last['peak_mb'] - first['peak_mb']) * 1024 / (last['frames'] - first['frames'])
+def slope(peaks: dict[int, float]) -> float:
+  """kB a frame from the shortest to the longest, of {frames: MB}."""
+  short, long = min(peaks), max(peaks)
+  return (peaks[long] - peaks[short]) * 1024 / (long - short)
 
 
 def main() -> None:
@@ -77,17 +97,16 @@ def main() -> None:
   )
   parser.add_argument('--workdir', default='', help='of the encoder (the shipped model)')
   parser.add_argument('--lengths', type=int, nargs='+', default=[500, 2000, 10_000])
+  parser.add_argument('--runs', type=int, default=3, help='of each length')
   parser.add_argument('--output', type=pathlib.Path, required=True, help='.json file to write')
   args = parser.parse_args()
   workdir = args.workdir and str(pathlib.Path(args.workdir).absolute())
   measured = provenance('') | {'command': 'python experiments/reenact_memory.py'}
-  measure(16, workdir)
-  runs = []
-  for frames in args.lengths:
-    runs.append(measure(frames, workdir))
-    print(runs[-1], flush=True)
-  grown = slope(runs[0], runs[-1])
-  record = {'kb_per_frame': round(grown, 3), 'runs': runs, 'measured': measured}
+  runs = repeated(args.lengths, args.runs, workdir)
+  peaks = medians(runs)
+  grown = slope(peaks)
+  record = {'kb_per_frame': round(grown, 3), 'median_peak_mb': peaks, 'runs': runs}
+  record['measured'] = measured
   with replacing(args.output) as part:
     part.write_text(json.dumps(record, indent=2) + '\n')
   print(f'{grown:.3f} kB a frame')

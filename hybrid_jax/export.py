@@ -5,8 +5,9 @@
   python -m hybrid_jax.export --workdir runs/finetune --cma FILE --output tuned.pt
 
 The suffix of --output chooses the format. A .pt is read by torch.load(FILE, weights_only=True), and
-by --config.weights.e4e=FILE of a later run here, deformation heads included. --cma takes the file
-that `reenact --cma` names: the generator is written as it was tuned to that video.
+by --config.weights.e4e=FILE of a later run here, deformation heads included; re-enactment takes it
+as --workdir=FILE. --cma takes the file that `reenact --cma` names: the generator is written as it was
+tuned to that video.
 """
 
 import argparse
@@ -30,6 +31,7 @@ def export(workdir: str, output: str, part: str = 'all', cma: str = '') -> str:
   """
   from hybrid_jax import adjustment, inference
   from hybrid_jax.weights import export as formats
+  from hybrid_jax.weights import exported
 
   formats.check_path(output)  # before a long read
   model = inference.load_model(workdir)
@@ -40,7 +42,8 @@ def export(workdir: str, output: str, part: str = 'all', cma: str = '') -> str:
     told = f'rosinality generator of {model.resolution} px'
   else:
     rows, total = int(model.rows), model.networks.hybrid.encoder.num_ws
-    content = formats.e4e(model.networks, model.E, model.G, rows)
+    config = exported.portable(model.config.to_dict())
+    content = formats.e4e(model.networks, model.E, model.G, rows, config)
     told = f'e4e encoder and decoder of {model.resolution} px'
     if rows < total:
       told += f'; W+ rows {rows} to {total - 1} are not trained yet, their heads are zero'

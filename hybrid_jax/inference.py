@@ -20,7 +20,7 @@ from hybrid_jax import checkpoint, steps
 from hybrid_jax.errors import InputError
 from hybrid_jax.models.ops import from_uint8, to_uint8
 from hybrid_jax.networks import Networks, build, init_encoder
-from hybrid_jax.weights import load, shipped
+from hybrid_jax.weights import exported, load, shipped
 
 IN_FLIGHT = 2  # batches that the device computes while the host decodes and encodes
 
@@ -182,6 +182,9 @@ class Model:
 def load_model(workdir: str) -> Model:
   """The newest encoder of a training workdir; '' is the model that comes with the package.
 
+  In place of a workdir may stand a model that `hybrid_jax.export` wrote, as the file or as the
+  folder that `hybrid_jax.convert` made of it.
+
   Raises:
     InputError: nothing was trained there, or the installation lacks the encoder.
   """
@@ -191,6 +194,11 @@ def load_model(workdir: str) -> Model:
     networks = build(config.model)
     rows = networks.hybrid.encoder.num_ws
     return Model(config, networks, E, shipped.generator(), rows, 'shipped, of the rendered world')
+  if exported.is_exported(workdir):
+    config = ConfigDict(exported.read_config(workdir))
+    networks = build(config.model)
+    G, E = load.load_e4e(networks, workdir)
+    return Model(config, networks, E, G, networks.hybrid.encoder.num_ws, workdir)
   config = ConfigDict(checkpoint.read_config(workdir))
   networks = build(config.model)
   shapes = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))

@@ -26,6 +26,7 @@ from hybrid_jax.media.landmarkers import Landmarker, open_landmarker, read_landm
 LAYOUTS = ('result', 'pasted', 'side-by-side', 'grid')
 MOVING_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.ts')
 SEGMENT = 256  # frames, about
+TIDY = 32  # frames, after which free memory goes back to the system
 AHEAD = 8  # frames that are read, and that wait to be written
 SHEET = 6  # pictures in a row and in a column of a sheet of crops
 
@@ -355,7 +356,8 @@ def render(
     with target.segment(folder, k, layout.shape) as write:
       for number, picture in zip(numbers, pictures, strict=False):
         write(picture, plan.time(number))
-    heap.give_back()
+        if number % TIDY == 0:
+          heap.give_back()
   for _ in pictures:  # ends the bar and the thread
     pass
   for _ in rows:  # to the end, for the figures taken on the way

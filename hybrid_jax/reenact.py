@@ -74,6 +74,7 @@ class Options:
   layout: str = 'result'
   save_crops: str = ''
   cma_steps: int = cma.Options.steps
+  cma_rate: float = cma.Options.rate
   cma_lambda: float = cma.Options.driver_weight
   cma: str = ''  # last: it hides the module
   audio: bool = True
@@ -219,7 +220,7 @@ def _reenact(model: Model, options: Options, folder: pathlib.Path) -> int:
   head = next(pipeline.crops(source, [first_face(source)], model.size))
   W_S = model.identity(head)
   if options.cma:
-    how = cma.Options(options.cma, driver_weight=options.cma_lambda, steps=options.cma_steps)
+    how = cma.Options(options.cma, options.cma_lambda, options.cma_rate, options.cma_steps)
     crops = lambda chosen: pipeline.crops(driving, chosen, model.size)  # noqa: E731
     model, adjusted = adjustment.to_clip(model, how, head, crops, np.flatnonzero(~gone))
     print(f'{options.cma:<9}{adjusted}')
@@ -289,7 +290,7 @@ def moved(options: Options, model: Model, motion: motion_file.Motion, head: np.n
 def add_cropping(parser: argparse.ArgumentParser) -> None:
   """The options that say where the driving face is."""
   add = parser.add_argument
-  add('--workdir', default='', help='workdir of a training run (the shipped model)')
+  add('--workdir', default='', help='of a training run, or an exported model (the shipped one)')
   add('--face-detector', default='', help='YuNet (.onnx) or MediaPipe FaceLandmarker (.task) file')
   add('--driving-landmarks', default='', help='.npz, .json or .csv file of landmarks instead')
   add(
@@ -349,6 +350,7 @@ def parse_args(argv: list[str] | None = None) -> Options:
     help='tune the generator first: cyclic manifold adjustment, or =pti to the source alone',
   )
   add('--cma-steps', type=_at_least(int, 1), default=cma.Options.steps, help='most steps (350)')
+  add('--cma-rate', type=_at_least(float, 0), default=cma.Options.rate, help='of Adam (3e-4)')
   add(
     '--cma-lambda',
     type=_at_least(float, 0),

@@ -39,7 +39,9 @@ def rosinality(G: Mapping, channels: Sequence[int]) -> dict[str, Any]:
   return {'g_ema': generator(G, channels), 'latent_avg': w_avg[0] if one else w_avg}
 
 
-def e4e(networks: Networks, E: Mapping, G: Mapping, rows: int) -> dict[str, Any]:
+def e4e(
+  networks: Networks, E: Mapping, G: Mapping, rows: int, config: Mapping = {}
+) -> dict[str, Any]:
   """The content of an e4e checkpoint, {'state_dict', 'latent_avg', 'opts'}.
 
   Identity heads are `encoder.styles.N`. Deformation heads, which e4e has not, are of the same make
@@ -49,6 +51,8 @@ def e4e(networks: Networks, E: Mapping, G: Mapping, rows: int) -> dict[str, Any]
   Args:
     rows: W+ rows that progressive training has switched on. e4e always adds all of them, so that
       the last layers of other heads are written as zeros.
+    config: of the training, kept as JSON in `opts['config']`, from which `exported` builds the
+      model again.
   """
   hybrid = networks.hybrid
   module, channels = hybrid.encoder, tuple(hybrid.generator.channels)
@@ -80,6 +84,7 @@ def e4e(networks: Networks, E: Mapping, G: Mapping, rows: int) -> dict[str, Any]
       'device': 'cpu',
       'deformation_layers': list(hybrid.deformation_layers),
       'deformation_space': 'StyleSpace' if hybrid.hybrid else 'W+',
+      'config': json.dumps(config),
     },
   }
 

@@ -1,6 +1,7 @@
 """Reads PyTorch's formats, safetensors and numpy's .npy, told apart by their first bytes."""
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -51,6 +52,7 @@ def _read_npy(path: str | os.PathLike) -> np.ndarray:
 def _read_safetensors(path: str | os.PathLike) -> dict:
   try:
     with safetensors.safe_open(path, 'np') as file:
+      opts = (file.metadata() or {}).get('opts')
       tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   except Exception as error:  # its own errors, and those of types that numpy has not
     raise InputError(f'{path}: truncated or damaged safetensors ({reason(error)})') from error
@@ -63,7 +65,17 @@ def _read_safetensors(path: str | os.PathLike) -> dict:
       tree.setdefault('state_dict', {})[name] = x
     else:
       tree[name] = x
+  if 'state_dict' in tree and opts is not None:
+    tree['opts'] = _json(opts)
   return tree
+
+
+def _json(text: str) -> Any:
+  """The options of a checkpoint, or their text where it is no JSON."""
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError):
+    return text
 
 
 def write_safetensors(

@@ -21,6 +21,7 @@ from hybrid_jax.models.inception import Inception
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator, LatentDiscriminator
 from hybrid_jax.weights import discriminator_key_maps, key_maps, metric_key_maps, shapes, sizes
+from hybrid_jax.weights.exported import config_text
 from hybrid_jax.weights.key_maps import WeightsError
 from hybrid_jax.weights.layouts import flat
 from hybrid_jax.weights.modules import Module
@@ -186,6 +187,7 @@ def e4e(content: Any, kind: str) -> Converted:
     made |= _generator(decoder, average, f'StyleGAN2 decoder of {kind}')
   if encoder:
     made |= _encoder(encoder, heads, f'encoder of {kind}')
+    made.sizes['encoder'] |= {'config': config_text(content)}
     if average is not None and not decoder:
       made.parts['latent_avg'] = np.array(average, np.float32)
   dropped = tuple(key for key in TRAINING.split() if isinstance(content.get(key), Mapping))

@@ -14,7 +14,7 @@ from conftest import GOLDEN
 from small import small_config
 from test_load import config  # noqa: F401
 
-from hybrid_jax import checkpoint, export, networks
+from hybrid_jax import checkpoint, convert, export, inference, networks
 from hybrid_jax.errors import InputError
 from hybrid_jax.state import TrainState, empty_pool
 from hybrid_jax.weights import export as formats
@@ -173,6 +173,31 @@ def test_the_command_writes_an_encoder_that_is_read_again(trained, tmp_path, cap
     opts = torch_file.load(path)['opts']
   assert (opts['stylegan_size'], opts['encoder_type']) == (32, 'Encoder4Editing')
   assert opts['deformation_layers'] == list(nets.hybrid.deformation_layers)
+
+
+def test_one_file_is_enough_to_reenact_with(tmp_path):
+  for suffix in formats.SUFFIXES:
+    export.main([f'--output={tmp_path}/model{suffix}'])
+  convert.convert(f'{tmp_path}/model.safetensors', f'{tmp_path}/model')
+  expected = inference.load_model('')
+  head = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+  motion, W_S = list(expected.deformations([head], 1)), expected.identity(head)
+  image = next(expected.images(W_S, motion, 1))
+  for name in ('model.pt', 'model'):
+    model = inference.load_model(f'{tmp_path}/{name}')
+    assert model.digest() == expected.digest() and model.crop == expected.crop
+    np.testing.assert_array_equal(model.identity(head), W_S)
+    np.testing.assert_array_equal(list(model.deformations([head], 1)), motion)
+    np.testing.assert_array_equal(next(model.images(W_S, motion, 1)), image)
+
+
+def test_a_file_that_does_not_say_how_it_was_trained_is_refused(trained, tmp_path):
+  _, nets, encoder, generator = trained
+  for k, told in enumerate(({}, {'model': 3})):
+    path = tmp_path / f'{k}.pt'
+    formats.write(str(path), formats.e4e(nets, encoder, generator, 8, told))
+    with pytest.raises(InputError, match='not a model that .* wrote'):
+      inference.load_model(str(path))
 
 
 def test_the_command_writes_the_generator_alone(trained, tmp_path):

@@ -1,0 +1,57 @@
+"""What an exported model says of itself, so that one file is enough to re-enact with.
+
+`export` puts the config of its training into the options of the e4e checkpoint, as JSON;
+`hybrid_jax.convert` keeps it in the manifest.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from hybrid_jax.errors import InputError
+from hybrid_jax.weights import converted, files
+
+SECTIONS = ('model', 'weights', 'data', 'train', 'progressive')
+
+
+def is_exported(path: str | os.PathLike) -> bool:
+  """Whether a path is that of a file, or of a folder of converted weights."""
+  return os.path.isfile(path) or converted.is_converted(path)
+
+
+def config_text(content: Any) -> str:
+  """The config in the content of a checkpoint; '' if it has none."""
+  opts = content.get('opts') if isinstance(content, Mapping) else None
+  text = opts.get('config') if isinstance(opts, Mapping) else None
+  return text if type(text) is str else ''
+
+
+def portable(config: Mapping) -> dict:
+  """A config without the folders of the machine that it comes from."""
+  name = lambda x: os.path.basename(x) if isinstance(x, str) and os.path.isabs(x) else x  # noqa: E731
+  return {k: portable(x) if isinstance(x, Mapping) else name(x) for k, x in config.items()}
+
+
+def read_config(path: str) -> dict:
+  """The config of the training of an exported model; encoder and generator are read from `path`.
+
+  Raises:
+    InputError: the file is missing or damaged, or no model that `export` wrote.
+  """
+  if converted.is_converted(path):
+    text = converted.read_manifest(path)['parts'].get('encoder', {}).get('config', '')
+  else:
+    text = config_text(files.read(path))
+  try:
+    config = json.loads(text)
+    if not all(isinstance(config[section], dict) for section in SECTIONS):
+      raise ValueError
+  except (ValueError, KeyError, TypeError, RecursionError):
+    raise InputError(
+      f'{path}: not a model that `python -m hybrid_jax.export` wrote: it does not say how it was '
+      'trained; give a workdir, or export it again'
+    ) from None
+  if config['weights']['e4e'] != 'shipped':
+    config['weights']['e4e'] = path
+  return config
