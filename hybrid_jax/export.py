@@ -6,8 +6,8 @@
 
 The suffix of --output chooses the format. A .pt is read by torch.load(FILE, weights_only=True), and
 by --config.weights.e4e=FILE of a later run here, deformation heads included; re-enactment takes it
-as --workdir=FILE. --cma takes the file that `reenact --cma` names: the generator is written as it was
-tuned to that video.
+as --workdir=FILE. --cma takes the file that `reenact --cma` names: the generator is written as it
+was tuned to that video.
 """
 
 import argparse
