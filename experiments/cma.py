@@ -253,13 +253,15 @@ def choose(
 def test(bench: Bench, variants: list[str], chosen: dict, count: int) -> tuple[dict, np.ndarray]:
   """Errors of each method and paired differences, by kind and of all KINDS out of domain; a sheet.
 
-  'cma_lambda_0' and 'stopped' are CMA with the settings of 'cma' but for the one thing they name.
+  'cma_lambda_0' (or 'cma_lambda_1' where 0 was chosen) and 'stopped' are CMA with the settings of
+  'cma' but for the one thing they name.
   """
   ours, pti = chosen['cma'], chosen['pti']
+  other, weight = ('cma_lambda_0', 0.0) if ours['lambda'] else ('cma_lambda_1', 1.0)
   methods = {
     'cma': ('cma', ours),
     'pti': ('pti', pti),
-    'cma_lambda_0': ('cma', ours | {'lambda': 0.0}),
+    other: ('cma', ours | {'lambda': weight}),
     'stopped': ('stopped', ours),
   }
   methods = {name: of for name, of in methods.items() if of[0] in variants}
@@ -284,7 +286,7 @@ def test(bench: Bench, variants: list[str], chosen: dict, count: int) -> tuple[d
   values = {name: judged(judge, frames, data, ends) for name, frames in made.items()}
   kind = np.repeat([e.name.split()[0] for e in some], out_of_domain.TARGETS)
   pairs = [('none', 'cma'), ('pti', 'cma'), ('none', 'pti')]
-  pairs += [('cma_lambda_0', 'cma'), ('stopped', 'cma')]
+  pairs += [(other, 'cma'), ('none', other), ('stopped', 'cma')]
   pairs = [pair for pair in pairs if set(pair) <= set(made)]
   targets = out_of_domain.TARGETS
   result = {'settings': cost, 'sources_of_a_kind': count, 'frames_of_a_source': targets}
