@@ -78,6 +78,12 @@ class Model:
     config.model.half_dtype = ''
     return Programs(build(config.model))
 
+  def with_generator(self, G: Mapping, name: str) -> 'Model':
+    """The same encoder with a generator of the same shapes; compiled programs are shared."""
+    other = dataclasses.replace(self, G=G, name=name)
+    other.fast, other.precise = self.fast, self.precise
+    return other
+
   @property
   def size(self) -> int:
     """Side of the frames that the encoder sees, px."""

@@ -9,6 +9,9 @@
   # another person's face shape: take only how the motion differs from a neutral frame
   python -m hybrid_jax.reenact ... --motion relative --gain 1.2
 
+  # out of the ordinary: first tune the generator to this source and driver (minutes, then kept)
+  python -m hybrid_jax.reenact ... --cma
+
   # the motion once, any source later
   python -m hybrid_jax.extract_motion --driving clip.mp4 --output talk.safetensors
   python -m hybrid_jax.reenact --source me.png --driving talk.safetensors --output out.mp4
@@ -40,7 +43,17 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from hybrid_jax import compilation, edits, heap, motion_file, pipeline, provenance, quality
+from hybrid_jax import (
+  adjustment,
+  cma,
+  compilation,
+  edits,
+  heap,
+  motion_file,
+  pipeline,
+  provenance,
+  quality,
+)
 from hybrid_jax.edits import Edit
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
@@ -128,6 +141,11 @@ def reenact(model: Model, options: Options) -> int:
       )
   target_of(options, Fraction(1, 1000))  # refused before any work
   quality.refuse(model, options.min_identity)
+  if options.cma == 'cma' and motion_file.is_motion(options.driving):
+    raise InputError(
+      f'{options.driving}: holds motion alone, and --cma looks at driving frames; give the clip, '
+      'or tune to the source alone with --cma=pti'
+    )
   if options.crop not in ('', 'whole') and not any(
     options.cropping(of).sought for of in ('source', 'driving')
   ):
@@ -193,6 +211,11 @@ def _reenact(
   target = target_of(options, plan.time_base, json.dumps(made), sign)
   head = next(pipeline.crops(source, [first_face(source)], model.size))
   W_S = model.identity(head)
+  if options.cma:
+    how = cma.Options(options.cma, options.cma_lambda, options.cma_rate, options.cma_steps)
+    crops = lambda chosen: pipeline.crops(driving, chosen, model.size)  # noqa: E731
+    model, adjusted = adjustment.to_clip(model, how, head, crops, np.flatnonzero(~gone))
+    print(f'{options.cma:<9}{adjusted}')
   raw, final = motion_file.Jitter(), motion_file.Jitter()
   rows = final(moved(options, model, motion, head, raw))
   watch = None
@@ -241,6 +264,8 @@ def _reenact(
       f'seam: {np.mean(layout.seams):.1f} grey levels across the border on average, '
       f'{np.max(layout.seams):.1f} at worst'
     )
+  if options.cma:
+    told.append(f'{options.cma}: {adjusted}')
   told.append(f'jitter of the motion: {final.value:.2f}')
   if options.smooth_motion:
     told[-1] += f', {raw.value:.2f} before it was smoothed'

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 from fractions import Fraction
 
-from hybrid_jax import motion_file, pipeline
+from hybrid_jax import cma, motion_file, pipeline
 from hybrid_jax.pipeline import Cropping
 
 # What the encoder is called, and where its streams may go.
@@ -37,6 +37,10 @@ class Options:
   smooth_motion: float = 0.0
   layout: str = 'result'
   save_crops: str = ''
+  cma_steps: int = cma.Options.steps
+  cma_rate: float = cma.Options.rate
+  cma_lambda: float = cma.Options.driver_weight
+  cma: str = ''  # last: it hides the module
   audio: bool = True
   fps: Fraction | None = None
   codec: str = 'h264'
@@ -116,6 +120,22 @@ def parse(argv: list[str] | None, description: str) -> Options:
   add('--directions', default='', help="folder of edits' files (the rendered world's own)")
   add('--layout', default='result', choices=pipeline.LAYOUTS, help='what is shown (result)')
   add('--save-crops', default='', help='picture to write: what the model sees')
+  add(
+    '--cma',
+    nargs='?',
+    const='cma',
+    default='',
+    choices=('cma', 'pti'),
+    help='tune the generator first: cyclic manifold adjustment, or =pti to the source alone',
+  )
+  add('--cma-steps', type=_at_least(int, 1), default=cma.Options.steps, help='most steps (350)')
+  add('--cma-rate', type=_at_least(float, 0), default=cma.Options.rate, help='of Adam (3e-4)')
+  add(
+    '--cma-lambda',
+    type=_at_least(float, 0),
+    default=cma.Options.driver_weight,
+    help="weight of the driver's cycle against the source's (1)",
+  )
   add('--no-audio', dest='audio', action='store_false', help='leave the sound out')
   add('--fps', type=_rate, help='constant frame rate, e.g. 25 or 30000/1001 (as the driving clip)')
   add('--codec', default='h264', choices=CODECS, help='ffv1 is lossless, vp9 for .webm (h264)')

@@ -29,8 +29,8 @@ SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
 
 
 COMPILES_WHOLE_STEPS = {
-  'test_doctor', 'test_encoder', 'test_export', 'test_finetune', 'test_load', 'test_state',
-  'test_steps', 'test_train',
+  'test_adjustment', 'test_cma', 'test_doctor', 'test_encoder', 'test_export', 'test_finetune',
+  'test_load', 'test_state', 'test_steps', 'test_train',
 }  # fmt: skip
 
 

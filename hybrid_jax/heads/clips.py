@@ -42,15 +42,17 @@ class Renderer:
   """Compiled rendering at one size; the compile of some seconds is paid at the first frame."""
 
   def __init__(self, size: int):
-    def draw(identity, motion, scene):
-      image, masks = render.render_regions(identity, motion, scene, size)
+    def draw(identity, motion, scene, outfit):
+      image, masks = render.render_regions(identity, motion, scene, size, outfit)
       return to_byte(image), to_byte(masks), landmarks.landmarks(identity, motion)
 
     self._draw = jax.jit(draw)
 
-  def __call__(self, identity, motion, scene) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  def __call__(
+    self, identity, motion, scene, outfit=None
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vectors in [0, 1] -> image and masks (uint8), and landmarks, of one frame."""
-    return jax.device_get(self._draw(identity, motion, scene))
+    return jax.device_get(self._draw(identity, motion, scene, outfit))
 
   def clip(self, person: int, clip: int, times: np.ndarray) -> RenderedClip:
     """Clip `clip` of person number `person` at the given times, seconds."""

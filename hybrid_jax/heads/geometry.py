@@ -1,13 +1,15 @@
 """The head as signed distances: one function of a world point per solid, posed by a rig.
 
 Head frame: origin at eye height on the ear axis, x to the image's right, y up, z to the camera, in
-units of 10 cm. `i` and `m` are unpacked identity and motion throughout, `r` the rig.
+units of 10 cm. `i` and `m` are unpacked identity and motion throughout, `r` the rig, which
+also holds the unpacked outfit, or None.
 """
 
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 
+from hybrid_jax.heads import outfits
 from hybrid_jax.heads.algebra import (
   add,
   ball,
@@ -41,11 +43,12 @@ def rotation(yaw, pitch, roll):
   return tilt @ turn @ nod
 
 
-def rig(i, m):
+def rig(i, m, outfit=None):
   """What depends on no point: the pose and the landmarks that geometry and paint share."""
   smile = jnp.maximum(m.smile, 0)
   jaw = 0.24 * m.jaw_open
   return SimpleNamespace(
+    outfit=outfit,
     rotation=rotation(m.yaw, m.pitch, m.roll),
     smile=smile,
     mouth_y=-0.68 * i.face_length - 0.02 * m.lip_raise,
@@ -270,7 +273,7 @@ def parts(q, i, m, r):
   cloth = union(shoulders, ellipsoid(torso, (0.0, -2.4, -0.3), (1.0, 1.0, 0.55)), 0.2)
   collar = capsule(torso, (0.0, -1.1, -0.36), (0.0, -1.7, -0.36), 0.46, 0.52)
   cloth = union(cloth, intersection(collar, q[1] + 1.42, 0.05), 0.08)
-  return SimpleNamespace(
+  solids = SimpleNamespace(
     skin=skin,
     hair=hair(p, s, skull, i),
     eyes=eyes,
@@ -281,12 +284,15 @@ def parts(q, i, m, r):
     lips=jnp.minimum(upper, lower),
     point=p,
   )
+  if r.outfit is not None:
+    solids.worn = outfits.solids(p, s, skull, r.outfit, r)
+  return solids
 
 
 def closest(d):
   """Distance to the nearest of the solids in `d`."""
   distance = d.skin
-  for name in SOLIDS[1:]:
+  for name in SOLIDS[1:] + (('worn',) if hasattr(d, 'worn') else ()):
     distance = jnp.minimum(distance, getattr(d, name))
   return distance
 

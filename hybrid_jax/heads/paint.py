@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from hybrid_jax.heads import geometry
+from hybrid_jax.heads import geometry, outfits
 from hybrid_jax.heads.algebra import (
   bump,
   clip01,
@@ -149,6 +149,10 @@ def albedo(d, i, m, r, scene, q):
   face = scale(skin, mottle)
   for mask, colour in skin_layers(d, i, m, r):
     face = mix(face, colour, clip01(mask))
+  if r.outfit is not None:
+    hue = hsv(r.outfit.paint, 0.85, 0.6)
+    for mask, colour in outfits.paint_layers(d.point, r.outfit, r, hue):
+      face = mix(face, colour, clip01(mask))
   lock = geometry.strands(d.point, i)
   locks = scale(hair, 1 + 0.30 * lock + 0.18 * wobble(d.point, 4.0, 3.0))
   ivory = 0.75 + 0.25 * smoothstep(0.0, 0.18, jnp.abs(sine(x * 32)))
@@ -164,6 +168,8 @@ def albedo(d, i, m, r, scene, q):
     'frame': (rim, 0.6, 40.0),
     'cloth': (scale(cloth, 1 + 0.06 * wobble(q, 14.0)), 0.0, 1.0),
   }
+  if r.outfit is not None:
+    table['worn'] = (outfits.colour(d.point, r.outfit, hsv(r.outfit.colour, 0.8, 0.5)), 0.1, 10.0)
   rgb, gloss, power = (0.0, 0.0, 0.0), 0.0, 1.0
   for name, (colour, shine, exponent) in table.items():
     here = geometry.is_nearest(d, name)

@@ -20,6 +20,7 @@ from hybrid_jax.heads.algebra import (
   sub,
   unit,
 )
+from hybrid_jax.heads.outfits import OUTFIT
 from hybrid_jax.heads.parameters import IDENTITY, MOTION, SCENE, unpack
 
 CAMERA = 9.2  # z of the camera, units of 10 cm
@@ -70,9 +71,9 @@ def _trace(field, centre, side, size):
   return eye, ray, t
 
 
-def _scene(identity, motion, scene):
+def _scene(identity, motion, scene, outfit):
   i, m, s = unpack(IDENTITY, identity), unpack(MOTION, motion), unpack(SCENE, scene)
-  r = geometry.rig(i, m)
+  r = geometry.rig(i, m, None if outfit is None else unpack(OUTFIT, outfit))
   return i, m, s, r, *framing(i, r)
 
 
@@ -134,10 +135,17 @@ def render(identity: jax.Array, motion: jax.Array, scene: jax.Array, size: int) 
 
 
 def render_regions(
-  identity: jax.Array, motion: jax.Array, scene: jax.Array, size: int
+  identity: jax.Array,
+  motion: jax.Array,
+  scene: jax.Array,
+  size: int,
+  outfit: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """As `render`, and (size, size, 4) masks in [0, 1] of mouth, eyes, brows and face (`REGIONS`)."""
-  i, m, s, r, centre, side = _scene(identity, motion, scene)
+  """As `render`, and (size, size, 4) masks in [0, 1] of mouth, eyes, brows and face (`REGIONS`).
+
+  `outfit` (8,) in [0, 1]: see `outfits`.
+  """
+  i, m, s, r, centre, side = _scene(identity, motion, scene, outfit)
   field = lambda q: geometry.nearest(q, i, m, r)  # noqa: E731
   n = size * SUPERSAMPLING
   eye, ray, t = _trace(field, centre, side, n)

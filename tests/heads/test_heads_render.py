@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hybrid_jax.heads import landmarks, latent, people, render
+from hybrid_jax.heads.outfits import OUTFIT
 from hybrid_jax.heads.parameters import IDENTITY, MOTION, SCENE, pack, sample_identity, unpack
 
 SIZE = 64
@@ -222,3 +223,23 @@ def test_z_keeps_the_length_of_its_parameters():
   normed = z * jax.lax.rsqrt(jnp.mean(jnp.square(z), -1, keepdims=True))
   assert float(jnp.abs(normed[0] - normed[1]).max()) > 0.1
   assert z.shape == (2, 128) and float(z[0, -1]) == 2
+
+
+def test_outfits_are_worn_where_they_belong(draw):
+  vectors = pack(IDENTITY, glasses=-1, fringe=-1), pack(MOTION), pack(SCENE)
+  wear = jax.jit(lambda outfit: render.render_regions(*vectors, SIZE, outfit)[0])
+  nothing = {name: -1.0 for name, (low, _) in OUTFIT.items() if low < 0}
+  bare = wear(pack(OUTFIT, **nothing))
+  np.testing.assert_allclose(bare, draw()[0], atol=0.02)  # what is not worn is not seen
+  for name, (x, y), (least, most) in (
+    ('cap', (0.5, 0.15), (0.08, 0.5)),
+    ('patch', (0.63, 0.47), (0.005, 0.15)),
+    ('nose', (0.5, 0.62), (0.005, 0.08)),
+    ('bars', (0.5, 0.62), (0.005, 0.2)),
+    ('half', (0.65, 0.6), (0.05, 0.4)),
+    ('clown', (0.5, 0.6), (0.1, 0.6)),
+  ):
+    image = wear(pack(OUTFIT, **nothing | {name: 1.0}))
+    changed = (np.abs(image - bare).max(-1) > 0.1).astype(float)
+    assert least < changed.mean() < most, name
+    np.testing.assert_allclose(centre(changed), (x, y), atol=0.1, err_msg=name)

@@ -1,0 +1,209 @@
+"""Trains and judges the paper's ablations on rendered heads; goes on where it was stopped.
+
+  python experiments/ablations.py --work runs/ablations --output experiments/results/ablations.json
+
+Trainings: every variant of configs/ablations.py with every seed, from the same encoder, within the
+same budget of steps (--budget). At inference the full model is also run with CMA and with PTI, with
+the settings that experiments/cma.py chose on the validation split (--settings).
+
+Everything is judged on the same test episodes of out_of_domain.py, of people whom cma.py does not
+use, against the true answer. Beside the .json: the table (.md) and the figure (.png).
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+
+import cma as tunings  # noqa: E402
+import numpy as np  # noqa: E402
+import out_of_domain  # noqa: E402
+from heads_world import provenance  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from configs.ablations import STEPS, VARIANTS  # noqa: E402
+from hybrid_jax import compilation  # noqa: E402
+from hybrid_jax.errors import InputError  # noqa: E402
+from hybrid_jax.evaluation import heads  # noqa: E402
+from hybrid_jax.inference import load_model  # noqa: E402
+from hybrid_jax.media import replacing, stills  # noqa: E402
+
+FIRST = 1_000  # number of the first episode of a kind
+REFERENCE = 'full'
+INFERENCE = {'full_cma': 'cma', 'full_pti': 'pti'}
+GROUPS = ('inside', 'out_of_domain')
+
+
+def trained(work: pathlib.Path, variant: str, seed: int, budget: tuple[int, int]) -> dict:
+  """Trains one variant unless that is done; returns what it took, as its done.json has it."""
+  workdir = work / f'{variant}-{seed}-{budget[0]}+{budget[1]}'
+  done = workdir / 'done.json'
+  if not done.is_file():
+    print(f'{workdir}: training', flush=True)
+    fields = {'train.num_steps': budget[0], 'then.train.num_steps': budget[1]}
+    fields |= {'train.seed': seed, 'data.seed': seed}
+    command = [sys.executable, '-m', 'hybrid_jax.main', f'--workdir={workdir}']
+    command += [f'--config=configs/ablations.py:{variant}']
+    command += [f'--config.{name}={value}' for name, value in fields.items()]
+    began = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, check=True)
+    if not (workdir / 'finetune' / 'checkpoints' / str(budget[1])).is_dir():
+      sys.exit(f'{workdir}: stopped; the same command goes on')
+    with replacing(done) as part:
+      # Of the last call: a training that was interrupted took longer.
+      part.write_text(json.dumps({'last_call_s': round(time.perf_counter() - began, 1)}) + '\n')
+  return json.loads(done.read_text()) | {'workdir': str(workdir / 'finetune')}
+
+
+def answers(
+  work: pathlib.Path, workdir: str, some: list[out_of_domain.Episode], settings: dict | None
+) -> dict[str, np.ndarray]:
+  """Frames of all episodes by a training: 'none', and with `settings` 'cma' and 'pti' too."""
+  model = load_model(workdir)
+  bench = tunings.Bench(model, work / 'tunings' / model.digest()[:12])
+  made = {'none': np.concatenate([bench.untuned(e) for e in some])}
+  for method in INFERENCE.values() if settings else ():
+    rate, weight, steps = (settings[method][key] for key in tunings.SETTINGS)
+    bar = tqdm(some, method)
+    tuned = [bench.tuned('ablations', e, method, rate, weight, (steps,)) for e in bar]
+    made[method] = np.concatenate([t[str(steps)] for t in tuned])
+  return made
+
+
+def summary(
+  values: dict[str, list[dict[str, np.ndarray]]], here: np.ndarray, person: np.ndarray
+) -> dict:
+  """Errors of each variant, and paired differences to REFERENCE: variant minus reference.
+
+  Frames of one person are drawn together, and the seeds are averaged: the interval says how sure
+  the difference is over people. 'seeds' has it for each seed alone.
+  """
+  result: dict = {}
+  for name, seeds in values.items():
+    result[name] = {}
+    for metric in tunings.TOLD:
+      x = np.stack([of[metric][here] for of in seeds])
+      gap = x - np.stack([of[metric][here] for of in values[REFERENCE]])
+      result[name][metric] = tunings.interval(x.mean(0), person) | {
+        'minus_full': tunings.interval(gap.mean(0), person) | {'seeds': gap.mean(1).tolist()}
+      }
+  return result
+
+
+def table(result: dict) -> str:
+  """Markdown: a row for each variant and group, mean and interval of the difference to full."""
+  lines = []
+  for group in GROUPS:
+    lines += [f'### {group.replace("_", " ")}', '']
+    lines += ['| | ' + ' | '.join(tunings.TOLD) + ' |', '|---' * (1 + len(tunings.TOLD)) + '|']
+    for name, of in result[group].items():
+      cells = []
+      for metric in tunings.TOLD:
+        x, gap = of[metric], of[metric]['minus_full']
+        cell = f'{x["mean"]:.4f}'
+        if name != REFERENCE:
+          cell += f' ({gap["mean"]:+.4f}; {gap["low"]:+.4f} to {gap["high"]:+.4f})'
+        cells.append(cell)
+      lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
+    lines.append('')
+  return '\n'.join(lines)
+
+
+def figure(path: pathlib.Path, result: dict) -> None:
+  """Paired difference to the full model with its interval, and each seed as a point."""
+  import matplotlib
+
+  matplotlib.use('Agg')
+  from matplotlib import pyplot as plt
+
+  shown = ('l1', 'identity_score', 'expression_error', 'pose_error')
+  names = [name for name in result[GROUPS[0]] if name != REFERENCE]
+  fig, axes = plt.subplots(1, len(shown), figsize=(13, 3.4), sharey=True)
+  for ax, metric in zip(axes, shown, strict=True):
+    for offset, group in zip((-0.15, 0.15), GROUPS, strict=True):
+      gaps = [result[group][name][metric]['minus_full'] for name in names]
+      y, mean = np.arange(len(names)) + offset, np.array([gap['mean'] for gap in gaps])
+      reach = np.abs([[gap['low'] for gap in gaps], [gap['high'] for gap in gaps]] - mean)
+      bars = ax.errorbar(mean, y, xerr=reach, fmt='o', label=group.replace('_', ' '))
+      for row, gap in zip(y, gaps, strict=True):
+        ax.plot(gap['seeds'], [row] * len(gap['seeds']), '|', color=bars[0].get_color())
+    ax.axvline(0, color='grey', lw=0.8)
+    ax.set(title=f'{metric}, minus full', yticks=range(len(names)), yticklabels=names)
+  axes[0].legend()
+  fig.tight_layout()
+  with replacing(path) as part:
+    fig.savefig(part, format='png', dpi=110)
+  plt.close(fig)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--output', type=pathlib.Path, required=True, help='.json file to write')
+  parser.add_argument('--work', type=pathlib.Path, required=True, help='folder of trainings')
+  parser.add_argument('--settings', default=str(ROOT / 'experiments/results/cma.json'))
+  parser.add_argument('--seeds', default='0,1,2')
+  parser.add_argument('--variants', default=','.join(VARIANTS))
+  parser.add_argument('--budget', default=','.join(map(str, STEPS)), help='steps of stage 1 and 2')
+  parser.add_argument('--count', type=int, default=8, help='test sources of a kind')
+  args = parser.parse_args()
+  settings = pathlib.Path(args.settings)
+  if not settings.is_file():
+    sys.exit(f'error: {settings}: no such file; run experiments/cma.py --parts choose first')
+  chosen = json.loads(settings.read_text())['choose']['chosen']
+  variants, seeds = args.variants.split(','), list(map(int, args.seeds.split(',')))
+  if REFERENCE not in variants or not set(variants) <= set(VARIANTS):
+    sys.exit(f'error: --variants has {REFERENCE} and others of {", ".join(VARIANTS)}')
+  budget = tuple(map(int, args.budget.split(',')))
+  work = args.work.absolute()
+  measured = provenance('') | {'command': 'python ' + ' '.join(sys.argv)}
+  compilation.use_cache()
+
+  runs = {(v, s): trained(work, v, s, budget) for s in seeds for v in variants}
+  judge = heads.Judges()
+  some = out_of_domain.episodes('test', tunings.KINDS, args.count, FIRST)
+  data = out_of_domain.joined(some)
+  ends = heads.scale(judge, data, True)
+  values: dict = {name: [] for name in (*variants, *INFERENCE)}
+  first: dict = {}  # frames of the first seed
+  for (variant, _), run in runs.items():
+    try:
+      made = answers(work, run['workdir'], some, chosen if variant == REFERENCE else None)
+    except InputError as error:
+      sys.exit(f'error: {error}')
+    names = {'none': variant} | {method: name for name, method in INFERENCE.items()}
+    for method, frames in made.items():
+      first.setdefault(names[method], frames)
+      values[names[method]].append(tunings.judged(judge, frames, data, ends))
+
+  inside = np.repeat([e.name.startswith('inside') for e in some], out_of_domain.TARGETS)
+  result: dict = {
+    'budget_steps': budget,
+    'seeds': seeds,
+    'settings': {method: chosen[method] for method in INFERENCE.values()},
+    'sources_of_a_kind': args.count,
+    'last_call_s': {f'{v}-{s}': run['last_call_s'] for (v, s), run in runs.items()},
+  }
+  for group, here in zip(GROUPS, (inside, ~inside), strict=True):
+    result[group] = summary(values, here, data['person'][here])
+  with replacing(args.output) as part:
+    part.write_text(json.dumps(result | {'measured': measured}, indent=1) + '\n')
+  told = table(result)
+  args.output.with_suffix('.md').write_text(told)
+  figure(args.output.with_suffix('.png'), result)
+  columns = [data['source'], data['driving'], data['truth'], *first.values()]
+  rows = range(0, len(inside), max(out_of_domain.TARGETS, len(inside) // 12))
+  sheet = stills.grid([[column[k] for column in columns] for k in rows])
+  stills.write_image(args.output.with_name(f'{args.output.stem}_sheet.png'), sheet)
+  print(told)
+  print('sheet: source, driver, truth, ' + ', '.join(first))
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,185 @@
+"""A model adjusted to one video: CMA or PTI once, then from the cache by content.
+
+What a tuning adds to the generator (its delta) is kept under a hash of everything it follows from:
+source, driving frames, options, networks. The same job again is read and not computed.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Mapping
+
+import jax
+import numpy as np
+import safetensors
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from hybrid_jax import cma, networks
+from hybrid_jax.errors import InputError
+from hybrid_jax.inference import Model
+from hybrid_jax.media import replacing, stills
+from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
+from hybrid_jax.weights import load
+
+CHUNK = 25  # steps between two signs of progress
+BATCH = 8  # frames drawn together for the sheet
+DRIFT = ('identity_similarity', 'perceptual_distance')  # of R to the untuned R
+
+
+def cache_folder() -> pathlib.Path:
+  base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  return pathlib.Path(base) / 'hybrid_jax' / 'cma'
+
+
+def digest(tree: Mapping) -> str:
+  """SHA-256 of the arrays of a tree with their names."""
+  sha = hashlib.sha256()
+  for key, x in jax.tree_util.tree_leaves_with_path(tree):
+    sha.update(jax.tree_util.keystr(key).encode())
+    sha.update(np.ascontiguousarray(x))
+  return sha.hexdigest()
+
+
+class Adjuster:
+  """Tunes generators of one model; its jobs run through one compiled program.
+
+  Raises:
+    InputError: the weights of the model's perceptual or identity network are missing.
+  """
+
+  def __init__(self, model: Model, options: cma.Options):
+    config = model.config.copy_and_resolve_references()
+    config.model.polyphase_from, config.model.half_dtype = 0, ''  # weights are trained here
+    self.model, self.options = model, options
+    self.tuner = cma.Tuner(networks.build(config.model), options, model.rows)
+    self.frozen, _ = load.load(model.networks, model.config.weights, model.config.train.seed)
+
+  def key(self, source: np.ndarray, drivers: np.ndarray) -> str:
+    """SHA-256 of everything that the result follows from."""
+    told = [dataclasses.asdict(self.options), self.model.config.model.to_dict()]
+    told += [int(self.model.rows), self.model.digest(), digest(self.model.G)]
+    told += [digest(self.frozen['lpips']), source.shape, drivers.shape]
+    sha = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for frames in (source, drivers):
+      sha.update(np.ascontiguousarray(frames))
+    return sha.hexdigest()
+
+  def adjust(
+    self, source: np.ndarray, drivers: np.ndarray, folder: pathlib.Path | None = None
+  ) -> tuple[Model, str]:
+    """(the model with its generator tuned, a line that says what was done).
+
+    Whatever ends it early leaves the model that was given, and no file.
+
+    Args:
+      source: (size, size, 3) uint8 crop, drivers: (n, size, size, 3) of the driving clip.
+      folder: of the deltas; `cache_folder()` if not given.
+
+    Raises:
+      InputError: the delta of an earlier run is damaged.
+      FloatingPointError: the loss is not finite.
+    """
+    path = (folder or cache_folder()) / f'{self.key(source, drivers)}.safetensors'
+    if path.is_file():
+      return with_delta(self.model, path), f'the generator of an earlier run, {path}'
+    job = self.tuner.job(self.model.G, self.model.E, self.frozen, source, drivers)
+    drifts, steps = {}, 0
+    with tqdm(total=self.options.steps, desc='adjusting the generator', unit='step') as bar:
+      for state in self.tuner.tune(job, CHUNK):
+        bar.update(int(state.step) - steps)
+        steps = int(state.step)
+        drifts[steps] = tuple(map(float, self.tuner.drift(job, state.params)))
+        history = np.asarray(state.history)[:steps]
+        bar.set_postfix(loss=f'{history[-1, 0]:.4f}', similarity=f'{drifts[steps][0]:.3f}')
+    added = cma.delta(self.model.G, state)
+    tuned = adjusted(self.model, added)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path.with_suffix('.csv')) as part:
+      write_curve(part, history, drifts)
+    stills.write_image(path.with_suffix('.png'), sheet((self.model, tuned), job))
+    about = {'generator': digest(self.model.G), 'options': dataclasses.asdict(self.options)}
+    with replacing(path) as part:
+      save_file(added, part, {k: json.dumps(v) for k, v in about.items()})
+    similarity, distance = drifts[steps]
+    return tuned, (
+      f'{steps} steps, loss {history[0, 0]:.4f} -> {history[-1, 0]:.4f}; to the untuned result: '
+      f'identity similarity {similarity:.3f}, perceptual distance {distance:.3f}; '
+      f'{path}, its curve (.csv) and pictures (.png) beside it'
+    )
+
+
+def to_clip(
+  model: Model,
+  options: cma.Options,
+  source: np.ndarray,
+  crops: Callable[[list[int]], Iterable[np.ndarray]],
+  found: np.ndarray,
+) -> tuple[Model, str]:
+  """`Adjuster.adjust` to a source and to frames spread over a clip; PTI looks at the source alone.
+
+  Args:
+    crops: frame numbers of the clip, which do not decrease -> (size, size, 3) uint8 heads.
+    found: numbers of the frames that have a head.
+  """
+  if options.method == 'pti':
+    options, frames = dataclasses.replace(options, pool=1), source[None]
+  else:
+    frames = np.stack(list(crops(found[cma.evenly(len(found), options.pool)].tolist())))
+  return Adjuster(model, options).adjust(source, frames)
+
+
+def write_curve(path: pathlib.Path, history: np.ndarray, drifts: Mapping[int, tuple]) -> None:
+  """CSV of the terms of each step (k, 6), and of the drift after those steps where it was taken."""
+  with open(path, 'w', newline='') as file:
+    rows = csv.writer(file)
+    rows.writerow(('step', *cma.HISTORY, *DRIFT))
+    for k, row in enumerate(history):
+      rows.writerow((k + 1, *map(float, row), *drifts.get(k + 1, ('', ''))))
+
+
+def sheet(models: tuple[Model, Model], job: cma.Job) -> np.ndarray:
+  """Source and drivers; below them R of the untuned model and R of the tuned."""
+  shown = cma.evenly(len(job.drivers.image), cma.SHOWN)
+  source = np.asarray(to_uint8(job.source.image[0]))
+  rows = [[source, *np.asarray(to_uint8(job.drivers.image[shown]))]]
+  F = np.concatenate([np.asarray(x)[shown] for x in job.drivers.F], -1)
+  small = lambda x: to_uint8(adaptive_avg_pool(from_uint8(x[None]), len(source)))[0]  # noqa: E731
+  for model in models:
+    R = model.images(job.source.W, F, BATCH)
+    rows.append([np.full_like(source, 255), *(np.asarray(small(x)) for x in R)])
+  return stills.grid(rows)
+
+
+def adjusted(model: Model, added: Mapping[str, np.ndarray]) -> Model:
+  """The model with a delta added to its generator: the same in the first run and in every later."""
+  return model.with_generator(cma.adjusted(model.G, added), f'{model.name}, adjusted')
+
+
+def with_delta(model: Model, path: str | os.PathLike) -> Model:
+  """The model with the delta of a file added to its generator.
+
+  Raises:
+    InputError: no such file, no delta, or one of another generator.
+  """
+  if not pathlib.Path(path).is_file():
+    raise InputError(f'{path}: no such file; `reenact --cma` tells where it writes one')
+  try:
+    with safetensors.safe_open(path, 'np') as file:
+      about = file.metadata() or {}
+      added = {name: file.get_tensor(name) for name in file.keys()}
+  except (safetensors.SafetensorError, OSError) as error:
+    raise InputError(
+      f'{path}: damaged ({error}); delete it and run the adjustment again'
+    ) from error
+  if 'generator' not in about:
+    raise InputError(f'{path}: not an adjustment of a generator; give a file of `reenact --cma`')
+  if json.loads(about['generator']) != digest(model.G):
+    raise InputError(
+      f'{path}: was made for another generator than that of {model.name}; give the --workdir that '
+      'it was made with'
+    )
+  return adjusted(model, added)

@@ -1,0 +1,322 @@
+"""Cyclic Manifold Adjustment (section 3.3): tunes the generator, not the latents, for one video.
+
+The manifold around the source's `W_S` is bent until it holds the driver's deformations: re-enacted,
+encoded and decoded again, source and driver must come back. Pivotal tuning (PTI, Roich et al. 2021)
+on the source alone has the same interface: the paper's ablation, and an option.
+
+Symbols as in `models/hybrid.py`. `E` is frozen; `G['params']` is what changes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hybrid_jax import losses
+from hybrid_jax.models.hybrid import Hybrid, Styles
+from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
+from hybrid_jax.networks import Networks
+
+HISTORY = ('loss', 'source_l2', 'source_lpips', 'driver_l2', 'driver_lpips', 'locality')
+SHOWN = 6  # drivers whose R is compared with the untuned R
+MEMORY = 0.9  # of the running mean of LPIPS that the early stop looks at
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """What eq. 15 leaves open."""
+
+  # 'cma', or 'pti': the source alone.
+  method: str = 'cma'
+  # Lambda of eq. 15, the weight of the driver's term; 0 leaves it out. Ours: equal to the source's.
+  driver_weight: float = 1.0
+  # Adam, and the most steps of it. PTI.
+  rate: float = 3e-4
+  steps: int = 350
+  # L = l2 MSE + lpips LPIPS, and where their LPIPS is good enough to stop. PTI.
+  l2: float = 1.0
+  lpips: float = 1.0
+  enough_lpips: float = 0.06
+  # Whether the gradient reaches R through the frozen encoder. [read], see method of the paper.
+  through_encoder: bool = True
+  # Parts of the generator that are tuned, by how their names begin. PTI: all.
+  tuned: tuple[str, ...] = ('const', 'affines', 'layers')
+  # Driving frames of each step, out of how many of the clip. Ours.
+  drivers: int = 1
+  pool: int = 32
+  # PTI's locality regularisation: weight (off there too), and distance in W+.
+  locality: float = 0.0
+  locality_distance: float = 30.0
+  seed: int = 0
+
+
+@flax.struct.dataclass
+class Coded:
+  """Frames (n, h, w, 3) in [-1, 1] with their latents, which no tuning changes."""
+
+  image: jax.Array
+  W: jax.Array
+  F: Styles
+
+
+@flax.struct.dataclass
+class Job:
+  """What one tuning is given: one source, `pool` drivers, the generator it starts from.
+
+  frozen: networks that look on, {'lpips'} and, where identity is logged, 'arcface'.
+  """
+
+  G: Any
+  E: Any
+  frozen: Any
+  source: Coded
+  drivers: Coded
+  key: jax.Array
+  # Of Options, which change no program.
+  driver_weight: jax.Array
+  rate: jax.Array
+  enough_lpips: jax.Array
+
+
+@flax.struct.dataclass
+class Tuning:
+  """A tuning under way. `history` (steps, len(HISTORY)) is NaN from `step` on."""
+
+  step: jax.Array
+  params: Any
+  opt: Any
+  lpips: jax.Array
+  history: jax.Array
+  finished: jax.Array
+
+
+# --- The equations -------------------------------------------------------------------------------
+
+
+def cycle(
+  hybrid: Hybrid, E: Mapping, G: Mapping, S: Coded, D: Coded, rows: Any, through_encoder: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The re-enacted frame R, cyclic source S_c and cyclic driver D_c, each (n, r, r, 3)."""
+  R = hybrid.reenact(G, S.W, D.F)  # Eq. (16): R = G(W_S, F_D)
+  seen = adaptive_avg_pool(R, S.image.shape[1])
+  seen = seen if through_encoder else jax.lax.stop_gradient(seen)
+  W_R, F_R = hybrid.encode(E, G, seen, rows)  # Eq. (16): W_R, F_R = E(R)
+  S_c = hybrid.reenact(G, W_R, S.F)  # Eq. (17): S_c = G(W_R, F_S)
+  D_c = hybrid.reenact(G, D.W, F_R)  # Eq. (18): D_c = G(W_D, F_R)
+  return R, S_c, D_c
+
+
+def locality(hybrid: Hybrid, G: Mapping, tuned: Mapping, W: jax.Array, w: jax.Array, distance):
+  """Images at `distance` from the pivot W (1, l, d) towards w (1, l, d): tuned and untuned.
+
+  Without noise, as PTI has it.
+  """
+  away = w - W
+  morphed = W + distance * away / jnp.linalg.norm(away)
+  draw = lambda G: hybrid.generator.apply(  # noqa: E731
+    {'params': G['params']}, hybrid.combine(G, morphed, None), None, method='synthesize'
+  )
+  return draw(tuned), jax.lax.stop_gradient(draw(G))
+
+
+class Tuner:
+  """The compiled loop of one model and one set of options; jobs run through it one after another.
+
+  `networks` should be built with `polyphase_from=0`: the weight gradient of a transposed
+  convolution is what is slow. `rows` are the W+ rows in use (None: all).
+  """
+
+  def __init__(self, networks: Networks, options: Options, rows: Any = None):
+    self.networks, self.options, self.rows = networks, options, rows
+    self.optimizer = optax.scale_by_adam()  # the rate is the job's
+    self.run = jax.jit(self._run, donate_argnums=0)
+    self.drift = jax.jit(self._drift)
+
+  def job(
+    self, G: Mapping, E: Mapping, frozen: Mapping, source: np.ndarray, drivers: np.ndarray
+  ) -> Job:
+    """From uint8 crops (h, w, 3) and (n, h, w, 3) of the encoder's size.
+
+    The n drivers are cut or repeated to `options.pool`, so that every job runs the same program.
+    """
+    chosen = evenly(len(drivers), self.options.pool)
+    coded = functools.partial(self._coded, G, E)
+    drivers = [coded(frame[None]) for frame in drivers[chosen]]
+    return Job(
+      G=G,
+      E=E,
+      frozen={name: frozen[name] for name in ('lpips', 'arcface') if name in frozen},
+      source=coded(source[None]),
+      drivers=jax.tree.map(lambda *x: jnp.concatenate(x), *drivers),
+      key=jax.random.key(self.options.seed),
+      driver_weight=jnp.float32(self.options.driver_weight),
+      rate=jnp.float32(self.options.rate),
+      enough_lpips=jnp.float32(self.options.enough_lpips),
+    )
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def _coded(self, G: Mapping, E: Mapping, frames: jax.Array) -> Coded:
+    image = from_uint8(frames)
+    return Coded(image, *self.networks.hybrid.encode(E, G, image, self.rows))
+
+  def start(self, job: Job) -> Tuning:
+    params = {k: jnp.copy(v) for k, v in flat(job.G['params'], self.options.tuned).items()}
+    return Tuning(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      opt=self.optimizer.init(params),
+      lpips=jnp.zeros(()),
+      history=jnp.full((self.options.steps, len(HISTORY)), jnp.nan),
+      finished=jnp.zeros((), bool),
+    )
+
+  def objective(self, params: Mapping, job: Job, D: Coded, key: jax.Array):
+    """Eq. (15) -> (loss, its terms in the order of HISTORY)."""
+    options, hybrid = self.options, self.networks.hybrid
+    G = job.G | {'params': merged(job.G['params'], params)}
+    lpips = lambda x, y: self.networks.lpips.apply(job.frozen['lpips'], x, y).mean()  # noqa: E731
+    S = jax.tree.map(lambda x: jnp.repeat(x, len(D.W), 0), job.source)
+
+    def L(target, image):
+      image = adaptive_avg_pool(image, target.shape[1])
+      terms = losses.mse(image, target), lpips(image, target)
+      return options.l2 * terms[0] + options.lpips * terms[1], terms
+
+    if options.method == 'pti':
+      loss, source = L(job.source.image, hybrid.reenact(G, job.source.W, job.source.F))
+      driver = (jnp.zeros(()), jnp.zeros(()))
+    else:
+      _, S_c, D_c = cycle(hybrid, job.E, G, S, D, self.rows, options.through_encoder)
+      L_S, source = L(S.image, S_c)
+      L_D, driver = L(D.image, D_c)
+      loss = L_S + job.driver_weight * L_D  # Eq. (15)
+    near = jnp.zeros(())
+    if options.locality:
+      tuned, untuned = locality(
+        hybrid, job.G, G, job.source.W, self._sample(job.G, key), options.locality_distance
+      )
+      near = losses.mse(tuned, untuned) + lpips(tuned, untuned)
+      loss = loss + options.locality * near
+    return loss, jnp.stack((loss, *source, *driver, near))
+
+  def _sample(self, G: Mapping, key: jax.Array) -> jax.Array:
+    """A random latent (1, l, d), every row the same."""
+    generator = self.networks.hybrid.generator
+    if 'w_samples' in G:
+      w = G['w_samples'][jax.random.randint(key, (1,), 0, len(G['w_samples']))]
+    else:
+      z = jax.random.normal(key, (1, generator.w_dim))
+      w = generator.apply({'params': G['params']}, z, method='map')
+    return jnp.repeat(w[:, None], self.networks.hybrid.encoder.num_ws, 1)
+
+  def _run(self, state: Tuning, job: Job, until: jax.Array) -> Tuning:
+    """Steps until `until`, until LPIPS is good enough or until a loss is not finite."""
+    options = self.options
+
+    def step(state: Tuning) -> Tuning:
+      key = jax.random.fold_in(job.key, state.step)
+      pick = jax.random.choice(key, options.pool, (options.drivers,), replace=False)
+      D = jax.tree.map(lambda x: x[pick], job.drivers)
+      (loss, terms), grads = jax.value_and_grad(self.objective, has_aux=True)(
+        state.params, job, D, key
+      )
+      both = (terms[2] + terms[4]) / (1 if options.method == 'pti' else 2)
+      lpips = jnp.where(state.step == 0, both, MEMORY * state.lpips + (1 - MEMORY) * both)
+      finished = (lpips <= job.enough_lpips) | ~jnp.isfinite(loss)
+      updates, opt = self.optimizer.update(grads, state.opt)
+      keep = functools.partial(jax.tree.map, lambda a, b: jnp.where(finished, a, b))
+      return Tuning(
+        step=state.step + 1,
+        params=keep(state.params, descended(state.params, updates, job.rate)),
+        opt=keep(state.opt, opt),
+        lpips=lpips,
+        history=state.history.at[state.step].set(terms),
+        finished=finished,
+      )
+
+    return jax.lax.while_loop(lambda s: (s.step < until) & ~s.finished, step, state)
+
+  def _drift(self, job: Job, params: Mapping) -> tuple[jax.Array, jax.Array]:
+    """How far R has gone from the untuned R, which eq. 15 never looks at.
+
+    Means over SHOWN drivers of the cosine similarity of ArcFace embeddings (NaN without the
+    network) and of LPIPS.
+    """
+    hybrid, nets, size = self.networks.hybrid, self.networks, job.source.image.shape[1]
+    tuned = job.G | {'params': merged(job.G['params'], params)}
+
+    def one(F: Styles) -> tuple[jax.Array, jax.Array]:
+      F = jax.tree.map(lambda x: x[None], F)
+      R = [adaptive_avg_pool(hybrid.reenact(G, job.source.W, F), size) for G in (job.G, tuned)]
+      lpips = nets.lpips.apply(job.frozen['lpips'], *R).mean()
+      if 'arcface' not in job.frozen:
+        return jnp.full((), jnp.nan), lpips
+      before, after = nets.arcface.apply(job.frozen['arcface'], jnp.concatenate(R))
+      return (before * after).sum(), lpips
+
+    chosen = evenly(self.options.pool, SHOWN)
+    similarity, lpips = jax.lax.map(one, jax.tree.map(lambda x: x[chosen], job.drivers.F))
+    return similarity.mean(), lpips.mean()
+
+  def tune(self, job: Job, chunk: int = 25) -> Iterator[Tuning]:
+    """The tuning after every `chunk` steps; the last is the result.
+
+    A state is donated to the next chunk: read what is wanted of it before going on.
+
+    Raises:
+      FloatingPointError: a loss is not finite; the generator that was given is unchanged.
+    """
+    state, done = self.start(job), 0
+    while done < self.options.steps:
+      state = self.run(state, job, min(done + chunk, self.options.steps))
+      before, done = done, int(state.step)
+      if not np.isfinite(np.asarray(state.history[before:done, 0])).all():
+        raise FloatingPointError(
+          f'{self.options.method}: the loss is not finite at step {done}; the generator stays as '
+          f'it was; try a lower rate than {self.options.rate:g}'
+        )
+      yield state
+      if bool(state.finished):
+        return
+
+
+def evenly(length: int, count: int) -> np.ndarray:
+  """`count` indices from the first to the last of `length`, repeated where there are fewer."""
+  return np.linspace(0, length - 1, count).round().astype(int)
+
+
+def descended(params: Mapping, updates: Mapping, rate: jax.Array) -> Mapping:
+  return jax.tree.map(lambda x, update: x - rate * update, params, updates)
+
+
+# --- Parameters by name --------------------------------------------------------------------------
+
+
+def flat(params: Mapping, tuned: tuple[str, ...]) -> dict[str, jax.Array]:
+  """Arrays by their path, of the parts whose name begins as `tuned` says."""
+  tree = flax.traverse_util.flatten_dict(params, sep='/')
+  return {key: x for key, x in tree.items() if key.startswith(tuned)}
+
+
+def merged(params: Mapping, changed: Mapping[str, jax.Array]) -> dict:
+  """The tree with the arrays of `changed`, by path, in place of its own."""
+  tree = flax.traverse_util.flatten_dict(params, sep='/')
+  return flax.traverse_util.unflatten_dict(tree | dict(changed), sep='/')
+
+
+def delta(G: Mapping, state: Tuning) -> dict[str, np.ndarray]:
+  """What the tuning added to each array, by path."""
+  before = flax.traverse_util.flatten_dict(G['params'], sep='/')
+  return {key: np.asarray(x - before[key]) for key, x in state.params.items()}
+
+
+def adjusted(G: Mapping, added: Mapping[str, np.ndarray]) -> dict:
+  """The generator's tree with a delta added: what renders, in the first run and in every later."""
+  before = flax.traverse_util.flatten_dict(G['params'], sep='/')
+  return dict(G) | {'params': merged(G['params'], {k: before[k] + x for k, x in added.items()})}

@@ -1,0 +1,149 @@
+"""Adjusted models: found again by content, whole or not at all, exported, refused where foreign."""
+
+import csv
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from reenacting import pixels, run
+from small import SIZE
+
+from hybrid_jax import adjustment, cma, export, inference, motion_file
+from hybrid_jax.errors import InputError
+from hybrid_jax.media import stills
+from hybrid_jax.weights import key_maps, torch_file
+
+OPTIONS = cma.Options(steps=3)  # as the command is given, so that they share a program
+
+
+def frames(seed, n=4):
+  return np.random.default_rng(seed).integers(0, 255, (n, SIZE, SIZE, 3), np.uint8)
+
+
+@pytest.fixture(scope='module')
+def adjuster(model):
+  return adjustment.Adjuster(model, OPTIONS)
+
+
+@pytest.fixture(scope='module')
+def kept(adjuster, tmp_path_factory):
+  """(folder, tuned model, what was told) of one adjustment."""
+  folder = tmp_path_factory.mktemp('deltas')
+  return folder, *adjuster.adjust(frames(0)[0], frames(1), folder)
+
+
+def delta_in(folder):
+  (path,) = folder.glob('*.safetensors')
+  return path
+
+
+def same(a, b):
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def test_an_adjustment_is_kept_with_its_curve_and_pictures(model, kept):
+  folder, tuned, told = kept
+  path = delta_in(folder)
+  assert str(path) in told and '3 steps' in told
+  rows = list(csv.DictReader(path.with_suffix('.csv').open()))
+  assert [row['step'] for row in rows] == ['1', '2', '3']
+  assert [bool(row['identity_similarity']) for row in rows] == [False, False, True]
+  assert 0 < float(rows[2]['perceptual_distance']) and float(rows[2]['identity_similarity']) < 1
+  sheet = stills.read_image(path.with_suffix('.png'))
+  assert sheet.shape == (3 * SIZE, 7 * SIZE, 3)
+  np.testing.assert_array_equal(sheet[:SIZE, :SIZE], frames(0)[0])
+  assert (sheet[SIZE : 2 * SIZE, SIZE:] != sheet[2 * SIZE :, SIZE:]).any()
+  changed = cma.flat(tuned.G['params'], OPTIONS.tuned)
+  assert any((changed[k] != x).any() for k, x in cma.flat(model.G['params'], OPTIONS.tuned).items())
+
+
+def test_the_same_job_is_read_and_gives_the_same_generator(model, adjuster, kept, monkeypatch):
+  folder, tuned, _ = kept
+  monkeypatch.setattr(cma.Tuner, 'tune', None)  # nothing is computed
+  again, told = adjuster.adjust(frames(0)[0], frames(1), folder)
+  assert 'earlier run' in told
+  same(again.G, tuned.G)
+  assert again.fast is model.fast
+
+
+def test_anything_else_is_another_job(model, adjuster):
+  keys = {adjuster.key(frames(0)[0], frames(1)), adjuster.key(frames(2)[0], frames(1))}
+  keys |= {adjuster.key(frames(0)[0], frames(1, 5)), adjuster.key(frames(0)[0], frames(3))}
+  other = adjustment.Adjuster(model, cma.Options(steps=4))
+  keys.add(other.key(frames(0)[0], frames(1)))
+  G = model.G | {'w_avg': model.G['w_avg'] + 1}
+  moved = adjustment.Adjuster(model.with_generator(G, ''), OPTIONS)
+  keys.add(moved.key(frames(0)[0], frames(1)))
+  assert len(keys) == 6
+  assert adjuster.key(frames(0)[0], frames(1)) in keys
+
+
+def test_a_cancelled_or_broken_run_changes_nothing(model, adjuster, tmp_path, monkeypatch):
+  before = jax.device_get(model.G)
+  real = cma.Tuner.tune
+
+  def cancelled(self, job, chunk):
+    yield next(real(self, job, 2))
+    raise KeyboardInterrupt
+
+  def broken(self, job, chunk):
+    yield from real(self, job.replace(driver_weight=job.driver_weight * np.nan), chunk)
+
+  for tune, error in ((cancelled, KeyboardInterrupt), (broken, FloatingPointError)):
+    with monkeypatch.context() as patch, pytest.raises(error):
+      patch.setattr(cma.Tuner, 'tune', tune)
+      adjuster.adjust(frames(0)[0], frames(1), tmp_path)
+    assert not list(tmp_path.iterdir())
+    same(model.G, before)
+
+
+def test_the_command_reuses_its_adjustment_and_gives_identical_frames(
+  model, inputs, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  given = {'codec': 'ffv1', 'cma': 'cma', 'cma_steps': 3}
+  run(model, inputs, tmp_path / 'a.mkv', **given)
+  assert capsys.readouterr().out.count('cma: 3 steps, loss') == 1
+  run(model, inputs, tmp_path / 'b.mkv', **given)
+  assert 'the generator of an earlier run' in capsys.readouterr().out
+  np.testing.assert_array_equal(pixels(tmp_path / 'a.mkv'), pixels(tmp_path / 'b.mkv'))
+  run(model, inputs, tmp_path / 'c.mkv', codec='ffv1')
+  assert (pixels(tmp_path / 'a.mkv') != pixels(tmp_path / 'c.mkv')).any()
+
+
+def test_motion_without_frames_is_refused(model, inputs, tmp_path):
+  rows = np.zeros((2, sum(model.widths)), np.float32)
+  path = str(tmp_path / 'talk.safetensors')
+  motion_file.write(
+    path, [rows], np.arange(2), time_base='1/25', widths=model.widths, starts=[0],
+    model=model.digest(), driving='',
+  )  # fmt: skip
+  with pytest.raises(InputError, match='--cma=pti'):
+    run(model, inputs, tmp_path / 'a.mkv', driving=path, cma='cma')
+
+
+def test_an_adjusted_generator_is_exported(model, kept, tmp_path, monkeypatch):
+  folder, tuned, _ = kept
+  monkeypatch.setattr(inference, 'load_model', lambda workdir: model)
+  told = export.export('', str(tmp_path / 'g.pt'), 'generator', str(delta_in(folder)))
+  assert 'small, adjusted' in told
+  read = torch_file.load(tmp_path / 'g.pt')
+  tree, _ = key_maps.generator(read['g_ema'], read['latent_avg'])
+  same(tree['params'], tuned.G['params'])
+
+
+def test_files_that_are_no_adjustment_of_this_model(model, kept, tmp_path):
+  path = delta_in(kept[0])
+  (tmp_path / 'cut.safetensors').write_bytes(path.read_bytes()[:100])
+  safetensors.numpy.save_file({'x': np.ones(2)}, tmp_path / 'other.safetensors')
+  for name, says in (
+    ('none.safetensors', 'no such file'),
+    ('cut.safetensors', 'damaged'),
+    ('other.safetensors', 'not an adjustment'),
+  ):
+    with pytest.raises(InputError, match=says):
+      adjustment.with_delta(model, tmp_path / name)
+  other = model.with_generator(model.G | {'w_avg': model.G['w_avg'] + 1}, 'another')
+  with pytest.raises(InputError, match='made for another generator than that of another'):
+    adjustment.with_delta(other, path)
