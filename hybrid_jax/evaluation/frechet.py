@@ -21,15 +21,23 @@ class Moments:
     x = np.asarray(features, np.float64)
     if not np.isfinite(x).all():
       raise ValueError('features are not finite')
-    n = len(x)
-    if not n:
-      return
+    if len(x):
+      mean = x.mean(0)
+      self._join(len(x), mean, (x - mean).T @ (x - mean))
+
+  def merge(self, other: 'Moments') -> None:
+    """Takes all vectors of another stream."""
+    if other.count:
+      self._join(other.count, other._mean, other._scatter)
+
+  def _join(self, n: int, mean: np.ndarray, scatter: np.ndarray) -> None:
+    """Chan, Golub & LeVeque 1979: both parts about their own means, and what lies between these."""
     if self._mean is None:
-      self._mean, self._scatter = np.zeros(x.shape[1]), np.zeros((x.shape[1],) * 2)
-    mean = x.mean(0)
-    x, shift = x - mean, mean - self._mean
-    # Chan, Golub & LeVeque 1979: both parts about their own means, and what lies between these.
-    self._scatter += x.T @ x + np.outer(shift, shift) * (n * self.count / (n + self.count))
+      self._mean, self._scatter = np.zeros_like(mean), np.zeros_like(scatter)
+    if mean.shape != self._mean.shape:
+      raise ValueError(f'features of {len(self._mean)} and {len(mean)} numbers')
+    shift = mean - self._mean
+    self._scatter += scatter + np.outer(shift, shift) * (n * self.count / (n + self.count))
     self._mean = self._mean + shift * (n / (n + self.count))
     self.count += n
 

@@ -66,6 +66,16 @@ def test_far_from_zero_and_in_batches_of_any_size():
     )
 
 
+def test_streams_can_be_merged():
+  x = np.random.default_rng(4).normal(3, 2, (50, 6))
+  merged, empty = frechet.Moments(), frechet.Moments()
+  for part in (x[:1], x[1:20], x[20:]):
+    merged.merge(moments(part))
+    merged.merge(empty)
+  assert merged.count == 50
+  np.testing.assert_allclose(merged.covariance(), np.cov(x, rowvar=False), rtol=1e-12)
+
+
 def test_memory_does_not_grow():
   rng, stream = np.random.default_rng(3), frechet.Moments()
   stream.add(rng.normal(size=(32, 64)))
