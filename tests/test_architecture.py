@@ -160,10 +160,10 @@ ORDER = [
   {'models.hybrid', 'models.i3d', 'losses', 'optim'},
   {'state', 'networks'},
   {'weights', 'steps', 'config_check'},
-  {'checkpoint', 'evaluation', 'triplets', 'parallel', 'scalars', 'estimate'},
+  {'checkpoint', 'triplets', 'parallel', 'scalars', 'estimate'},
   {'sources', 'validation', 'inference'},
-  {'train', 'pipeline', 'convert', 'export', 'doctor'},
-  {'reenact'},
+  {'train', 'pipeline', 'convert', 'export', 'doctor', 'evaluation'},
+  {'reenact', 'evaluate'},
   {'extract_motion', 'showcase'},
   {'main'},
 ]

@@ -1,5 +1,6 @@
 """Do two clips move together: Pearson's correlation over time, channel by channel."""
 
+import array
 from collections.abc import Mapping
 
 import numpy as np
@@ -36,3 +37,25 @@ def correlations(
     name: pearson(reference[name], generated[name]) for name in reference if name in generated
   }
   return {name: r for name, r in found.items() if r is not None}
+
+
+class Channels:
+  """Readings that arrive moment by moment, 4 bytes each; NaN where there are none."""
+
+  def __init__(self):
+    self._columns: dict[str, array.array] = {}
+    self._count = 0
+
+  def add(self, values: Mapping[str, float]) -> None:
+    """The readings of one moment; {} where nothing was found."""
+    for name in values:
+      if name not in self._columns:
+        self._columns[name] = array.array('f', [np.nan]) * self._count
+    for name, column in self._columns.items():
+      column.append(values.get(name, np.nan))
+    self._count += 1
+
+  def group(self, name: str) -> dict[str, np.ndarray]:
+    """(t,) by channel, of the channels called 'NAME ...'."""
+    columns = self._columns.items()
+    return {key: np.array(x) for key, x in columns if key.split(' ')[0] == name}
