@@ -15,6 +15,7 @@ Metrics whose weights are not given are reported as not available.
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import pathlib
@@ -155,10 +156,11 @@ def main() -> None:
     )
     answers = (args.reference_is or ('driver' if args.source else 'answer')) == 'answer'
     how = measure.Protocol(args.size, args.frames, args.clip_length, answers)
-    evaluation = measure.Evaluation(nets, how, args.face_detector, args.openface)
     folder = pathlib.Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
-    result, clips = evaluate(args.reference, args.generated, evaluation, source=args.source)
+    evaluation = measure.Evaluation(nets, how, args.face_detector, args.openface)
+    with contextlib.closing(evaluation):
+      result, clips = evaluate(args.reference, args.generated, evaluation, source=args.source)
     write(folder, result, clips)
   except InputError as error:
     sys.exit(f'error: {error}')

@@ -76,6 +76,9 @@ class Mediapipe:
     }
     return channels, align.five_points(reading.points)
 
+  def close(self) -> None:
+    self._landmarker.close()
+
 
 class Yunet:
   """YuNet as a source of mouths alone."""
@@ -88,6 +91,9 @@ class Yunet:
   def read(self, rgb: np.ndarray) -> tuple[dict[str, float], np.ndarray] | None:
     found = self._detector.detect(rgb)
     return ({}, found[0].landmarks) if found else None
+
+  def close(self) -> None:
+    pass
 
 
 def open_detector(path: str) -> Mediapipe | Yunet | None:
@@ -119,6 +125,11 @@ class Evaluation:
     }  # fmt: skip
     self.openface = openface_folders and tuple(map(openface.find, openface_folders))
     self.sets: dict[str, tuple[frechet.Moments, frechet.Moments]] = {}
+
+  def close(self) -> None:
+    """MediaPipe must not be left to the end of the interpreter."""
+    if self.detector is not None:
+      self.detector.close()
 
   def measure(self, pair: Pair, progress: Callable[[int], None] = lambda n: None) -> Measured:
     """Raises InputError where the pair cannot be measured; nothing of it is kept then."""
