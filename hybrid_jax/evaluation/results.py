@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-import hybrid_jax
+from hybrid_jax import __version__
 from hybrid_jax.evaluation import frechet, images
 from hybrid_jax.evaluation.measure import Evaluation, Measured
 from hybrid_jax.media import sequences
@@ -158,7 +158,7 @@ def versions() -> dict:
       found[name] = None
   return {
     'commit': commit or None,
-    'hybrid_jax': hybrid_jax.__version__,
+    'hybrid_jax': __version__,
     'libraries': found,
     'python': platform.python_version(),
     'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
