@@ -111,6 +111,40 @@ def tell(result: dict) -> None:
   )
 
 
+def add_networks(parser: argparse.ArgumentParser) -> None:
+  """The options that name networks, and how frames are taken."""
+  add = parser.add_argument
+  add('--lpips', nargs='+', default=(), metavar='FILE', help='backbone and linear layers')
+  add('--arcface', default='', help='identity network, for FFHQ-aligned crops')
+  add('--inception', default='', help='network of FID')
+  add('--i3d', default='', help='network of FVD')
+  add('--face-detector', default='', help='YuNet .onnx: mouths; MediaPipe .task: motion too')
+  add('--size', type=int, default=256, help='px at which frames are compared (%(default)s)')
+  add('--frames', type=int, default=500, help='of each clip, the first so many (%(default)s)')
+  add('--clip-length', type=int, default=16, help='frames of a clip of FVD (%(default)s)')
+  add('--batch-size', type=int, default=16, help='frames together on a device (%(default)s)')
+
+
+def open_networks(args: argparse.Namespace, rendered: bool) -> networks.Networks:
+  """The networks of `add_networks`' options.
+
+  Raises:
+    InputError: an option out of range, or a file that cannot be used.
+  """
+  for name, least in (('size', 11), ('frames', 1), ('batch_size', 1)):
+    if getattr(args, name) < least:
+      raise InputError(f'--{name.replace("_", "-")}={getattr(args, name)}: at least {least}')
+  networks.check_clip_length(args.clip_length)
+  return networks.Networks(
+    lpips=args.lpips,
+    arcface=args.arcface,
+    inception=args.inception,
+    i3d=args.i3d,
+    rendered=rendered,
+    rows=args.batch_size,
+  )
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(
     prog='python -m hybrid_jax.evaluate',
@@ -127,33 +161,14 @@ def main() -> None:
     help='(answer; driver with --source): pixels are compared with answers only',
   )
   add('--output', required=True, help='folder to write to')
-  add('--lpips', nargs='+', default=(), metavar='FILE', help='backbone and linear layers')
-  add('--arcface', default='', help='identity network, for FFHQ-aligned crops')
-  add('--inception', default='', help='network of FID')
-  add('--i3d', default='', help='network of FVD')
-  add('--face-detector', default='', help='YuNet .onnx: mouths; MediaPipe .task: motion too')
   add('--openface', nargs=2, metavar='DIR', help="OpenFace 2.0's .csv: of reference, of generated")
   add('--rendered', action='store_true', help='rendered heads: let their judges stand in')
-  add('--size', type=int, default=256, help='px at which frames are compared (256)')
-  add('--frames', type=int, default=500, help='of each clip, the first so many (500)')
-  add('--clip-length', type=int, default=16, help='frames of a clip of FVD (16)')
-  add('--batch-size', type=int, default=16, help='frames computed together on a device (16)')
+  add_networks(parser)
   args = parser.parse_args()
   heap.share()
   compilation.use_cache()
   try:
-    for name, least in (('size', 11), ('frames', 1), ('batch_size', 1)):
-      if getattr(args, name) < least:
-        raise InputError(f'--{name.replace("_", "-")}={getattr(args, name)}: at least {least}')
-    networks.check_clip_length(args.clip_length)
-    nets = networks.Networks(
-      lpips=args.lpips,
-      arcface=args.arcface,
-      inception=args.inception,
-      i3d=args.i3d,
-      rendered=args.rendered,
-      rows=args.batch_size,
-    )
+    nets = open_networks(args, args.rendered)
     answers = (args.reference_is or ('driver' if args.source else 'answer')) == 'answer'
     how = measure.Protocol(args.size, args.frames, args.clip_length, answers)
     folder = pathlib.Path(args.output)

@@ -40,17 +40,17 @@ def pair(
   """
   references, made = sequences.find(reference), sequences.find(generated)
   sources = sequences.find(source, stills_too=True) if source else {}
-  pairs, alone, orphans = [], [], []
+  pairs, alone, orphans, answered = [], [], [], set()
   for name, path in made.items():
-    own, other = _split(name, references)
+    own, other = (_named(name, known) for known in (sources, references))
+    answered.add(other)
     if other is None:
       alone.append(name)
-    elif source and own not in sources:
+    elif source and own is None:
       orphans.append(name)
     else:
       pairs.append(Pair(name, path, references[other], sources.get(own)))
-  answered = {p.reference for p in pairs} | {references[_split(n, references)[1]] for n in orphans}
-  unanswered = [name for name, path in references.items() if path not in answered]
+  unanswered = [name for name in references if name not in answered]
   lines = []
   for names, here, there in (
     (alone, generated, reference),
@@ -64,15 +64,10 @@ def pair(
   return pairs, lines
 
 
-def _split(name: str, references: Mapping) -> tuple[str, str | None]:
-  """(name of the source, name of the reference) of a generated clip; None where there is none."""
-  if name in references:
-    return name, name
-  for joint in JOINTS:
-    own, found, other = name.partition(joint)
-    if found and other in references:
-      return own, other
-  return name, None
+def _named(name: str, known: Mapping) -> str | None:
+  """Which of the `known` a generated clip names: it has the name, or it is a part of its own."""
+  parts = (part for joint in JOINTS if joint in name for part in name.split(joint, 1))
+  return next((part for part in (name, *parts) if part in known), None)
 
 
 def _listed(names: list[str]) -> str:

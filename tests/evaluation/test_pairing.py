@@ -108,6 +108,9 @@ def test_names(tmp_path):
   pairs, lines = pairing.pair(reference, generated, source)
   assert [(p.name, p.source.stem) for p in pairs] == [('b', 'b'), ('x_as_a', 'x')]
   assert lines[-1] == f'{generated}: y--a has no counterpart in {source}'
+  answers = write(tmp_path / 'answers', 'x_as_a')
+  pairs, _ = pairing.pair(answers, generated, source)
+  assert [(p.name, p.reference.stem, p.source.stem) for p in pairs] == [('x_as_a', 'x_as_a', 'x')]
   with pytest.raises(InputError, match='no clip can be compared'):
     pairing.pair(write(tmp_path / 'other', 'z'), generated)
   with pytest.raises(InputError, match='no such folder'):
