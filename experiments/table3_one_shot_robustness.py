@@ -19,7 +19,7 @@ from hybrid_jax.evaluation import charts
 from hybrid_jax.media import stills
 
 SOURCES = DRIVERS = 5
-ROW, GAP = 12, 4  # px of a row of the heat map, and between people and driving clips
+ROW, COLUMN, GAP = 12, 3, 4  # px of the heat map: of a row, of a frame, between its blocks
 
 
 def fill(table: tables.Table) -> None:
@@ -106,12 +106,12 @@ def draw(path, clips, people) -> tuple[float, float]:
   longest = max(len(x) for person in errors for row in person for x in row if x is not None)
   blocks = []
   for person in errors:
-    image = np.full((SOURCES, DRIVERS, longest + GAP), np.nan)
+    image = np.full((SOURCES, DRIVERS, COLUMN * longest + GAP), np.nan)
     for s, row in enumerate(person):
       for d, values in enumerate(row):
         if values is not None:
-          image[s, d, : len(values)] = values
-    blocks.append(image.reshape(SOURCES, -1).repeat(ROW, 0))
+          image[s, d, : COLUMN * len(values)] = values.repeat(COLUMN)
+    blocks.append(image.reshape(SOURCES, -1)[:, :-GAP].repeat(ROW, 0))
     blocks.append(np.full((GAP, blocks[0].shape[1]), np.nan))
   values = np.concatenate(blocks[:-1])
   low, high = np.nanpercentile(values, (1, 99))

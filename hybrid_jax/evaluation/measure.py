@@ -16,7 +16,7 @@ import numpy as np
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import correlation, frechet, openface
 from hybrid_jax.evaluation.blendshapes import Landmarker
-from hybrid_jax.evaluation.networks import MOUTH, Judged, Networks, motion_features, trusted
+from hybrid_jax.evaluation.networks import MOUTH, Networks, motion_features, trusted
 from hybrid_jax.evaluation.pairing import Aligned, Pair, nearest
 from hybrid_jax.heads import parameters
 from hybrid_jax.inference import ahead, batched
@@ -26,6 +26,7 @@ AHEAD = 8  # frames decoded ahead
 DETECTION_SIDE = 256  # px; smaller frames are enlarged for the face detector
 MOUTH_SIDE = 1.5  # of the square around the mouth, in distances between the eyes
 SIDES = ('reference', 'generated')
+MOTION = len(parameters.MOTION)
 GROUPS = ('expression', 'gaze', 'pose')
 
 
@@ -165,7 +166,7 @@ class _Clip:
     self.sets: dict[str, tuple[frechet.Moments, frechet.Moments]] = {}
     self.waiting: list[tuple] = []  # frames, points and motion of the unfinished clip
     self.mouthless = 0
-    self.source = None
+    self.source, self.of_source = None, {}
     if pair.source is not None:
       frame = next(sequences.read(pair.source), None)
       if frame is None or frame.rgb is None:
@@ -183,20 +184,19 @@ class _Clip:
         self.timeline[name].extend(values.tolist())
       if nets.lpips:
         self.timeline['lpips'].extend(nets.lpips(R, G).tolist())
-    like = R if self.source is None else self.source
     if nets.identity:
-      embedded = nets.identity(like)
-      self._similarity('identity_similarity', embedded, nets.identity(G))
+      made, own = nets.identity(G), self._once('arcface', nets.identity)
+      self._similarity('identity_similarity', nets.identity(R) if own is None else own, made)
     if nets.fid:
       self._feed('fid', nets.fid(R), nets.fid(G))
     motions = [[None] * len(R)] * 2
     if nets.judges:
-      judged = [Judged(nets.judges, x) for x in (R, G)]
-      embedded = judged[0].embedding if like is R else Judged(nets.judges, like).embedding
-      self._similarity('identity_similarity_judge', embedded, judged[1].embedding)
-      self._feed('fid_judge', *(j.features() for j in judged))
-      motions = [j.motion for j in judged]
-      self.motion.extend(judged[1].motion.ravel().tolist())
+      said, own = [nets.judges(x) for x in (R, G)], self._once('judge', nets.judges)
+      motions = [x[:, -MOTION:] for x in said]
+      self._feed('fid_judge', *said)
+      embedded = (said[0] if own is None else own)[:, :-MOTION]
+      self._similarity('identity_similarity_judge', embedded, said[1][:, :-MOTION])
+      self.motion.extend(motions[1].ravel().tolist())
     points = [
       [self._look(side, x) for x in frames]
       for side, frames in zip(SIDES, (references, generated), strict=True)
@@ -207,6 +207,12 @@ class _Clip:
       )
       if len(self.waiting) == self.protocol.clip_length:
         self._finish_clip()
+
+  def _once(self, name: str, network: Callable) -> np.ndarray | None:
+    """What a network says of the source (1, d); None where there is no source."""
+    if self.source is not None and name not in self.of_source:
+      self.of_source[name] = network(self.source)
+    return self.of_source.get(name)
 
   def _similarity(self, name: str, wanted: np.ndarray, made: np.ndarray) -> None:
     self.timeline[name].extend((wanted * made).sum(-1).tolist())
@@ -300,7 +306,7 @@ class _Clip:
     """True motion of the rendered reference, and the judge's reading of the generated frames."""
     with np.load(path) as file:
       times, motion = file['times'], file['motion']
-    read = np.array(self.motion, np.float32).reshape(-1, len(parameters.MOTION))
+    read = np.array(self.motion, np.float32).reshape(-1, MOTION)
     index = nearest(np.array(self.times), times)
     known = np.where(index[:, None] < 0, np.nan, motion[index])
     names = list(parameters.MOTION)

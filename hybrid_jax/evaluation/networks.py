@@ -15,14 +15,15 @@ import numpy as np
 
 from hybrid_jax import parallel
 from hybrid_jax.errors import InputError
-from hybrid_jax.evaluation import heads, images, judges
+from hybrid_jax.evaluation import images, judges
+from hybrid_jax.evaluation.blendshapes import POSE
 from hybrid_jax.heads import parameters
 from hybrid_jax.media.sequences import digest
 from hybrid_jax.models.i3d import I3D, MIN_FRAMES, fvd_input
 from hybrid_jax.models.inception import Inception, fid_input
 from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
-from hybrid_jax.weights import load
+from hybrid_jax.weights import load, shipped
 
 Run = Callable[..., np.ndarray]
 
@@ -64,8 +65,8 @@ class Networks:
 
   Attributes:
     closeness, lpips: (n,) or (n, 3) of two sets of frames. identity: unit embeddings (n, d).
-    fid: features of frames. fvd: of clips (n, t, s, s, 3). judges: of the rendered world. None each
-      where it is not there.
+    fid: features of frames. fvd: of clips (n, t, s, s, 3). judges: what those of the rendered world
+      say of frames, (n, d + 16): unit embedding and motion. None each where it is not there.
     missing: by metric, why it is not available. files: by network, its file and SHA-256 (of a
       converted folder: of its manifest).
 
@@ -93,7 +94,7 @@ class Networks:
     )
     self.fid = self._network('inception', inception, ('fid',), _inception)
     self.fvd = self._network('i3d', i3d, ('fvd', 'mouth_fvd'), _i3d)
-    self.judges = heads.Judges() if rendered else None
+    self.judges = self._judges() if rendered else None
 
   def _lpips(self, paths: Sequence[str]) -> Run | None:
     if not paths:
@@ -121,6 +122,17 @@ class Networks:
     self.files[part] = _file(path)
     return everywhere(make(sizes), tree, 1 if part == 'i3d' else self.rows)
 
+  def _judges(self) -> Run:
+    motion, identity = judges.motion(), judges.identity()
+    trees = shipped.load('judge_identity'), shipped.load('judge_motion')
+
+    def read(trees, x):
+      x = from_uint8(x)
+      embedding = judges.unit(identity.apply(trees[0], x))
+      return jnp.concatenate((embedding, motion.apply(trees[1], x)), -1)
+
+    return everywhere(read, trees, self.rows)
+
 
 def _file(path: str) -> dict[str, str]:
   return {'file': pathlib.Path(path).name, 'sha256': digest(pathlib.Path(path))}
@@ -147,18 +159,6 @@ def check_clip_length(frames: int) -> None:
     raise InputError(f'--clip-length={frames}: I3D takes {MIN_FRAMES} frames or more')
 
 
-class Judged:
-  """What the judges of the rendered world say of frames: `embedding` (n, d), `motion` (n, 16)."""
-
-  def __init__(self, judge: heads.Judges, frames: np.ndarray):
-    x = from_uint8(frames.astype(np.float32))
-    self.embedding, self.motion = judge.embed(x), judge.read(x)
-
-  def features(self) -> np.ndarray:
-    """(n, d + 16), what the distance `fid_judge` is of."""
-    return np.concatenate((self.embedding, self.motion), -1)
-
-
 def motion_features(motion: np.ndarray) -> np.ndarray:
   """Readings (t, c) of a clip -> (1, 2 c): the mean, and the mean change from frame to frame."""
   return np.concatenate((motion.mean(0), np.abs(np.diff(motion, axis=0)).mean(0)))[None]
@@ -166,5 +166,5 @@ def motion_features(motion: np.ndarray) -> np.ndarray:
 
 def trusted(group: str) -> list[str]:
   """Motion channels that the judge reads well: of 'pose', 'gaze' or 'expression'."""
-  kind = lambda n: 'pose' if n in heads.POSE else 'gaze' if n.startswith('gaze') else 'expression'  # noqa: E731
+  kind = lambda n: 'pose' if n in POSE else 'gaze' if n.startswith('gaze') else 'expression'  # noqa: E731
   return [name for name in judges.TRUSTED_MOTION if kind(name) == group]
