@@ -172,8 +172,8 @@ def merged(config: dict, changes: dict) -> dict:
 
 
 def finetune(config: dict) -> dict:
-  """Stage 2 of a stage 1 config."""
-  return merged(config, stage_2(config)) | {'then': {}, 'showcase': False}
+  """Stage 2 of a stage 1 config, as the config says itself where it does."""
+  return merged(config, config['then'] or stage_2(config)) | {'then': {}, 'showcase': False}
 
 
 def heads() -> dict:
@@ -208,8 +208,15 @@ def heads() -> dict:
     'val_steps': 100,
     'val_batches': 8,
   }
-  config['then'] = stage_2(config)
-  config['then']['train'] = {'num_steps': 60, 'sample_steps': 60, 'val_steps': 30}
+  config['then'] = merged(
+    stage_2(config),
+    {
+      # Mouth, eyes and brows have few of 64 x 64 pixels, and the run is short.
+      'optim': {'encoder_lr': 3e-4},
+      'loss': {'weights': {'feature_reconstruction': 4.0}},
+      'train': {'num_steps': 80, 'sample_steps': 80, 'val_steps': 40},
+    },
+  )
   config['showcase'] = True
   return config
 
@@ -220,8 +227,7 @@ def heads_full() -> dict:
   config['data'] |= {'rendered_people': 1_500, 'frames_per_clip': 10}
   config['train'] |= {'num_steps': 5_000, 'checkpoint_steps': 250, 'val_steps': 500}
   config['train'] |= {'log_steps': 50, 'sample_steps': 500}
-  config['then'] = stage_2(config)
-  config['then']['train'] |= {'num_steps': 1_000, 'val_steps': 100}
+  config['then']['train'] |= {'num_steps': 1_500, 'sample_steps': 500, 'val_steps': 100}
   return config
 
 

@@ -169,10 +169,22 @@ def run(args, judge: Judges, models: dict[str, inference.Model], cross: bool) ->
     for name in models
     for copy in ('copy_source', 'copy_driving')
   }
+  result['over_copy_source'] = {
+    name: {m: x['mean'] / result['copy_source'][m]['mean'] for m, x in result[name].items()}
+    for name in (*models, 'limit_true_parameters')
+  }
   kind = 'cross' if cross else 'same'
   path = pathlib.Path(args.output) / f'heads_{kind}_identity.png'
   stills.write_image(path, stills.grid(sheet))
   return result
+
+
+def bare(option: str) -> str:
+  """An option of the command with its file by name alone."""
+  name, _, value = option.partition('=')
+  return (
+    f'{name}={pathlib.PurePath(value).name}' if name in ('--squeeze', '--landmarker') else option
+  )
 
 
 @jax.jit
@@ -197,6 +209,8 @@ def main() -> None:
   parser.add_argument('--invert', type=int, default=48, help='frames of the optimised limit')
   args = parser.parse_args()
 
+  command = ' '.join(['python experiments/heads_benchmark.py', *map(bare, sys.argv[1:])])
+  measured = heads_world.provenance('') | {'command': command}  # before anything is written
   known = json.loads((ROOT / 'experiments/results/heads_world.json').read_text())
   judge = Judges(args.squeeze, args.landmarker, known)
   models = {'ours': inference.load_model(args.ours)}
@@ -210,8 +224,7 @@ def main() -> None:
       'trusted': list(TRUSTED_MOTION),
       'trusted_mediapipe': judge.outside_names,
       'anchor_variance_ratio': {n: anchors(judge, m, 24, 12) for n, m in models.items()},
-      'measured': heads_world.provenance(kind)
-      | {'command': 'python ' + ' '.join(['experiments/heads_benchmark.py', *sys.argv[1:]])},
+      'measured': measured,
     }
     path = pathlib.Path(args.output) / f'heads_{kind}_identity.json'
     with replacing(path) as temporary:

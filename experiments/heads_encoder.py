@@ -52,8 +52,7 @@ def show(path: pathlib.Path) -> None:
   """Four seconds of two people; columns: source, driver, re-enactment, true answer."""
   model, first = inference.load_model(''), people.SPLITS['test']
   times = np.arange(0, 4, 0.08)
-  showcase.SCALE = 2
-  rows = [showcase.panels(model, first + s, first + d, times)[1] for s, d in ((1, 2), (3, 4))]
+  rows = [showcase.panels(model, first + s, first + d, times, 2)[1] for s, d in ((1, 2), (3, 4))]
   frames = [np.vstack(row) for row in zip(*rows, strict=True)]
   with replacing(path) as part:
     imageio.mimwrite(part, frames, format='gif', duration=80, loop=0)

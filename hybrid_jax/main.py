@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
 
   compilation.use_cache(_CACHE.value)
   if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax logs two dozen lines per checkpoint otherwise
+    logging.set_verbosity(logging.ERROR)  # Orbax logs every checkpoint, and warns of reading one
   try:
     parallel.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     run(config_flag.CONFIG.value, _WORKDIR.value)

@@ -49,11 +49,12 @@ def answers(model: inference.Model, data: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def panels(
-  model: inference.Model, source: int, driver: int, times: np.ndarray
+  model: inference.Model, source: int, driver: int, times: np.ndarray, scale: int
 ) -> tuple[np.ndarray, Iterator[np.ndarray]]:
   """The driver's motion (t, 16), and source, driver, re-enactment and true answer side by side.
 
-  `source` and `driver` are numbers of people, `times` (t,) moments of the driver's clip, s.
+  `source` and `driver` are numbers of people, `times` (t,) moments of the driver's clip, s. Panels
+  are enlarged `scale` times.
   """
   draw = heads.renderer()
   identity, own, scene = clips.vectors(source, 0, times)
@@ -62,14 +63,14 @@ def panels(
   driving = [draw(other, m, other_scene)[0] for m in motion]
   truth = (draw(identity, m, scene)[0] for m in motion)
   rows = zip(driving, reenacted(model, portrait, driving), truth, strict=True)
-  enlarge = lambda x: x.repeat(SCALE, 0).repeat(SCALE, 1)  # noqa: E731
+  enlarge = lambda x: x.repeat(scale, 0).repeat(scale, 1)  # noqa: E731
   return motion, (enlarge(np.hstack((portrait, *row))) for row in rows)
 
 
 def film(model: inference.Model, path: pathlib.Path, source: int, driver: int) -> None:
   """Writes the panels of a source and a driver as a video, with the driver's voice."""
   times = np.arange(SECONDS * FPS) / FPS
-  motion, shown = panels(model, source, driver, times)
+  motion, shown = panels(model, source, driver, times, SCALE)
   with tqdm(total=len(times), desc='re-enacting', unit='frame') as bar:
     write_film(path, shown, motion, FPS, bar)
 

@@ -10,8 +10,9 @@ import pathlib
 import shutil
 import tempfile
 
-CACHE = tempfile.mkdtemp()
-os.environ['JAX_COMPILATION_CACHE_DIR'] = CACHE  # of commands too
+IS_WORKER = 'PYTEST_XDIST_WORKER' in os.environ  # of the process that shares its tests out
+if not IS_WORKER:
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp()  # of workers and commands too
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
 os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=4')
 
@@ -47,7 +48,8 @@ def few_optimisations(request):
 
 
 def pytest_unconfigure():
-  shutil.rmtree(CACHE, ignore_errors=True)
+  if not IS_WORKER:
+    shutil.rmtree(os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 
 
 @pytest.fixture(scope='session')

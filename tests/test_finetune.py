@@ -113,7 +113,7 @@ def test_configs_of_stage_2():
 
 def test_stage_2_follows_at_once_where_the_config_says_so(tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-  config = small_config(num_steps=2, val_steps=2, val_batches=1)
+  config = small_config(num_steps=2, val_steps=9, sample_steps=9)
   config.data.update(rendered_people=2, frames_per_clip=2, batch_size=4)
   with config.unlocked():
     config.then = {

@@ -1,7 +1,7 @@
 """Writes rendered portraits, driving videos and the true answers of their re-enactment.
 
   python -m hybrid_jax.heads out/
-  python -m hybrid_jax.heads out/ --people 4 --clips 3 --size 256 --seconds 4
+  python -m hybrid_jax.heads out/ --people 4 --clips 3 --size 512 --seconds 4
 
   out/portraits/person_0.png            the sources
   out/driving/clip_0.mp4                other people talking, with sound and exact timestamps
@@ -121,7 +121,7 @@ def main() -> None:
   parser.add_argument('out', help='folder to write to')
   parser.add_argument('--people', type=int, default=2, help='portraits (2)')
   parser.add_argument('--clips', type=int, default=2, help='driving videos (2)')
-  parser.add_argument('--size', type=int, default=512, help='px, even (512)')
+  parser.add_argument('--size', type=int, default=256, help='px, even (256)')
   parser.add_argument('--seconds', type=float, default=2.0, help='length of each clip (2)')
   parser.add_argument('--fps', type=int, default=25, help='frames a second (25)')
   args = parser.parse_args()
