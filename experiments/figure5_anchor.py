@@ -106,6 +106,7 @@ def main() -> None:
     'people': args.people,
     'frames': args.frames,
     'model': pathlib.PurePath(args.workdir).name or model.name,
+    'model_sha256': model.digest(),
     'measured': measured,
   }
   with replacing(args.output) as part:

@@ -5,7 +5,7 @@
 
   # the paper's protocol: the first 500 frames of 75 unseen videos of HDTF, other systems' videos
   # in folders under the names of these
-  python experiments/table1_same_identity.py --videos=hdtf_test --face-detector=YUNET.onnx \\
+  python experiments/table1_same_identity.py --videos=hdtf_test --cropper=YUNET.onnx \\
       --workdir=runs/finetune --inception=... --i3d=... --arcface=... --lpips ... \\
       --method FOMM=fomm/ --method LIA=lia/ --output=table1.json
 

@@ -62,6 +62,7 @@ def parser(description: str) -> argparse.ArgumentParser:
   add('--workdir', default='', help='of the encoder (the shipped model)')
   add('--method', action='append', default=[], metavar='NAME=DIR', help="a system's videos")
   add('--videos', default='', help='folder of face videos (rendered heads)')
+  add('--cropper', default='', help='YuNet .onnx that finds the heads of --videos')
   add('--people', type=int, default=75, help='clips, of a person each (%(default)s)')
   add('--report', type=pathlib.Path, help='folder for the tables and the report of ours')
   evaluate.add_networks(made)
@@ -141,6 +142,7 @@ class Table:
       **more,
       'data': 'rendered heads, people of the test split' if self.rendered else 'videos',
       'model': pathlib.PurePath(self.args.workdir).name or self.model.name,
+      'model_sha256': self.model.digest(),
       'measured': self.measured | {'command': 'python ' + ' '.join(sys.argv)},
     }
     with replacing(self.args.output) as part:
@@ -219,9 +221,9 @@ def head_clips(table: Table, folder: pathlib.Path) -> Iterator[tuple[str, list, 
   A video without a usable face is told and left out.
   """
   args = table.args
-  if not args.face_detector.endswith('.onnx'):
-    raise InputError('--videos needs --face-detector=YUNET.onnx')
-  detector, found = faces.FaceDetector(args.face_detector), sequences.find(args.videos)
+  if not args.cropper:
+    raise InputError('--videos needs --cropper=YUNET.onnx, which finds the heads')
+  detector, found = faces.FaceDetector(args.cropper), sequences.find(args.videos)
   for name, path in tqdm(list(found.items())[: args.people], desc='cutting out heads'):
     try:
       track = faces.track_box(

@@ -264,8 +264,8 @@ class _Clip:
     for ours, loss in (('identity_similarity', 'identity_loss'),):
       if ours in values:
         values[loss] = 1 - values[ours]
-    values |= self._correlations()
     notes = [f'{self.pair.generated}: {note}' for note in notes]
+    values |= self._correlations(notes)
     if self.mouthless:
       notes.append(
         f'{self.pair.generated}: {self.mouthless} clips without a mouth, left out of mouth_fvd'
@@ -273,12 +273,15 @@ class _Clip:
     times = np.array(self.times)
     return Measured(self.pair, len(times), values, times, timeline, notes)
 
-  def _correlations(self) -> dict[str, float]:
-    """The mean over channels of each source of motion that is there."""
+  def _correlations(self, notes: list[str]) -> dict[str, float]:
+    """The mean over channels of each source of motion that is there; tells what is not."""
     found = {}
     if self.openface:
-      for group, both in self._openface().items():
-        found[f'{group}_correlation'] = correlation.correlations(*both)
+      try:
+        for group, both in self._openface().items():
+          found[f'{group}_correlation'] = correlation.correlations(*both)
+      except InputError as error:
+        notes.append(f'{self.pair.name}: no action units: {error}')
     for group in self.detector.groups if self.detector else ():
       both = (self.channels[side].group(group) for side in SIDES)
       found[f'{group}_correlation_mediapipe'] = correlation.correlations(*both)
@@ -289,18 +292,17 @@ class _Clip:
     return {name: float(np.mean(list(r.values()))) for name, r in found.items() if r}
 
   def _openface(self) -> dict[str, tuple[Mapping, Mapping]]:
-    folders = self.openface
-    names = self.pair.reference.stem, self.pair.name
-    lacking = [name for name, files in zip(names, folders, strict=True) if name not in files]
-    if lacking:
-      return {}
-    reference, generated = (
-      openface.read(files[name]) for name, files in zip(names, folders, strict=True)
-    )
-    index = nearest(reference.times, generated.times)
+    """Of the frames of the reference that are used, by group; raises InputError."""
+    sides = list(zip(SIDES, (self.pair.reference.stem, self.pair.name), self.openface, strict=True))
+    for side, name, files in sides:
+      if name not in files:
+        raise InputError(f'no {name}.csv of the {side} clip')
+    reference, generated = (openface.read(files[name]) for _, name, files in sides)
+    known = reference.first(self.protocol.frames)
+    index = nearest(known.times, generated.times)
     moved = {n: np.where(index < 0, np.nan, x[index]) for n, x in generated.channels.items()}
-    aligned = openface.Readings(reference.times, moved)
-    return {group: (reference.group(group), aligned.group(group)) for group in openface.GROUPS}
+    aligned = openface.Readings(known.times, moved)
+    return {group: (known.group(group), aligned.group(group)) for group in openface.GROUPS}
 
   def _truth(self, path) -> dict[str, tuple[Mapping, Mapping]]:
     """True motion of the rendered reference, and the judge's reading of the generated frames."""

@@ -5,6 +5,7 @@ not available. On the rendered world the judges stand in for FID's, FVD's and th
 under names of their own.
 """
 
+import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -124,7 +125,9 @@ class Networks:
 
   def _judges(self) -> Run:
     motion, identity = judges.motion(), judges.identity()
-    trees = shipped.load('judge_identity'), shipped.load('judge_motion')
+    names = 'judge_identity', 'judge_motion'
+    trees = tuple(map(shipped.load, names))
+    self.files |= {name: _file(shipped.FOLDER / f'{name}.npz') for name in names}
 
     def read(trees, x):
       x = from_uint8(x)
@@ -134,7 +137,7 @@ class Networks:
     return everywhere(read, trees, self.rows)
 
 
-def _file(path: str) -> dict[str, str]:
+def _file(path: str | os.PathLike) -> dict[str, str]:
   return {'file': pathlib.Path(path).name, 'sha256': digest(pathlib.Path(path))}
 
 

@@ -33,6 +33,10 @@ class Readings:
     """Channels of 'au', 'gaze' or 'pose'."""
     return {key: x for key, x in self.channels.items() if GROUPS[name].fullmatch(key)}
 
+  def first(self, frames: int) -> 'Readings':
+    """The first so many."""
+    return Readings(self.times[:frames], {name: x[:frames] for name, x in self.channels.items()})
+
 
 def read(path: str | os.PathLike) -> Readings:
   """One face of a file: of several the one with the largest sum of confidences.

@@ -13,7 +13,7 @@ import numpy as np
 
 from hybrid_jax import __version__
 from hybrid_jax.evaluation import frechet, images
-from hybrid_jax.evaluation.measure import Evaluation, Measured
+from hybrid_jax.evaluation.measure import MOUTH_SIDE, Evaluation, Measured
 from hybrid_jax.media import sequences
 
 
@@ -123,6 +123,9 @@ def protocol(evaluation: Evaluation, clips: Sequence[Measured], seconds: float) 
     'resize_for_fid_and_fvd': 'bilinear, half-pixel centres, no antialiasing, to 299 and 224 px',
     'colour': '8 bit RGB in full range; L1 on 0 to 255, PSNR and SSIM with peak 255',
     'ssim': 'Gaussian window of 11 px, sigma 1.5',
+    'mouth': f'a square of {MOUTH_SIDE} distances between the eyes, fixed for a clip of FVD',
+    'frechet': 'squared distance of Gaussians in float64, covariance over n - 1',
+    'correlation': 'of Pearson by channel over time; mean over channels that move, then over clips',
     'sampling': f'the first {how.frames} frames of each reference; of the generated clip the frame '
     'nearest in time, both clocks from their first frame; by number where a clip has no times',
     'reference_is': 'the true answer' if how.answers else 'the driving clip',
