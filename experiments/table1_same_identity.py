@@ -28,7 +28,7 @@ def fill(table: tables.Table) -> None:
   if not count:
     raise tables.InputError(f'{args.videos}: no video with a face')
   # Frame by frame the reference is the true answer, of the identity too.
-  for name, folder in {tables.OURS: ours, tables.COPY: copies, **table.methods()}.items():
+  for name, folder in {tables.OURS: ours, tables.COPY: copies, **table.methods}.items():
     table.row(name, folder, reference, answers=True)
   table.write()
 

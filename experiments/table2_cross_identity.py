@@ -28,7 +28,7 @@ def fill(table: tables.Table) -> None:
     tables.write_copies(copies / name, portrait, count)
   answers = table.rendered
   compared = reference if answers else driving
-  for name, folder in {tables.OURS: ours, tables.COPY: copies, **table.methods()}.items():
+  for name, folder in {tables.OURS: ours, tables.COPY: copies, **table.methods}.items():
     table.row(name, folder, compared, source=sources, answers=answers)
   table.write()
 

@@ -32,7 +32,7 @@ def fill(table: tables.Table) -> None:
       for d in range(DRIVERS):
         name = f'{person}_s{s}_as_{person}_d{d}'
         table.reenact(path, reference / f'{person}_d{d}.mp4', ours / f'{name}.mp4')
-  for name, folder in {tables.OURS: ours, **table.methods()}.items():
+  for name, folder in {tables.OURS: ours, **table.methods}.items():
     table.row(name, folder, reference, source=sources, answers=True)
   names = [person for person, _ in people]
   spread = {row: robustness(clips, names) for row, clips in table.clips.items()}

@@ -69,10 +69,21 @@ def parser(description: str) -> argparse.ArgumentParser:
   return made
 
 
+def methods(options: Sequence[str]) -> dict[str, str]:
+  """Folders of other systems' videos by name. Raises InputError for a misspelled option."""
+  given = {}
+  for text in options:
+    name, equals, folder = text.partition('=')
+    if not equals or not pathlib.Path(folder).is_dir():
+      raise InputError(f'--method={text}: give NAME=DIR, the folder of its videos')
+    given[name] = folder
+  return given
+
+
 class Table:
   """One run of a script: its options, its temporary folder, its rows.
 
-  Use it in a `with`; attributes: args, folder, model.
+  Use it in a `with`; attributes: args, folder, model, and folders of other systems in `methods`.
   """
 
   def __init__(self, name: str, args: argparse.Namespace):
@@ -80,6 +91,11 @@ class Table:
     self.rendered = not args.videos
     if self.rendered:
       args.size = heads.SIZE
+    if args.people < 1:
+      raise InputError(f'--people={args.people}: at least 1')
+    if not args.output.parent.is_dir():
+      raise InputError(f'--output={args.output}: no such folder; make it first')
+    self.methods = methods(args.method)
     self.measured = results.versions()  # before anything is written
     self.nets = evaluate.open_networks(args, self.rendered)
     self.model: Model = load_model(args.workdir)
@@ -100,16 +116,6 @@ class Table:
     for folder in folders:
       folder.mkdir()
     return folders
-
-  def methods(self) -> dict[str, str]:
-    """Folders of other systems' videos by name. Raises InputError for a misspelled option."""
-    given = {}
-    for text in self.args.method:
-      name, equals, folder = text.partition('=')
-      if not equals or not pathlib.Path(folder).is_dir():
-        raise InputError(f'--method={text}: give NAME=DIR, the folder of its videos')
-      given[name] = folder
-    return given
 
   def reenact(self, source: pathlib.Path, driving: pathlib.Path, output: pathlib.Path) -> None:
     """Our answer, lossless."""

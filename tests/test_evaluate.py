@@ -85,6 +85,25 @@ def test_equal_clips(folders, monkeypatch, capsys):
   assert 'infinite' in said and 'not available' in said
 
 
+@pytest.mark.slow
+def test_every_network_finds_equal_clips_equal(folders, shared, monkeypatch, capsys):
+  folder, references = folders
+  for name, clip in zip('ab', references, strict=False):
+    np.save(folder / 'generated' / f'{name}.npy', clip)
+  files = {
+    'inception': shared('reference/fid_inception_reduced.pt'),
+    'arcface': GOLDEN / 'arcface_reduced.pt',
+    'lpips': GOLDEN / 'lpips_alex_reduced.pt',
+  }
+  options = [f'--{name}={path}' for name, path in files.items()]
+  result, _, code = command(monkeypatch, capsys, folder, *options, '--frames=8', '--size=64')
+  assert not code
+  wanted = {'fid': 0, 'lpips': 0, 'identity_loss': 0, 'identity_similarity': 1}
+  for name, value in wanted.items():
+    assert result['metrics'][name]['mean'] == pytest.approx(value, abs=1e-6), name
+  assert result['metrics']['fid']['samples'] == 16
+
+
 def test_known_noise_has_its_analytic_psnr(folders, monkeypatch, capsys):
   folder, references = folders
   rng = np.random.default_rng(1)
@@ -189,6 +208,16 @@ def test_openface_files_are_correlated(folders, monkeypatch, capsys):
   assert found['au_correlation']['mean'] == pytest.approx(lagged)  # AU02 is constant
   assert found['pose_correlation']['mean'] == pytest.approx(lagged)
   assert found['gaze_correlation']['mean'] == pytest.approx(1)
+  write_clip(folder / 'generated' / 'b.mp4', references[1])
+  for side in ('reference', 'generated'):
+    (folder / f'{side}_csv' / 'c.csv').write_text('nothing of OpenFace\n')
+  write_clip(folder / 'generated' / 'c.mp4', references[2])
+  result, _, _ = command(monkeypatch, capsys, folder, *options)
+  assert result['metrics']['au_correlation'] == found['au_correlation']
+  assert [clip['name'] for clip in result['clips']] == ['a', 'b', 'c']
+  told = [line for line in result['problems'] if 'no action units' in line]
+  assert 'b: no action units: no b.csv of the reference clip' in told
+  assert len(told) == 2 and re.search(r'c: no action units: .*c\.csv: no column', told[1])
 
 
 def test_report_stands_alone(folders, monkeypatch, capsys):

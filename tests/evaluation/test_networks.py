@@ -38,6 +38,13 @@ def test_judges_are_those_of_the_rendered_world():
   np.testing.assert_allclose(said[:, -measure.MOTION :], judge.read(wanted), atol=1e-5)
 
 
+def test_ssim_and_psnr_of_8_bit_frames_are_those_of_scikit_image(shared):
+  v = np.load(shared('reference/ssim_psnr.npz'))
+  values = networks.Networks(rows=1).closeness(v['x_u8'], v['y_u8'])
+  wanted = [[float(v[f'{name}_{k}']) for name in ('psnr', 'ssim_gaussian_u8')] for k in range(3)]
+  np.testing.assert_allclose(values[:, 1:], wanted, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_features_of_fid_and_fvd(shared):
   i3d = str(GOLDEN / 'i3d_reduced.pt')
