@@ -68,8 +68,8 @@ class Networks:
     closeness, lpips: (n,) or (n, 3) of two sets of frames. identity: unit embeddings (n, d).
     fid: features of frames. fvd: of clips (n, t, s, s, 3). judges: what those of the rendered world
       say of frames, (n, d + 16): unit embedding and motion. None each where it is not there.
-    missing: by metric, why it is not available. files: by network, its file and SHA-256 (of a
-      converted folder: of its manifest).
+    lpips_net: 'alex', 'vgg', 'squeeze' or ''. missing: by metric, why it is not available.
+    files: by network, its file and SHA-256 (of a converted folder: of its manifest).
 
   Raises:
     InputError: a file is missing, or of another kind.
@@ -87,7 +87,7 @@ class Networks:
   ):
     self.missing: dict[str, str] = {}
     self.files: dict[str, dict[str, str]] = {}
-    self.rows = rows
+    self.rows, self.lpips_net = rows, ''
     self.closeness = everywhere(closeness, {}, rows)
     self.lpips = self._lpips(lpips)
     self.identity = self._network(
@@ -109,6 +109,7 @@ class Networks:
       self.files[f'lpips {len(self.files)}'] = _file(path)
     if 'net' not in facts or 'lin0' not in params:
       raise InputError(f'--lpips {" ".join(paths)}: needs a backbone and its linear layers')
+    self.lpips_net = facts['net']
     net = LPIPS(facts['net'], facts['widths'])
     function = lambda tree, x, y: net.apply(tree, from_uint8(x), from_uint8(y))  # noqa: E731
     return everywhere(function, {'params': params}, self.rows)

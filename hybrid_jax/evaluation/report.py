@@ -25,8 +25,10 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em;
   color: #1d2430; background: #fff }
 table { border-collapse: collapse; margin: 1em 0 } caption { text-align: left; color: #5a6472 }
-th, td { padding: .25em .8em; border-bottom: 1px solid #dde2e8; text-align: right }
-th:first-child, td:first-child, td.words { text-align: left }
+th, td { padding: .25em .7em; border-bottom: 1px solid #dde2e8; text-align: right }
+td { vertical-align: top }
+th:first-child, td:first-child, .words { text-align: left }
+.span { white-space: nowrap }
 .wide { overflow-x: auto } .gone td { color: #5a6472 }
 svg { width: 100%; max-width: 40em; display: block } text { font-size: 11px; fill: #5a6472 }
 polyline { fill: none; stroke: #2563a8; stroke-width: 1.2 } circle { fill: #2563a8; opacity: .6 }
@@ -77,7 +79,7 @@ def _table(result: Mapping) -> str:
     rows.append(
       f'<tr><td>{_safe(metric.label)}</td><td class="words">{_safe(metric.unit)}</td>'
       f'<td class="words">{better}</td><td><b>{_number(value["mean"])}</b></td>'
-      f'<td>{_number(value.get("deviation"))}</td><td>{interval}</td>'
+      f'<td>{_number(value.get("deviation"))}</td><td class="span">{interval}</td>'
       f'<td>{value.get("clips", value.get("samples", ""))}</td>'
       f'<td class="words">{_safe(value.get("note", ""))}</td></tr>'
     )

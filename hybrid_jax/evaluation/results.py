@@ -180,6 +180,8 @@ def result(
   """All that a result file says; `seconds` is the time it took."""
   equal = [f'psnr {INFINITE}']
   found = {name: value for name in METRICS if (value := summary(clips, name))}
+  if 'lpips' in found:  # numbers of different networks are not comparable
+    found['lpips']['note'] = f'over {evaluation.networks.lpips_net}'
   found |= distances(evaluation)
   found = {name: found[name] for name in METRICS if name in found}
   return {
