@@ -1,11 +1,11 @@
 """Table 1, same identity: a clip from its own first frame.
 
-  python experiments/table1_same_identity.py --frames=100 \\
+  python experiments/table1_same_identity.py --frames=48 \\
       --output=experiments/results/table1_heads.json
 
-  # the paper's protocol: the first 500 frames of 75 unseen videos of HDTF, other systems' videos
-  # in folders under the names of these
-  python experiments/table1_same_identity.py --videos=hdtf_test --cropper=YUNET.onnx \\
+  # the paper's protocol: the first 500 frames of 75 videos of HDTF, of people held out of training;
+  # other systems' videos in folders, under the names of the clips
+  python experiments/table1_same_identity.py --videos=hdtf/ --hdtf=METADATA --cropper=YUNET.onnx \\
       --workdir=runs/finetune --inception=... --i3d=... --arcface=... --lpips ... \\
       --method FOMM=fomm/ --method LIA=lia/ --output=table1.json
 

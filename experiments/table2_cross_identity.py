@@ -1,9 +1,9 @@
 """Table 2, cross identity: each person with the motion of another.
 
-  python experiments/table2_cross_identity.py --frames=100 \\
+  python experiments/table2_cross_identity.py --frames=48 \\
       --output=experiments/results/table2_heads.json
 
-  python experiments/table2_cross_identity.py --videos=hdtf_test --cropper=YUNET.onnx \\
+  python experiments/table2_cross_identity.py --videos=hdtf/ --hdtf=METADATA --cropper=YUNET.onnx \\
       --workdir=runs/finetune --inception=... --i3d=... --method FOMM=fomm/ --output=table2.json
 
 Of real people nobody knows the true answer: frames are compared with the driving clip in motion

@@ -7,13 +7,15 @@ Everything but the numbers lies in a temporary folder.
 
 import argparse
 import contextlib
+import functools
 import io
+import itertools
 import json
 import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -23,13 +25,15 @@ import numpy as np  # noqa: E402
 from absl import logging  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from data.face_clips import layouts  # noqa: E402
 from hybrid_jax import compilation, evaluate, reenact  # noqa: E402
 from hybrid_jax.errors import InputError  # noqa: E402
 from hybrid_jax.evaluation import heads, measure, results  # noqa: E402
 from hybrid_jax.heads import clips as world  # noqa: E402
 from hybrid_jax.heads import people  # noqa: E402
 from hybrid_jax.inference import Model, load_model  # noqa: E402
-from hybrid_jax.media import faces, replacing, sequences, stills, video  # noqa: E402
+from hybrid_jax.media import clips, faces, replacing, sequences, stills, video  # noqa: E402
+from hybrid_jax.triplets import split_people  # noqa: E402
 
 FPS = 25  # of rendered clips
 CROP_SCALE = 1.6  # of the square around all places of the face, as in training
@@ -62,6 +66,8 @@ def parser(description: str) -> argparse.ArgumentParser:
   add('--workdir', default='', help='of the encoder (the shipped model)')
   add('--method', action='append', default=[], metavar='NAME=DIR', help="a system's videos")
   add('--videos', default='', help='folder of face videos (rendered heads)')
+  add('--hdtf', default='', metavar='DIR', help="--videos are HDTF's, this is its metadata")
+  add('--held-out', type=float, default=0.2, help='share of its people (%(default)s)')
   add('--cropper', default='', help='YuNet .onnx that finds the heads of --videos')
   add('--people', type=int, default=75, help='clips, of a person each (%(default)s)')
   add('--report', type=pathlib.Path, help='folder for the tables and the report of ours')
@@ -130,14 +136,14 @@ class Table:
     how = measure.Protocol(self.args.size, self.args.frames, self.args.clip_length, answers)
     evaluation = measure.Evaluation(self.nets, how, self.args.face_detector)
     with contextlib.closing(evaluation):
-      found, clips = evaluate.evaluate(
+      found, measured = evaluate.evaluate(
         str(reference), str(generated), evaluation, source=str(source)
       )
     if name == OURS and self.args.report:
       self.args.report.mkdir(parents=True, exist_ok=True)
-      evaluate.write(self.args.report, found, clips)
+      evaluate.write(self.args.report, found, measured)
     found['problems'] = [line.replace(f'{self.folder}/', '') for line in found['problems']]
-    self.rows[name], self.clips[name] = found, clips
+    self.rows[name], self.clips[name] = found, measured
 
   def write(self, **more) -> None:
     """The result file, and the table on the terminal."""
@@ -221,32 +227,50 @@ def motion_of(person: int, clip: int, frames: int) -> np.ndarray:
   return world.vectors(people.SPLITS['test'] + person, clip, moments(frames)[0])[1]
 
 
+def videos_of(args: argparse.Namespace) -> dict[str, Callable[[], Iterator[video.Frame]]]:
+  """What reads each clip of `--videos` by name; of HDTF those of people held out of training.
+
+  Raises:
+    InputError: no videos, or no metadata of HDTF.
+  """
+  if not args.hdtf:
+    found = sequences.find(args.videos)
+    return {name: functools.partial(sequences.read, path) for name, path in found.items()}
+  present = [clip for clip in layouts.hdtf(args.videos, args.hdtf) if clip.path]
+  unseen = split_people([clip.identity for clip in present], args.held_out)['validation']
+  return {
+    clip.name: functools.partial(clips.read_span, clip.path, clip.span)
+    for clip in present
+    if clip.identity in unseen
+  }
+
+
 def head_clips(table: Table, folder: pathlib.Path) -> Iterator[tuple[str, list, list]]:
   """Heads cut out of `--videos`: (name, frames, times), each written to `folder` as well.
 
-  A video without a usable face is told and left out.
+  A video without a usable face is told and left out; the next one takes its place.
   """
   args = table.args
   if not args.cropper:
     raise InputError('--videos needs --cropper=YUNET.onnx, which finds the heads')
-  detector, found = faces.FaceDetector(args.cropper), sequences.find(args.videos)
-  for name, path in tqdm(list(found.items())[: args.people], desc='cutting out heads'):
+  detector, done = faces.FaceDetector(args.cropper), 0
+  for name, read in tqdm(videos_of(args).items(), desc='cutting out heads', unit='video'):
+    usable = lambda: (f for f in itertools.islice(read(), args.frames) if f.rgb is not None)  # noqa: B023, E731
     try:
-      track = faces.track_box(
-        (f.rgb for f, _ in zip(sequences.read(path), range(args.frames), strict=False)),
-        detector,
-        scale=CROP_SCALE,
-        name=path,
-      )
-      read = [f for f, _ in zip(sequences.read(path), range(args.frames), strict=False)]
+      track = faces.track_box((f.rgb for f in usable()), detector, scale=CROP_SCALE, name=name)
+      found = [(faces.crop_square(f.rgb, track.square, args.size), f.time) for f in usable()]
     except InputError as error:
-      print(f'left out: {error}')
+      tqdm.write(f'left out: {error}')
       continue
-    start = read[0].time
-    frames = [faces.crop_square(f.rgb, track.square, args.size) for f in read]
-    times = [f.time - start for f in read]
+    frames, times = zip(*found, strict=True)
+    if times[0] is None:
+      times = moments(len(times))[1]
+    times = [time - times[0] for time in times]
     write_clip(folder / f'{name}.mp4', frames, times)
     yield name, frames, times
+    done += 1
+    if done == args.people:
+      return
 
 
 def write_still(path: pathlib.Path, rgb: np.ndarray) -> None:

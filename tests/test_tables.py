@@ -4,10 +4,58 @@ import json
 import pathlib
 import subprocess
 import sys
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
+from hybrid_jax.media import video
+from hybrid_jax.triplets import split_people
+
 EXPERIMENTS = pathlib.Path(__file__).parents[1] / 'experiments'
+
+
+@pytest.fixture
+def tables(monkeypatch):
+  monkeypatch.syspath_prepend(str(EXPERIMENTS))
+  import tables
+
+  return tables
+
+
+def test_of_hdtf_the_spans_of_people_held_out_are_taken(tables, tmp_path):
+  people = ['Ann', 'Bob', 'Cleo', 'Dan', 'Eve', 'Finn']
+  lines = {'RD': [f'{name}0.mp4 00:01-00:02 00:02-00:03' for name in people], 'WDA': [], 'WRA': []}
+  (tmp_path / 'videos').mkdir()
+  for name in people:
+    path = tmp_path / 'videos' / f'{name}0.mp4'
+    with video.VideoWriter(path, 16, 16, time_base=Fraction(1, 10), codec='ffv1') as writer:
+      for k in range(30):
+        writer.write(np.full((16, 16, 3), k, np.uint8), Fraction(k, 10))
+  for subset, rows in lines.items():
+    (tmp_path / f'{subset}_annotion_time.txt').write_text('\n'.join(rows))
+  options = [f'--videos={tmp_path / "videos"}', f'--hdtf={tmp_path}', '--output=x']
+  found = tables.videos_of(tables.parser('').parse_args(options))
+  unseen = split_people(people, 0.2)['validation']
+  assert set(found) == {f'{name}0_{k}' for name in unseen for k in (0, 1)}
+  frames = list(found[f'{min(unseen)}0_1']())
+  assert [int(f.rgb[0, 0, 0]) for f in frames] == list(range(20, 30))
+
+
+def test_a_head_map_block_is_a_driver_and_a_row_a_source(tables, monkeypatch):
+  import table3_one_shot_robustness as table3
+
+  class Clip:
+    def __init__(self, s, d):
+      self.pair = type('Pair', (), {'name': f'p_s{s}_as_p_d{d}'})
+      self.values = {'l1': 10.0 * s + d}
+
+  clips = [Clip(s, d) for s in range(5) for d in range(5)]
+  (grid,) = table3.grids(clips, ['p'], lambda c: c.values['l1'])
+  assert grid[3][1] == 31
+  spread = table3.robustness(clips, ['p'])['l1']
+  assert spread['mean'] == pytest.approx(22)
+  assert spread['deviation_over_sources'] == pytest.approx(np.std([0, 10, 20, 30, 40], ddof=1))
 
 
 def run(script, folder, *options):
