@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 from fractions import Fraction
 
 import numpy as np
@@ -42,15 +43,14 @@ def test_of_hdtf_the_spans_of_people_held_out_are_taken(tables, tmp_path):
   assert [int(f.rgb[0, 0, 0]) for f in frames] == list(range(20, 30))
 
 
-def test_a_head_map_block_is_a_driver_and_a_row_a_source(tables, monkeypatch):
+def test_deviations_over_sources_and_drivers(tables):
   import table3_one_shot_robustness as table3
 
-  class Clip:
-    def __init__(self, s, d):
-      self.pair = type('Pair', (), {'name': f'p_s{s}_as_p_d{d}'})
-      self.values = {'l1': 10.0 * s + d}
+  def clip(s, d):
+    pair = types.SimpleNamespace(name=f'p_s{s}_as_p_d{d}')
+    return types.SimpleNamespace(pair=pair, values={'l1': 10.0 * s + d})
 
-  clips = [Clip(s, d) for s in range(5) for d in range(5)]
+  clips = [clip(s, d) for s in range(5) for d in range(5)]
   (grid,) = table3.grids(clips, ['p'], lambda c: c.values['l1'])
   assert grid[3][1] == 31
   spread = table3.robustness(clips, ['p'])['l1']
