@@ -7,6 +7,7 @@ import sys
 import xml.etree.ElementTree
 from fractions import Fraction
 
+import jax
 import numpy as np
 import pytest
 from conftest import GOLDEN
@@ -167,6 +168,21 @@ def test_a_clip_that_breaks_off_leaves_nothing_in_the_sets(folders):
   evaluation.measure(pair)
   assert evaluation.sets['fid_judge'][0].count == 20
   assert evaluation.sets['fvd_judge'][0].count == 2
+
+
+@pytest.mark.slow
+def test_clips_that_wait_for_all_devices_are_all_seen(tmp_path):
+  (clip,) = clips(5, frames=6 * 9 + 2)
+  for side, frames in (('reference', clip), ('generated', clip[::-1])):
+    np.save(tmp_path / f'{side}.npy', frames)
+  nets = networks.Networks(i3d=str(GOLDEN / 'i3d_reduced.pt'))
+  evaluation = measure.Evaluation(nets, measure.Protocol(SIZE, 500, 9))
+  assert 1 < jax.device_count() < 6
+  evaluation.measure(Pair('a', tmp_path / 'generated.npy', tmp_path / 'reference.npy', None))
+  reference, generated = evaluation.sets['fvd']
+  alone = [nets.fvd(clip[None, 9 * k : 9 * k + 9]) for k in range(6)]
+  assert reference.count == generated.count == 6
+  np.testing.assert_allclose(reference.mean(), np.mean(alone, 0)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_across_identities_pixels_are_not_compared(folders, monkeypatch, capsys):

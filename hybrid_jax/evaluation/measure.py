@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import cv2
+import jax
 import numpy as np
 
 from hybrid_jax.errors import InputError
@@ -165,6 +166,7 @@ class _Clip:
     self.motion = array.array('f')  # of the generated frames, by the judge
     self.sets: dict[str, tuple[frechet.Moments, frechet.Moments]] = {}
     self.waiting: list[tuple] = []  # frames, points and motion of the unfinished clip
+    self.queues: dict[str, list] = collections.defaultdict(list)  # clips for FVD's network
     self.mouthless = 0
     self.source, self.of_source = None, {}
     if pair.source is not None:
@@ -242,7 +244,7 @@ class _Clip:
     self.waiting = []
     if nets.fvd:
       clips = [np.stack([frame for frame, _, _ in side]) for side in sides]
-      self._feed('fvd', *(nets.fvd(clip[None]) for clip in clips))
+      self._queue('fvd', clips)
       if self.detector is not None:
         mouths = [
           mouth(clip, [points for _, points, _ in side])
@@ -251,14 +253,26 @@ class _Clip:
         if any(x is None for x in mouths):
           self.mouthless += 1
         else:
-          self._feed('mouth_fvd', *(nets.fvd(clip[None]) for clip in mouths))
+          self._queue('mouth_fvd', mouths)
     if nets.judges:
       motion = [np.stack([m for _, _, m in side]) for side in sides]
       self._feed('fvd_judge', *map(motion_features, motion))
       self._feed('mouth_fvd_judge', *(motion_features(m[:, MOUTH]) for m in motion))
 
+  def _queue(self, name: str, both: Sequence[np.ndarray]) -> None:
+    """Clips (t, s, s, 3) of both sides wait until every device has one."""
+    self.queues[name].append(both)
+    if len(self.queues[name]) == jax.device_count():
+      self._run_queue(name)
+
+  def _run_queue(self, name: str) -> None:
+    sides = zip(*self.queues.pop(name), strict=True)
+    self._feed(name, *(self.networks.fvd(np.stack(side)) for side in sides))
+
   def finish(self, notes: list[str]) -> Measured:
     """The whole clip, once its last frame was added."""
+    for name in tuple(self.queues):
+      self._run_queue(name)
     timeline = {name: np.array(x, np.float32) for name, x in self.timeline.items()}
     values = {name: mean_of(name, x) for name, x in timeline.items()}
     for ours, loss in (('identity_similarity', 'identity_loss'),):
