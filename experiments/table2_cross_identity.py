@@ -1,6 +1,6 @@
 """Table 2, cross identity: each person with the motion of another.
 
-  python experiments/table2_cross_identity.py --frames=48 \\
+  python experiments/table2_cross_identity.py --frames=32 \\
       --output=experiments/results/table2_heads.json
 
   python experiments/table2_cross_identity.py --videos=hdtf/ --hdtf=METADATA --cropper=YUNET.onnx \\

@@ -2,7 +2,7 @@
 
 Inputs are rendered heads of the test split (`--videos` is not given), whose true answers are known,
 or face videos, of which heads are cut out as First Order Motion Model does, one square a clip.
-Everything but the numbers lies in a temporary folder.
+Everything but the numbers lies in a temporary folder, or in that of `--keep`.
 """
 
 import argparse
@@ -70,6 +70,10 @@ def parser(description: str) -> argparse.ArgumentParser:
   add('--held-out', type=float, default=0.2, help='share of its people (%(default)s)')
   add('--cropper', default='', help='YuNet .onnx that finds the heads of --videos')
   add('--people', type=int, default=75, help='clips, of a person each (%(default)s)')
+  add('--keep', type=pathlib.Path, help='folder that keeps the clips: run OpenFace over them')
+  add(
+    '--openface', type=pathlib.Path, help='folder of its .csv: reference/, ours/, NAME/ of others'
+  )
   add('--report', type=pathlib.Path, help='folder for the tables and the report of ours')
   evaluate.add_networks(made)
   return made
@@ -110,7 +114,7 @@ class Table:
 
   def __enter__(self) -> 'Table':
     self._temporary = tempfile.TemporaryDirectory()
-    self.folder = pathlib.Path(self._temporary.name)
+    self.folder = self.args.keep or pathlib.Path(self._temporary.name)
     return self
 
   def __exit__(self, *error) -> None:
@@ -120,7 +124,7 @@ class Table:
     """New folders."""
     folders = [self.folder / name for name in names]
     for folder in folders:
-      folder.mkdir()
+      folder.mkdir(parents=True, exist_ok=True)
     return folders
 
   def reenact(self, source: pathlib.Path, driving: pathlib.Path, output: pathlib.Path) -> None:
@@ -134,7 +138,10 @@ class Table:
   ) -> None:
     """Measures a system."""
     how = measure.Protocol(self.args.size, self.args.frames, self.args.clip_length, answers)
-    evaluation = measure.Evaluation(self.nets, how, self.args.face_detector)
+    openface = self.args.openface and [self.args.openface / side for side in ('reference', name)]
+    if openface and not openface[1].is_dir():
+      openface = None
+    evaluation = measure.Evaluation(self.nets, how, self.args.face_detector, openface)
     with contextlib.closing(evaluation):
       found, measured = evaluate.evaluate(
         str(reference), str(generated), evaluation, source=str(source)

@@ -73,12 +73,22 @@ def run(script, folder, *options):
   ],
 )
 def test_tables_of_rendered_heads(tmp_path, script, clips):
-  done = run(script, tmp_path, '--people=2', '--frames=16')
+  columns = 'frame, timestamp, confidence, success, AU01_r'
+  rows = [f'{k + 1}, {k / 25}, 0.9, 1, {np.sin(k)}' for k in range(16)]
+  for side in ('reference', 'ours'):
+    (tmp_path / 'openface' / side).mkdir(parents=True)
+    (tmp_path / 'openface' / side / 'person_001.csv').write_text('\n'.join([columns, *rows]))
+  options = [f'--openface={tmp_path / "openface"}', f'--keep={tmp_path / "kept"}']
+  done = run(script, tmp_path, '--people=2', '--frames=16', *options)
   assert not done.returncode, done.stderr
   record = json.loads((tmp_path / 'table.json').read_text())
   ours = record['rows']['ours']
-  assert ours['protocol']['clips'] == clips and not ours['problems']
+  assert ours['protocol']['clips'] == clips == len(list((tmp_path / 'kept' / 'ours').iterdir()))
+  told = [line for line in ours['problems'] if 'no action units' not in line]
+  assert not told and len(ours['problems']) == clips - ('table1' in script)
   assert ours['metrics']['pose_correlation_truth']['mean'] > 0.5
+  if 'table1' in script:
+    assert ours['metrics']['au_correlation']['mean'] == pytest.approx(1)
   assert record['rows']['FOMM'] is None and len(record['model_sha256']) == 64
   if 'robustness' in record:
     spread = record['robustness']['ours']['l1']
