@@ -7,7 +7,6 @@ A clip that cannot be read to its end leaves nothing behind.
 import array
 import collections
 import dataclasses
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import cv2
@@ -17,7 +16,7 @@ import numpy as np
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import correlation, frechet, openface
 from hybrid_jax.evaluation.blendshapes import Landmarker
-from hybrid_jax.evaluation.networks import MOUTH, Networks, motion_features, trusted
+from hybrid_jax.evaluation.networks import MOUTH, Networks, file_facts, motion_features, trusted
 from hybrid_jax.evaluation.pairing import Aligned, Pair, nearest
 from hybrid_jax.heads import parameters
 from hybrid_jax.inference import ahead, batched
@@ -122,9 +121,7 @@ class Evaluation:
   ):
     self.networks, self.protocol = networks, protocol
     self.detector = open_detector(detector)
-    self.detector_file = detector and {
-      'file': pathlib.Path(detector).name, 'sha256': sequences.digest(pathlib.Path(detector))
-    }  # fmt: skip
+    self.detector_file = file_facts(detector) if detector else None
     self.openface = openface_folders and tuple(map(openface.find, openface_folders))
     self.sets: dict[str, tuple[frechet.Moments, frechet.Moments]] = {}
 

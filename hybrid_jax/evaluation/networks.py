@@ -106,7 +106,7 @@ class Networks:
     for path in paths:
       tree, sizes = load.part(path, 'lpips')
       params, facts = params | tree['params'], facts | sizes
-      self.files[f'lpips {len(self.files)}'] = _file(path)
+      self.files[f'lpips {len(self.files)}'] = file_facts(path)
     if 'net' not in facts or 'lin0' not in params:
       raise InputError(f'--lpips {" ".join(paths)}: needs a backbone and its linear layers')
     self.lpips_net = facts['net']
@@ -121,14 +121,14 @@ class Networks:
       self.missing |= {name: f'no weights: give --{part}' for name in metrics}
       return None
     tree, sizes = load.part(path, part)
-    self.files[part] = _file(path)
+    self.files[part] = file_facts(path)
     return everywhere(make(sizes), tree, 1 if part == 'i3d' else self.rows)
 
   def _judges(self) -> Run:
     motion, identity = judges.motion(), judges.identity()
     names = 'judge_identity', 'judge_motion'
     trees = tuple(map(shipped.load, names))
-    self.files |= {name: _file(shipped.FOLDER / f'{name}.npz') for name in names}
+    self.files |= {name: file_facts(shipped.FOLDER / f'{name}.npz') for name in names}
 
     def read(trees, x):
       x = from_uint8(x)
@@ -138,7 +138,8 @@ class Networks:
     return everywhere(read, trees, self.rows)
 
 
-def _file(path: str | os.PathLike) -> dict[str, str]:
+def file_facts(path: str | os.PathLike) -> dict[str, str]:
+  """Name and SHA-256, of a converted folder that of its files."""
   return {'file': pathlib.Path(path).name, 'sha256': digest(pathlib.Path(path))}
 
 

@@ -30,12 +30,16 @@ td { vertical-align: top }
 th:first-child, td:first-child, .words { text-align: left }
 .span { white-space: nowrap }
 .wide { overflow-x: auto } .gone td { color: #5a6472 }
-svg { width: 100%; max-width: 40em; display: block } text { font-size: 11px; fill: #5a6472 }
+svg { width: 100%; display: block }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(24em, 1fr));
+  gap: 1em 2em }
+text { font-size: 14px; fill: #5a6472 }
 polyline { fill: none; stroke: #2563a8; stroke-width: 1.2 } circle { fill: #2563a8; opacity: .6 }
 rect { fill: #f3c969; opacity: .5 } .mean { stroke: #b3261e; stroke-width: 2 }
-figure { margin: 1em 0 } figcaption { color: #5a6472 }
+figure { margin: 0 } figcaption { color: #5a6472 }
 img { max-width: 100% }
-h3 { margin-bottom: .2em } pre { background: #f4f6f8; padding: 1em; overflow-x: auto }
+h3 { margin: 0 0 .2em; font-size: 1em }
+pre { background: #f4f6f8; padding: 1em; white-space: pre-wrap; overflow-wrap: anywhere }
 """
 
 
@@ -66,6 +70,10 @@ def _safe(text: object) -> str:
   return html.escape(str(text))
 
 
+def _grid(parts: Sequence[str]) -> str:
+  return f'<div class="grid">{"".join(parts)}</div>'
+
+
 def _number(value: float | None) -> str:
   return '' if value is None else f'{value:.4g}'
 
@@ -88,10 +96,9 @@ def _table(result: Mapping) -> str:
       f'<tr class="gone"><td>{_safe(METRICS[name].label)}</td><td class="words" colspan="7">'
       f'not available: {_safe(why)}</td></tr>'
     )
-  head = ''.join(
-    f'<th>{x}</th>'
-    for x in ('', 'unit', 'better', 'mean', 'deviation', '95 % interval', 'n', 'note')
-  )
+  numbers, words = '<th>{}</th>'.format, '<th class="words">{}</th>'.format
+  head = numbers('') + words('unit') + words('better')
+  head += ''.join(map(numbers, ('mean', 'deviation', '95 % interval', 'n'))) + words('note')
   return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
 
 
@@ -107,11 +114,11 @@ def _distributions(result: Mapping, clips: Sequence[Measured]) -> str:
     values = [c.values[name] for c in clips if np.isfinite(c.values.get(name, np.nan))]
     if 'low' in value and len(values) > 1:
       picture = charts.dots(values, value['mean'], value['low'], value['high'])
-      drawn.append(f'<h3>{_safe(METRICS[name].label)}</h3>{picture}')
+      drawn.append(f'<div><h3>{_safe(METRICS[name].label)}</h3>{picture}</div>')
   if not drawn:
     return ''
   caption = '<p>A dot is a clip, the line their mean, the band its 95 % interval.</p>'
-  return f'<h2>Clips</h2>{caption}{"".join(drawn)}'
+  return f'<h2>Clips</h2>{caption}{_grid(drawn)}'
 
 
 def _gallery(ranked: Sequence[Measured], rank: str) -> str:
@@ -133,7 +140,7 @@ def _gallery(ranked: Sequence[Measured], rank: str) -> str:
       )
   panels = ('source, ' if ranked[0].pair.source else '') + 'reference, generated'
   panels += ', difference (3 times)' if rank == 'l1' else ''
-  return f'<h2>Gallery</h2><p>{panels}; around the worst frame of each clip.</p>{"".join(parts)}'
+  return f'<h2>Gallery</h2><p>{panels}; around the worst frame of each clip.</p>{_grid(parts)}'
 
 
 def strip(clip: Measured, rank: str) -> tuple[list[np.ndarray], float]:
@@ -165,11 +172,11 @@ def _pairs(clip: Measured) -> Iterator[tuple]:
 
 
 def _timelines(ranked: Sequence[Measured], rank: str) -> str:
-  drawn = ''.join(
-    f'<h3>{_safe(clip.pair.name)}</h3>{charts.timeline(clip.times, clip.timeline[rank])}'
+  drawn = [
+    f'<div><h3>{_safe(clip.pair.name)}</h3>{charts.timeline(clip.times, clip.timeline[rank])}</div>'
     for clip in ranked
-  )
-  return f'<h2>{_safe(METRICS[rank].label)} over time, worst clips first</h2>{drawn}'
+  ]
+  return f'<h2>{_safe(METRICS[rank].label)} over time, worst clips first</h2>{_grid(drawn)}'
 
 
 def _clips(result: Mapping) -> str:
