@@ -1,20 +1,19 @@
-"""Peak memory and speed of the evaluation command against the length of the clips, 256 px.
+"""Memory and speed of the evaluation command while frames pass, 256 px.
 
   python experiments/evaluate_memory.py --output=experiments/results/evaluate_memory.json
   python experiments/evaluate_memory.py --output=... -- --inception=FILE --i3d=FILE
 
-Each length is one run of the command, in a process of its own, on a pair of clips made here; the
-metrics are those without weights and those of the judges. Options after `--` are for the command.
-A short run that is not counted comes first: it fills the cache of compiled programs, so that none
-of the others compiles. `kb_per_frame` is the growth of the peak from the shortest to the longest.
+The command runs on a pair of clips made here; the metrics are those without weights and those of
+the judges. Options after `--` are for the command. A short run that is not counted comes first: it
+fills the cache of compiled programs. While the command runs its resident memory is read beside its
+progress bar; `kb_per_frame` is the slope of a line through the readings after the first tenth of
+the frames.
 """
 
 import argparse
 import json
-import multiprocessing
-import os
 import pathlib
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from hybrid_jax.heads import clips  # noqa: E402
 from hybrid_jax.media import replacing, video  # noqa: E402
 
 SIZE, FPS = 256, 25
+EVERY = 0.5  # seconds between two readings
 
 
 def write_clips(folder: pathlib.Path, frames: int) -> None:
@@ -46,62 +46,69 @@ def write_clips(folder: pathlib.Path, frames: int) -> None:
         writer.write(drawn[(k + shift) % FPS], Fraction(k, FPS))
 
 
-def measure(frames: int, options: list[str]) -> dict[str, float]:
-  """Runs the command once: frames, its peak resident memory, MB, and its time, s.
+def measure(frames: int, options: list[str]) -> tuple[dict[str, float], np.ndarray]:
+  """Runs the command once: what it took, and (n, 2) of frames done and resident memory, kB.
 
   Raises:
     RuntimeError: it failed; with what it said.
   """
   with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name)
-    # Elsewhere, since a process counts what its parent had taken when it was started as its own.
-    writer = multiprocessing.get_context('spawn').Process(target=write_clips, args=(folder, frames))
-    writer.start()
-    writer.join()
+    folder, readings, peak = pathlib.Path(name), [], 0
+    write_clips(folder, frames)
     command = [sys.executable, '-m', 'hybrid_jax.evaluate', '--rendered', f'--frames={frames}']
     command += [f'--{side}={folder / side}' for side in ('reference', 'generated')]
     command += [f'--output={folder / "out"}', f'--size={SIZE}', *options]
     began = time.perf_counter()
     with open(folder / 'log', 'w') as log:
       process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-      _, status, usage = os.wait4(process.pid, 0)
-      process.returncode = os.waitstatus_to_exitcode(status)
+      while process.poll() is None:
+        time.sleep(EVERY)
+        status = read(f'/proc/{process.pid}/status')
+        if done := re.findall(r'(\d+) frames', read(folder / 'log')[-200:]):
+          memory = dict(re.findall(r'(Vm\w+):\s+(\d+) kB', status))
+          if 'VmRSS' in memory:  # it has not ended in the meantime
+            readings.append((int(done[-1]), int(memory['VmRSS'])))
+            peak = int(memory['VmHWM'])
     if process.returncode:
-      raise RuntimeError((folder / 'log').read_text()[-2000:])
-    if usage.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
-      raise RuntimeError('the peak is that of this process, not of the command')
+      raise RuntimeError(read(folder / 'log')[-2000:])
     seconds = time.perf_counter() - began
-    speed = json.loads((folder / 'out' / 'result.json').read_text())['protocol']['speed']
-  return {
+    speed = json.loads(read(folder / 'out' / 'result.json'))['protocol']['speed']
+  taken = {
     'frames': frames,
-    'peak_mb': round(usage.ru_maxrss / 1024, 1),
+    'peak_mb': round(peak / 1024, 1),
     'seconds': round(seconds, 1),
     'frames_per_second': round(speed['frames_per_second'], 1),
     'hours_for_37500_frames': round(speed['hours_for_37500_frames'], 2),
   }
+  return taken, np.array(readings)
+
+
+def read(path: str | pathlib.Path) -> str:
+  return pathlib.Path(path).read_text()
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--lengths', type=int, nargs='+', default=[500, 2000, 5000])
+  parser.add_argument('--frames', type=int, default=5000, help='of the clip (%(default)s)')
   parser.add_argument('--output', type=pathlib.Path, required=True, help='.json file to write')
   parser.add_argument('options', nargs='*', help='options of the command, after --')
   args = parser.parse_args()
   measured = results.versions() | {'command': 'python ' + ' '.join(sys.argv)}
   measure(32, args.options)
-  runs = []
-  for frames in args.lengths:
-    runs.append(measure(frames, args.options))
-    print(runs[-1], flush=True)
-  first, last = runs[0], runs[-1]
-  frames = last['frames'] - first['frames']
-  grown = (last['peak_mb'] - first['peak_mb']) * 1024 / frames if frames else 0.0
-  record = {'kb_per_frame': round(grown, 3), 'runs': runs, 'measured': measured}
+  taken, readings = measure(args.frames, args.options)
+  done, memory = readings[readings[:, 0] >= args.frames / 10].T
+  slope = float(np.polyfit(done, memory, 1)[0])
+  tenths = [memory[done <= args.frames * k / 10].max() / 1024 for k in range(2, 11)]
+  record = taken | {
+    'kb_per_frame': round(slope, 3),
+    'highest_mb_by_tenth': [round(float(x), 1) for x in tenths],
+    'measured': measured,
+  }
   with replacing(args.output) as part:
     part.write_text(json.dumps(record, indent=1) + '\n')
-  print(f'{grown:.3f} kB a frame')
+  print(json.dumps(record, indent=1))
 
 
 if __name__ == '__main__':
