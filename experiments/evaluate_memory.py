@@ -6,8 +6,8 @@
 The command runs on a pair of clips made here; the metrics are those without weights and those of
 the judges. Options after `--` are for the command. A short run that is not counted comes first: it
 fills the cache of compiled programs. While the command runs its resident memory is read beside its
-progress bar; `kb_per_frame` is the slope of a line through the readings after the first tenth of
-the frames.
+progress bar. It goes up and down by 100 MB with every batch, so the highest readings are compared:
+`kb_per_frame` is how much the highest grew from the first fifth of the frames to the end.
 """
 
 import argparse
@@ -98,12 +98,12 @@ def main() -> None:
   measured = results.versions() | {'command': 'python ' + ' '.join(sys.argv)}
   measure(32, args.options)
   taken, readings = measure(args.frames, args.options)
-  done, memory = readings[readings[:, 0] >= args.frames / 10].T
-  slope = float(np.polyfit(done, memory, 1)[0])
-  tenths = [memory[done <= args.frames * k / 10].max() / 1024 for k in range(2, 11)]
+  done, memory = readings.T
+  highest = [int(memory[done <= args.frames * k / 5].max()) for k in range(1, 6)]
+  grown = (highest[-1] - highest[0]) / (args.frames * 4 / 5)
   record = taken | {
-    'kb_per_frame': round(slope, 3),
-    'highest_mb_by_tenth': [round(float(x), 1) for x in tenths],
+    'kb_per_frame': round(grown, 3),
+    'highest_mb_by_fifth': [round(x / 1024, 1) for x in highest],
     'measured': measured,
   }
   with replacing(args.output) as part:
