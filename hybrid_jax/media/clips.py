@@ -58,7 +58,7 @@ class Thinning:
     return [self.kept[k] for k in picks]
 
 
-def _span(path, span) -> Iterator[video.Frame]:
+def read_span(path: str | os.PathLike, span: tuple[float, float] | None) -> Iterator[video.Frame]:
   """Frames from span[0] to span[1], seconds; decoding stops there."""
   for frame in video.read_frames(path):
     time = float(frame.time)
@@ -101,7 +101,7 @@ def read_clip(
   name = os.path.basename(path)
   kept, face, seen, lost, shape = Thinning(count), None, [], 0, None
   tracked = detector is not None and box is None
-  for number, frame in enumerate(_span(path, span)):
+  for number, frame in enumerate(read_span(path, span)):
     if shape is None:
       shape = frame.rgb.shape[:2]
       if not tracked and box is None and shape[0] != shape[1]:

@@ -200,13 +200,13 @@ def _lpips(networks: Networks, backbone: str, linear: str) -> dict:
     )
   params: dict = {}
   for path in (backbone, linear):
-    params |= _part(path, 'lpips')['params']
+    params |= part(path, 'lpips')[0]['params']
   return {'params': params}
 
 
 def _arcface(networks: Networks, path: str) -> dict:
   if os.path.isdir(path):
-    return _part(path, 'arcface')
+    return part(path, 'arcface')[0]
   body = networks.arcface
   return key_maps.convert(
     _tensors(path, 'ArcFace'),
@@ -215,16 +215,21 @@ def _arcface(networks: Networks, path: str) -> dict:
   )
 
 
-def _part(path: str, part: str) -> dict:
-  """A part of a converted folder, or of a file that is converted here."""
+def part(path: str, name: str) -> tuple[dict, dict]:
+  """(tree, sizes) of a part of a converted folder, or of a file that is converted here.
+
+  Raises:
+    InputError: no such file, damaged, or of a kind that holds no such part.
+  """
   if os.path.isdir(path):
-    return converted.read(path, part)[1][part]
+    manifest, tree = converted.read(path, name)
+    return tree[name], manifest['parts'][name]
   content = files.read(path)
   kind = kinds.recognise(content, path)
-  parts = kinds.KINDS[kind].convert(content, f'{kind} {path}').parts
-  if part not in parts:
-    raise InputError(f'{path}: a file of kind {kind}, which holds no {part}')
-  return parts[part]
+  made = kinds.KINDS[kind].convert(content, f'{kind} {path}')
+  if name not in made.parts:
+    raise InputError(f'{path}: a file of kind {kind}, which holds no {name}')
+  return made.parts[name], made.sizes[name]
 
 
 def _tensors(path: str, kind: str) -> Mapping[str, np.ndarray]:

@@ -49,6 +49,9 @@ def test_mediapipe_reads_the_rendered_expression(renderer, shared):
   }.items():  # fmt: skip
     assert read(**{name: value})[name] > rest[name] + 0.1, name
   assert read(yaw=-0.4)['yaw'] < rest['yaw'] - 0.2
+  gaze = lambda **m: judge.read(renderer(person, pack(MOTION, **m), pack(SCENE))[0]).gaze  # noqa: E731
+  assert gaze(gaze_yaw=0.4)['x'] > gaze()['x'] + 0.2 > gaze(gaze_yaw=-0.4)['x'] + 0.4
+  assert gaze(gaze_pitch=0.28)['y'] < gaze(gaze_pitch=-0.28)['y'] - 0.1
   assert judge(np.full((256, 256, 3), 127, np.uint8)) is None
   judge.close()
 

@@ -1,0 +1,115 @@
+"""Memory and speed of the evaluation command while frames pass, 256 px.
+
+  python experiments/evaluate_memory.py --output=experiments/results/evaluate_memory.json
+  python experiments/evaluate_memory.py --output=... -- --inception=FILE --i3d=FILE
+
+The command runs on a pair of clips made here; the metrics are those without weights and those of
+the judges. Options after `--` are for the command. A short run that is not counted comes first: it
+fills the cache of compiled programs. While the command runs its resident memory is read beside its
+progress bar. It goes up and down by 100 MB with every batch, so the highest readings are compared:
+`kb_per_frame` is how much the highest grew from the first fifth of the frames to the end.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from fractions import Fraction
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+
+from hybrid_jax.evaluation import results  # noqa: E402
+from hybrid_jax.heads import clips  # noqa: E402
+from hybrid_jax.media import replacing, video  # noqa: E402
+
+SIZE, FPS = 256, 25
+EVERY = 0.5  # seconds between two readings
+
+
+def write_clips(folder: pathlib.Path, frames: int) -> None:
+  """A second of a rendered head again and again, and the same a few frames later."""
+  draw = clips.Renderer(SIZE)
+  identity, motion, scene = clips.vectors(0, 0, np.arange(FPS, dtype=np.float32) / FPS)
+  drawn = [draw(identity, m, scene)[0] for m in motion]
+  for side, shift in (('reference', 0), ('generated', 3)):
+    (folder / side).mkdir()
+    path = folder / side / 'clip.mp4'
+    with video.VideoWriter(path, SIZE, SIZE, time_base=Fraction(1, FPS)) as writer:
+      for k in range(frames):
+        writer.write(drawn[(k + shift) % FPS], Fraction(k, FPS))
+
+
+def measure(frames: int, options: list[str]) -> tuple[dict[str, float], np.ndarray]:
+  """Runs the command once: what it took, and (n, 2) of frames done and resident memory, kB.
+
+  Raises:
+    RuntimeError: it failed; with what it said.
+  """
+  with tempfile.TemporaryDirectory() as name:
+    folder, readings, peak = pathlib.Path(name), [], 0
+    write_clips(folder, frames)
+    command = [sys.executable, '-m', 'hybrid_jax.evaluate', '--rendered', f'--frames={frames}']
+    command += [f'--{side}={folder / side}' for side in ('reference', 'generated')]
+    command += [f'--output={folder / "out"}', f'--size={SIZE}', *options]
+    began = time.perf_counter()
+    with open(folder / 'log', 'w') as log:
+      process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+      while process.poll() is None:
+        time.sleep(EVERY)
+        status = read(f'/proc/{process.pid}/status')
+        if done := re.findall(r'(\d+) frames', read(folder / 'log')[-200:]):
+          memory = dict(re.findall(r'(Vm\w+):\s+(\d+) kB', status))
+          if 'VmRSS' in memory:  # it has not ended in the meantime
+            readings.append((int(done[-1]), int(memory['VmRSS'])))
+            peak = int(memory['VmHWM'])
+    if process.returncode:
+      raise RuntimeError(read(folder / 'log')[-2000:])
+    seconds = time.perf_counter() - began
+    speed = json.loads(read(folder / 'out' / 'result.json'))['protocol']['speed']
+  taken = {
+    'frames': frames,
+    'peak_mb': round(peak / 1024, 1),
+    'seconds': round(seconds, 1),
+    'frames_per_second': round(speed['frames_per_second'], 1),
+    'hours_for_37500_frames': round(speed['hours_for_37500_frames'], 2),
+  }
+  return taken, np.array(readings)
+
+
+def read(path: str | pathlib.Path) -> str:
+  return pathlib.Path(path).read_text()
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--frames', type=int, default=5000, help='of the clip (%(default)s)')
+  parser.add_argument('--output', type=pathlib.Path, required=True, help='.json file to write')
+  parser.add_argument('options', nargs='*', help='options of the command, after --')
+  args = parser.parse_args()
+  measured = results.versions() | {'command': 'python ' + ' '.join(sys.argv)}
+  measure(32, args.options)
+  taken, readings = measure(args.frames, args.options)
+  done, memory = readings.T
+  highest = [int(memory[done <= args.frames * k / 5].max()) for k in range(1, 6)]
+  grown = (highest[-1] - highest[0]) / (args.frames * 4 / 5)
+  record = taken | {
+    'kb_per_frame': round(grown, 3),
+    'highest_mb_by_fifth': [round(x / 1024, 1) for x in highest],
+    'measured': measured,
+  }
+  with replacing(args.output) as part:
+    part.write_text(json.dumps(record, indent=1) + '\n')
+  print(json.dumps(record, indent=1))
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,59 @@
+"""Table 2, cross identity: each person with the motion of another.
+
+  python experiments/table2_cross_identity.py --frames=32 \\
+      --output=experiments/results/table2_heads.json
+
+  python experiments/table2_cross_identity.py --videos=hdtf/ --hdtf=METADATA --cropper=YUNET.onnx \\
+      --workdir=runs/finetune --inception=... --i3d=... --method FOMM=fomm/ --output=table2.json
+
+Of real people nobody knows the true answer: frames are compared with the driving clip in motion
+only, and in identity with the source. Of rendered heads it is one more render, so every metric of
+Table 1 is there as well. Other systems' videos are called SOURCE_as_DRIVER.
+"""
+
+import tables
+from tqdm import tqdm
+
+
+def fill(table: tables.Table) -> None:
+  reference, driving, ours, copies, sources = table.make(
+    'reference', 'driving', 'ours', 'copies', 'sources'
+  )
+  portraits = rendered(table, reference, driving) if table.rendered else real(table, driving)
+  for source, portrait, driver, count in portraits:
+    path = sources / f'{source}.png'
+    tables.write_still(path, portrait)
+    name = f'{source}_as_{driver}'
+    table.reenact(path, driving / f'{driver}.mp4', ours / f'{name}.mp4')
+    tables.write_copies(copies / name, portrait, count)
+  answers = table.rendered
+  compared = reference if answers else driving
+  for name, folder in {tables.OURS: ours, tables.COPY: copies, **table.methods}.items():
+    table.row(name, folder, compared, source=sources, answers=answers)
+  table.write()
+
+
+def rendered(table: tables.Table, reference, driving):
+  """(source, portrait, driver, frames) of rendered people; the drivers follow the sources."""
+  people, frames = table.args.people, table.args.frames
+  for k in tqdm(range(people), desc='people', unit='clip'):
+    motion = tables.motion_of(people + k, 0, frames)
+    own = tables.motion_of(k, 0, 1)
+    portrait = tables.render(table.folder / 'portrait.mp4', k, own)[0]
+    source, driver = f'person_{k:03d}', f'driver_{k:03d}'
+    tables.render(driving / f'{driver}.mp4', people + k, motion)
+    tables.render(reference / f'{source}_as_{driver}.mp4', k, motion)
+    yield source, portrait, driver, frames
+
+
+def real(table: tables.Table, driving):
+  """The same of real clips: each is driven by the next one, the last by the first."""
+  heads = [(name, frames[0], len(frames)) for name, frames, _ in tables.head_clips(table, driving)]
+  if len(heads) < 2:
+    raise tables.InputError(f'{table.args.videos}: two videos with a face are needed')
+  for (source, portrait, _), (driver, _, count) in zip(heads, heads[1:] + heads[:1], strict=True):
+    yield source, portrait, driver, count
+
+
+if __name__ == '__main__':
+  tables.run('table2', tables.parser(__doc__).parse_args(), fill)

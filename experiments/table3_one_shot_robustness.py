@@ -1,0 +1,125 @@
+"""Table 3, one-shot robustness: does it matter which frame the source is?
+
+  python experiments/table3_one_shot_robustness.py --frames=32 \\
+      --output=experiments/results/table3_heads.json
+
+Of each person 5 sources are driven by 5 clips of the same person; the true answers are known. The
+deviation that matters is that over the sources of one driving clip. With --videos the sources are
+frames of the first half of each video, and the driving clips five parts of its second half.
+
+Beside the .json file a heat map .png is written: error (L1) by source (rows) and frame (columns,
+the driving clips one after another), a person below the other.
+"""
+
+import numpy as np
+import tables
+from tqdm import tqdm
+
+from hybrid_jax.evaluation import charts
+from hybrid_jax.media import stills
+
+SOURCES = DRIVERS = 5
+ROW, COLUMN, GAP = 12, 3, 4  # px of the heat map: of a row, of a frame, between its blocks
+
+
+def fill(table: tables.Table) -> None:
+  reference, ours, sources = table.make('reference', 'ours', 'sources')
+  people = list((rendered if table.rendered else real)(table, reference))
+  for person, portraits in tqdm(people, desc='re-enacting', unit='person'):
+    for s, portrait in enumerate(portraits):
+      path = sources / f'{person}_s{s}.png'
+      tables.write_still(path, portrait)
+      for d in range(DRIVERS):
+        name = f'{person}_s{s}_as_{person}_d{d}'
+        table.reenact(path, reference / f'{person}_d{d}.mp4', ours / f'{name}.mp4')
+  for name, folder in {tables.OURS: ours, **table.methods}.items():
+    table.row(name, folder, reference, source=sources, answers=True)
+  names = [person for person, _ in people]
+  spread = {row: robustness(clips, names) for row, clips in table.clips.items()}
+  path = table.args.output.with_suffix('.png')
+  lowest, highest = draw(path, table.clips[tables.OURS], names)
+  table.write(
+    robustness=spread, heat_map={'file': path.name, 'l1_dark': lowest, 'l1_yellow': highest}
+  )
+  for metric, value in spread[tables.OURS].items():
+    said = ', '.join(f'{key} {x:.4g}' for key, x in value.items())
+    print(f'{metric}: {said}')
+
+
+def rendered(table: tables.Table, folder):
+  """(name, portraits) of each person, whose driving clips are written."""
+  for k in tqdm(range(table.args.people), desc='people', unit='person'):
+    moments = tables.motion_of(k, 0, 10 * tables.FPS)[:: 2 * tables.FPS][:SOURCES]
+    portraits = tables.render(table.folder / 'portraits.mp4', k, moments)
+    for d in range(DRIVERS):
+      motion = tables.motion_of(k, d + 1, table.args.frames)
+      tables.render(folder / f'person_{k:03d}_d{d}.mp4', k, motion)
+    yield f'person_{k:03d}', portraits
+
+
+def real(table: tables.Table, folder):
+  """The same of real clips; too short ones are left out."""
+  (whole,) = table.make('whole')
+  for name, frames, times in tables.head_clips(table, whole):
+    half = len(frames) // 2
+    parts = np.array_split(np.arange(half, len(frames)), DRIVERS)
+    if half < SOURCES or min(map(len, parts)) < 2:
+      print(f'left out: {name}: {len(frames)} frames')
+      continue
+    for d, part in enumerate(parts):
+      chosen = [times[k] - times[part[0]] for k in part]
+      tables.write_clip(folder / f'{name}_d{d}.mp4', [frames[k] for k in part], chosen)
+    yield name, [frames[k] for k in np.linspace(0, half - 1, SOURCES).round().astype(int)]
+
+
+def grids(clips, people, value):
+  """value(clip) by person, source and driver, in nested lists; None where the clip is missing."""
+  known = {clip.pair.name: value(clip) for clip in clips}
+  return [
+    [[known.get(f'{person}_s{s}_as_{person}_d{d}') for d in range(DRIVERS)] for s in range(SOURCES)]
+    for person in people
+  ]
+
+
+def robustness(clips, people) -> dict[str, dict[str, float]]:
+  """By metric: mean, deviation over the 25 clips of a person, and over the sources of a driver.
+
+  Deviations are means over people, and over drivers.
+  """
+  found = {}
+  for metric in clips[0].values:
+    values = np.array(grids(clips, people, lambda c, m=metric: c.values.get(m)), float)  # p s d
+    values = values[np.isfinite(values).all((1, 2))]
+    if not len(values):
+      continue
+    found[metric] = {
+      'mean': float(values.mean()),
+      'deviation': float(values.std((1, 2), ddof=1).mean()),
+      'deviation_over_sources': float(values.std(1, ddof=1).mean()),
+    }
+  return found
+
+
+def draw(path, clips, people) -> tuple[float, float]:
+  """Writes the heat map; returns the errors of its darkest and brightest colour."""
+  errors = grids(clips, people, lambda c: c.timeline['l1'])
+  longest = max(len(x) for person in errors for row in person for x in row if x is not None)
+  blocks = []
+  for person in errors:
+    image = np.full((SOURCES, DRIVERS, COLUMN * longest + GAP), np.nan)
+    for s, row in enumerate(person):
+      for d, values in enumerate(row):
+        if values is not None:
+          image[s, d, : COLUMN * len(values)] = values.repeat(COLUMN)
+    blocks.append(image.reshape(SOURCES, -1)[:, :-GAP].repeat(ROW, 0))
+    blocks.append(np.full((GAP, blocks[0].shape[1]), np.nan))
+  values = np.concatenate(blocks[:-1])
+  low, high = np.nanpercentile(values, (1, 99))
+  stills.write_image(path, charts.heat(values, low, high))
+  return float(low), float(high)
+
+
+if __name__ == '__main__':
+  options = tables.parser(__doc__)
+  options.set_defaults(people=5)
+  tables.run('table3', options.parse_args(), fill)

@@ -1,0 +1,289 @@
+"""What the scripts of the paper's tables share: inputs, rows, and the paper's own numbers.
+
+Inputs are rendered heads of the test split (`--videos` is not given), whose true answers are known,
+or face videos, of which heads are cut out as First Order Motion Model does, one square a clip.
+Everything but the numbers lies in a temporary folder, or in that of `--keep`.
+"""
+
+import argparse
+import contextlib
+import functools
+import io
+import itertools
+import json
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+from absl import logging  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from data.face_clips import layouts  # noqa: E402
+from hybrid_jax import compilation, evaluate, reenact  # noqa: E402
+from hybrid_jax.errors import InputError  # noqa: E402
+from hybrid_jax.evaluation import heads, measure, results  # noqa: E402
+from hybrid_jax.heads import clips as world  # noqa: E402
+from hybrid_jax.heads import people  # noqa: E402
+from hybrid_jax.inference import Model, load_model  # noqa: E402
+from hybrid_jax.media import clips, faces, replacing, sequences, stills, video  # noqa: E402
+from hybrid_jax.triplets import split_people  # noqa: E402
+
+FPS = 25  # of rendered clips
+CROP_SCALE = 1.6  # of the square around all places of the face, as in training
+OURS, COPY = 'ours', 'copy of the source'
+
+# Rows of the paper (Oorloff & Yacoob 2023). The text at hand has kept its own row of each table
+# only: of the other systems no number is known here, and none is guessed.
+SYSTEMS = ('FOMM', 'PIRenderer', 'LIA', 'fs-vid2vid', 'StyleHEAT')
+PAPER = {
+  'table1': {
+    'l1': 2.28, 'identity_loss': 0.027, 'lpips': 0.097, 'psnr': 33.1, 'ssim': 0.967, 'fid': 19.3,
+    'fvd': 101.0, 'mouth_fvd': 16.6, 'au_correlation': 0.829, 'gaze_correlation': 0.872,
+    'pose_correlation': 0.952,
+  },
+  'table2': {'fid': 74.3, 'fvd': 375.4, 'mouth_fvd': 50.2},
+}  # fmt: skip
+PAPER_NOTE = {
+  'table1': 'on 75 unseen videos of HDTF, the first 500 frames of each',
+  'table2': 'on HDTF; two correlations, .718 and .915, whose names are lost',
+  'table3': 'mean and deviation over 5 sources x 5 driving clips; no number is at hand',
+}
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+  made = argparse.ArgumentParser(
+    description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  add = made.add_argument
+  add('--output', type=pathlib.Path, required=True, help='.json file to write')
+  add('--workdir', default='', help='of the encoder (the shipped model)')
+  add('--method', action='append', default=[], metavar='NAME=DIR', help="a system's videos")
+  add('--videos', default='', help='folder of face videos (rendered heads)')
+  add('--hdtf', default='', metavar='DIR', help="--videos are HDTF's, this is its metadata")
+  add('--held-out', type=float, default=0.2, help='share of its people (%(default)s)')
+  add('--cropper', default='', help='YuNet .onnx that finds the heads of --videos')
+  add('--people', type=int, default=75, help='clips, of a person each (%(default)s)')
+  add('--keep', type=pathlib.Path, help='folder that keeps the clips: run OpenFace over them')
+  add(
+    '--openface', type=pathlib.Path, help='folder of its .csv: reference/, ours/, NAME/ of others'
+  )
+  add('--report', type=pathlib.Path, help='folder for the tables and the report of ours')
+  evaluate.add_networks(made)
+  return made
+
+
+def methods(options: Sequence[str]) -> dict[str, str]:
+  """Folders of other systems' videos by name. Raises InputError for a misspelled option."""
+  given = {}
+  for text in options:
+    name, equals, folder = text.partition('=')
+    if not equals or not pathlib.Path(folder).is_dir():
+      raise InputError(f'--method={text}: give NAME=DIR, the folder of its videos')
+    given[name] = folder
+  return given
+
+
+class Table:
+  """One run of a script: its options, its temporary folder, its rows.
+
+  Use it in a `with`; attributes: args, folder, model, and folders of other systems in `methods`.
+  """
+
+  def __init__(self, name: str, args: argparse.Namespace):
+    self.name, self.args = name, args
+    self.rendered = not args.videos
+    if self.rendered:
+      args.size = heads.SIZE
+    if args.people < 1:
+      raise InputError(f'--people={args.people}: at least 1')
+    if not args.output.parent.is_dir():
+      raise InputError(f'--output={args.output}: no such folder; make it first')
+    self.methods = methods(args.method)
+    self.measured = results.versions()  # before anything is written
+    self.nets = evaluate.open_networks(args, self.rendered)
+    self.model: Model = load_model(args.workdir)
+    self.rows: dict[str, dict] = {}
+    self.clips: dict[str, list[measure.Measured]] = {}
+
+  def __enter__(self) -> 'Table':
+    self._temporary = tempfile.TemporaryDirectory()
+    self.folder = self.args.keep or pathlib.Path(self._temporary.name)
+    return self
+
+  def __exit__(self, *error) -> None:
+    self._temporary.cleanup()
+
+  def make(self, *names: str) -> list[pathlib.Path]:
+    """New folders."""
+    folders = [self.folder / name for name in names]
+    for folder in folders:
+      folder.mkdir(parents=True, exist_ok=True)
+    return folders
+
+  def reenact(self, source: pathlib.Path, driving: pathlib.Path, output: pathlib.Path) -> None:
+    """Our answer, lossless."""
+    options = reenact.Options(str(source), str(driving), str(output), codec='ffv1', crop='')
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+      reenact.reenact(self.model, options)
+
+  def row(
+    self, name: str, generated: str | pathlib.Path, reference: pathlib.Path, *, source='', answers
+  ) -> None:
+    """Measures a system."""
+    how = measure.Protocol(self.args.size, self.args.frames, self.args.clip_length, answers)
+    openface = self.args.openface and [self.args.openface / side for side in ('reference', name)]
+    if openface and not openface[1].is_dir():
+      openface = None
+    evaluation = measure.Evaluation(self.nets, how, self.args.face_detector, openface)
+    with contextlib.closing(evaluation):
+      found, measured = evaluate.evaluate(
+        str(reference), str(generated), evaluation, source=str(source)
+      )
+    if name == OURS and self.args.report:
+      self.args.report.mkdir(parents=True, exist_ok=True)
+      evaluate.write(self.args.report, found, measured)
+    found['problems'] = [line.replace(f'{self.folder}/', '') for line in found['problems']]
+    self.rows[name], self.clips[name] = found, measured
+
+  def write(self, **more) -> None:
+    """The result file, and the table on the terminal."""
+    rows: dict = {name: None for name in SYSTEMS} | self.rows
+    record = {
+      'paper': {'row': PAPER.get(self.name), 'note': PAPER_NOTE[self.name]},
+      'rows': rows,
+      **more,
+      'data': 'rendered heads, people of the test split' if self.rendered else 'videos',
+      'model': pathlib.PurePath(self.args.workdir).name or self.model.name,
+      'model_sha256': self.model.digest(),
+      'measured': self.measured | {'command': 'python ' + ' '.join(sys.argv)},
+    }
+    with replacing(self.args.output) as part:
+      part.write_text(json.dumps(record, indent=1, allow_nan=False) + '\n')
+    print(lines(self.rows, PAPER.get(self.name, {})))
+
+
+def lines(rows: dict[str, dict], paper: dict[str, float]) -> str:
+  """The table in words: metrics down, systems across, the paper's own row first."""
+  known = [
+    n for n in results.METRICS if n in paper or any(n in r['metrics'] for r in rows.values())
+  ]
+  table = [['', 'paper', *rows]]
+  for name in known:
+    values = [r['metrics'].get(name, {}).get('mean') for r in rows.values()]
+    said = ['-' if v is None else f'{v:.4g}' for v in (paper.get(name), *values)]
+    table.append([results.METRICS[name].label, *said])
+  return '\n'.join(f'{row[0]:36}' + ''.join(f'{x:>20}' for x in row[1:]) for row in table)
+
+
+def run(name: str, args: argparse.Namespace, fill) -> None:
+  """`fill(table)` in a table of its own; mistakes are one line."""
+  compilation.use_cache()
+  logging.set_verbosity(logging.ERROR)  # Orbax warns of what reading only means
+  began = time.perf_counter()
+  try:
+    with Table(name, args) as table:
+      fill(table)
+  except InputError as error:
+    sys.exit(f'error: {error}')
+  print(f'{args.output}: {time.perf_counter() - began:.0f} s')
+
+
+# --- Inputs --------------------------------------------------------------------------------------
+
+
+def write_clip(path: pathlib.Path, frames: Sequence[np.ndarray], times: Sequence[Fraction]) -> None:
+  """Lossless, at the given times."""
+  h, w = frames[0].shape[:2]
+  with video.VideoWriter(path, h, w, codec='ffv1') as writer:
+    for rgb, moment in zip(frames, times, strict=True):
+      writer.write(rgb, moment)
+
+
+def moments(frames: int) -> tuple[np.ndarray, list[Fraction]]:
+  """Times of a rendered clip: seconds (t,), and exactly."""
+  return np.arange(frames, dtype=np.float32) / FPS, [Fraction(k, FPS) for k in range(frames)]
+
+
+def render(
+  path: pathlib.Path, person: int, motion: np.ndarray, scene_of: int | None = None
+) -> np.ndarray:
+  """Writes a clip of a person (number in the test split) with motion (t, 16), and its truth.
+
+  Returns the frames.
+  """
+  draw = heads.renderer(heads.SIZE)
+  person += people.SPLITS['test']
+  identity, _, scene = world.vectors(person, scene_of or 0, np.zeros(1, np.float32))
+  frames = [draw(identity, m, scene)[0] for m in motion]
+  times, exact = moments(len(motion))
+  write_clip(path, frames, exact)
+  with open(path.with_suffix('.npz'), 'wb') as file:
+    np.savez(file, times=times, motion=motion)
+  return frames
+
+
+def motion_of(person: int, clip: int, frames: int) -> np.ndarray:
+  """(t, 16) of a clip of a person of the test split."""
+  return world.vectors(people.SPLITS['test'] + person, clip, moments(frames)[0])[1]
+
+
+def videos_of(args: argparse.Namespace) -> dict[str, Callable[[], Iterator[video.Frame]]]:
+  """What reads each clip of `--videos` by name; of HDTF those of people held out of training.
+
+  Raises:
+    InputError: no videos, or no metadata of HDTF.
+  """
+  if not args.hdtf:
+    found = sequences.find(args.videos)
+    return {name: functools.partial(sequences.read, path) for name, path in found.items()}
+  present = [clip for clip in layouts.hdtf(args.videos, args.hdtf) if clip.path]
+  unseen = split_people([clip.identity for clip in present], args.held_out)['validation']
+  return {
+    clip.name: functools.partial(clips.read_span, clip.path, clip.span)
+    for clip in present
+    if clip.identity in unseen
+  }
+
+
+def head_clips(table: Table, folder: pathlib.Path) -> Iterator[tuple[str, list, list]]:
+  """Heads cut out of `--videos`: (name, frames, times), each written to `folder` as well.
+
+  A video without a usable face is told and left out; the next one takes its place.
+  """
+  args = table.args
+  if not args.cropper:
+    raise InputError('--videos needs --cropper=YUNET.onnx, which finds the heads')
+  detector, done = faces.FaceDetector(args.cropper), 0
+  for name, read in tqdm(videos_of(args).items(), desc='cutting out heads', unit='video'):
+    usable = lambda: (f for f in itertools.islice(read(), args.frames) if f.rgb is not None)  # noqa: B023, E731
+    try:
+      track = faces.track_box((f.rgb for f in usable()), detector, scale=CROP_SCALE, name=name)
+      found = [(faces.crop_square(f.rgb, track.square, args.size), f.time) for f in usable()]
+    except InputError as error:
+      tqdm.write(f'left out: {error}')
+      continue
+    frames, times = zip(*found, strict=True)
+    if times[0] is None:
+      times = moments(len(times))[1]
+    times = [time - times[0] for time in times]
+    write_clip(folder / f'{name}.mp4', frames, times)
+    yield name, frames, times
+    done += 1
+    if done == args.people:
+      return
+
+
+def write_still(path: pathlib.Path, rgb: np.ndarray) -> None:
+  stills.write_image(path, rgb)
+
+
+def write_copies(path: pathlib.Path, rgb: np.ndarray, count: int) -> None:
+  """A clip that never moves: what a metric says of no motion at all."""
+  np.save(path.with_suffix('.npy'), np.broadcast_to(rgb, (count, *rgb.shape)))

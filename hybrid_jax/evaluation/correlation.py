@@ -1,0 +1,61 @@
+"""Do two clips move together: Pearson's correlation over time, channel by channel."""
+
+import array
+from collections.abc import Mapping
+
+import numpy as np
+
+LEAST = 3  # moments at which both clips were read
+# A channel that moves less than this, relative to its size, is constant but for rounding.
+CONSTANT = 1e-6
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
+  """Correlation of two signals (t,) where both are finite; None where nothing can be said.
+
+  That is where less than `LEAST` moments are left, or a signal is constant.
+  """
+  x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+  both = np.isfinite(x) & np.isfinite(y)
+  if both.sum() < LEAST:
+    return None
+  spread = []
+  for signal in (x[both], y[both]):
+    centred = signal - signal.mean()
+    length = np.linalg.norm(centred)
+    if length <= CONSTANT * np.linalg.norm(signal):
+      return None
+    spread.append(centred / length)
+  return float(np.clip(spread[0] @ spread[1], -1, 1))
+
+
+def correlations(
+  reference: Mapping[str, np.ndarray], generated: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+  """By channel that both clips have and in which something can be said."""
+  found = {
+    name: pearson(reference[name], generated[name]) for name in reference if name in generated
+  }
+  return {name: r for name, r in found.items() if r is not None}
+
+
+class Channels:
+  """Readings that arrive moment by moment, 4 bytes each; NaN where there are none."""
+
+  def __init__(self):
+    self._columns: dict[str, array.array] = {}
+    self._count = 0
+
+  def add(self, values: Mapping[str, float]) -> None:
+    """The readings of one moment; {} where nothing was found."""
+    for name in values:
+      if name not in self._columns:
+        self._columns[name] = array.array('f', [np.nan]) * self._count
+    for name, column in self._columns.items():
+      column.append(values.get(name, np.nan))
+    self._count += 1
+
+  def group(self, name: str) -> dict[str, np.ndarray]:
+    """(t,) by channel, of the channels called 'NAME ...'."""
+    columns = self._columns.items()
+    return {key: np.array(x) for key, x in columns if key.split(' ')[0] == name}

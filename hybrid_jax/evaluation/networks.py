@@ -1,0 +1,175 @@
+"""The networks behind the metrics, each from its own file and run on all devices at once.
+
+Frames are (n, s, s, 3) uint8. What was not given is not replaced: `missing` says why a metric is
+not available. On the rendered world the judges stand in for FID's, FVD's and the identity network,
+under names of their own.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hybrid_jax import parallel
+from hybrid_jax.errors import InputError
+from hybrid_jax.evaluation import images, judges
+from hybrid_jax.evaluation.blendshapes import POSE
+from hybrid_jax.heads import parameters
+from hybrid_jax.media.sequences import digest
+from hybrid_jax.models.i3d import I3D, MIN_FRAMES, fvd_input
+from hybrid_jax.models.inception import Inception, fid_input
+from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.models.perceptual import LPIPS, ArcFace
+from hybrid_jax.weights import load, shipped
+
+Run = Callable[..., np.ndarray]
+
+MOUTH = [list(parameters.MOTION).index(n) for n in ('jaw_open', 'smile', 'mouth_shift')]
+
+
+def everywhere(function: Callable, tree: Any, rows: int) -> Run:
+  """function(tree, *arrays) over arrays (n, ...) of any n, `rows` a device at a time."""
+  mesh = parallel.make_mesh()
+  _, replicated = parallel.shardings(mesh)
+  tree, step, rows = jax.device_put(tree, replicated), jax.jit(function), rows * mesh.size
+
+  def run(*arrays: np.ndarray) -> np.ndarray:
+    parts = []
+    for k in range(0, len(arrays[0]), rows):
+      chunk = [x[k : k + rows] for x in arrays]
+      count = len(chunk[0])
+      padded = [np.concatenate((x, np.repeat(x[-1:], rows - count, 0))) for x in chunk]
+      parts.append(np.asarray(step(tree, *parallel.put_batch(padded, mesh)))[:count])
+    return np.concatenate(parts)
+
+  return run
+
+
+def closeness(_: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+  """L1 on the scale of 0 to 255, PSNR (dB) and SSIM of frames: (n, 3)."""
+  x, y = from_uint8(x), from_uint8(y)
+  return jnp.stack((127.5 * images.l1(x, y), images.psnr(x, y), images.ssim(x, y)), -1)
+
+
+class Networks:
+  """Networks by the metric that they serve.
+
+  Args:
+    lpips: file or converted folder of the backbone and of the linear layers, or one that has both.
+    arcface, inception, i3d: a file or converted folder each.
+    rendered: the videos are of the rendered world, and its judges are wanted.
+    rows: frames a device at a time.
+
+  Attributes:
+    closeness, lpips: (n,) or (n, 3) of two sets of frames. identity: unit embeddings (n, d).
+    fid: features of frames. fvd: of clips (n, t, s, s, 3). judges: what those of the rendered world
+      say of frames, (n, d + 16): unit embedding and motion. None each where it is not there.
+    lpips_net: 'alex', 'vgg', 'squeeze' or ''. missing: by metric, why it is not available.
+    files: by network, its file and SHA-256 (of a converted folder: of its manifest).
+
+  Raises:
+    InputError: a file is missing, or of another kind.
+  """
+
+  def __init__(
+    self,
+    *,
+    lpips: Sequence[str] = (),
+    arcface: str = '',
+    inception: str = '',
+    i3d: str = '',
+    rendered: bool = False,
+    rows: int = 16,
+  ):
+    self.missing: dict[str, str] = {}
+    self.files: dict[str, dict[str, str]] = {}
+    self.rows, self.lpips_net = rows, ''
+    self.closeness = everywhere(closeness, {}, rows)
+    self.lpips = self._lpips(lpips)
+    self.identity = self._network(
+      'arcface', arcface, ('identity_similarity', 'identity_loss'), _arcface
+    )
+    self.fid = self._network('inception', inception, ('fid',), _inception)
+    self.fvd = self._network('i3d', i3d, ('fvd', 'mouth_fvd'), _i3d)
+    self.judges = self._judges() if rendered else None
+
+  def _lpips(self, paths: Sequence[str]) -> Run | None:
+    if not paths:
+      self.missing['lpips'] = 'no weights: give --lpips BACKBONE LINEAR'
+      return None
+    params: dict = {}
+    facts: dict = {}
+    for path in paths:
+      tree, sizes = load.part(path, 'lpips')
+      params, facts = params | tree['params'], facts | sizes
+      self.files[f'lpips {len(self.files)}'] = file_facts(path)
+    if 'net' not in facts or 'lin0' not in params:
+      raise InputError(f'--lpips {" ".join(paths)}: needs a backbone and its linear layers')
+    self.lpips_net = facts['net']
+    net = LPIPS(facts['net'], facts['widths'])
+    function = lambda tree, x, y: net.apply(tree, from_uint8(x), from_uint8(y))  # noqa: E731
+    return everywhere(function, {'params': params}, self.rows)
+
+  def _network(
+    self, part: str, path: str, metrics: Sequence[str], make: Callable[[Mapping], Callable]
+  ) -> Run | None:
+    if not path:
+      self.missing |= {name: f'no weights: give --{part}' for name in metrics}
+      return None
+    tree, sizes = load.part(path, part)
+    self.files[part] = file_facts(path)
+    return everywhere(make(sizes), tree, 1 if part == 'i3d' else self.rows)
+
+  def _judges(self) -> Run:
+    motion, identity = judges.motion(), judges.identity()
+    names = 'judge_identity', 'judge_motion'
+    trees = tuple(map(shipped.load, names))
+    self.files |= {name: file_facts(shipped.FOLDER / f'{name}.npz') for name in names}
+
+    def read(trees, x):
+      x = from_uint8(x)
+      embedding = judges.unit(identity.apply(trees[0], x))
+      return jnp.concatenate((embedding, motion.apply(trees[1], x)), -1)
+
+    return everywhere(read, trees, self.rows)
+
+
+def file_facts(path: str | os.PathLike) -> dict[str, str]:
+  """Name and SHA-256, of a converted folder that of its files."""
+  return {'file': pathlib.Path(path).name, 'sha256': digest(pathlib.Path(path))}
+
+
+def _arcface(sizes: Mapping) -> Callable:
+  net = ArcFace(**sizes)
+  return lambda tree, x: net.apply(tree, from_uint8(x))
+
+
+def _inception(sizes: Mapping) -> Callable:
+  net = Inception(**sizes)
+  return lambda tree, x: net.apply(tree, fid_input(x / jnp.float32(255)))
+
+
+def _i3d(sizes: Mapping) -> Callable:
+  net = I3D(**sizes)
+  return lambda tree, x: net.apply(tree, fvd_input(x / jnp.float32(255)))
+
+
+def check_clip_length(frames: int) -> None:
+  """Raises InputError for clips that FVD's network cannot see."""
+  if frames < MIN_FRAMES:
+    raise InputError(f'--clip-length={frames}: I3D takes {MIN_FRAMES} frames or more')
+
+
+def motion_features(motion: np.ndarray) -> np.ndarray:
+  """Readings (t, c) of a clip -> (1, 2 c): the mean, and the mean change from frame to frame."""
+  return np.concatenate((motion.mean(0), np.abs(np.diff(motion, axis=0)).mean(0)))[None]
+
+
+def trusted(group: str) -> list[str]:
+  """Motion channels that the judge reads well: of 'pose', 'gaze' or 'expression'."""
+  kind = lambda n: 'pose' if n in POSE else 'gaze' if n.startswith('gaze') else 'expression'  # noqa: E731
+  return [name for name in judges.TRUSTED_MOTION if kind(name) == group]

@@ -1,0 +1,159 @@
+"""Clips by name and frames by time: known clocks, and folders that do not agree."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from hybrid_jax.errors import InputError
+from hybrid_jax.evaluation import pairing
+from hybrid_jax.media import MediaError, sequences, stills, video
+from hybrid_jax.media.video import Frame
+
+
+def frames(times):
+  """Frames that carry their number."""
+  return [Frame(np.full((2, 2, 3), k, np.uint8), t) for k, t in enumerate(times)]
+
+
+def matched(reference, generated, limit=100):
+  aligned = pairing.Aligned(reference, generated, limit)
+  numbers = [(int(r[0, 0, 0]), int(g[0, 0, 0])) for _, r, g in aligned]
+  return numbers, aligned.notes
+
+
+def rate(fps, count, start=0):
+  return [Fraction(start) + Fraction(k, fps) for k in range(count)]
+
+
+def test_same_clock_whatever_its_start():
+  numbers, notes = matched(frames(rate(25, 9, 7)), frames(rate(25, 9)))
+  assert numbers == [(k, k) for k in range(9)] and not notes
+
+
+def test_rounded_and_other_rates_take_the_nearest_frame():
+  rounded = [round(t, 3) for t in rate(30, 12)]
+  assert matched(frames(rate(30, 12)), frames(rounded))[0] == [(k, k) for k in range(12)]
+  doubled, notes = matched(frames(rate(25, 6)), frames(rate(50, 12)))
+  assert doubled == [(k, 2 * k) for k in range(6)] and not notes
+  halved, _ = matched(frames(rate(50, 12)), frames(rate(25, 6)))
+  assert [r for r, _ in halved] == list(range(12))
+  assert all(abs(r - 2 * g) <= 1 for r, g in halved)
+
+
+def test_other_lengths_are_told():
+  numbers, notes = matched(frames(rate(25, 10)), frames(rate(25, 6)))
+  assert numbers == [(k, k) for k in range(6)]
+  assert notes == ['ends before its reference: 6 frames compared']
+  _, notes = matched(frames(rate(25, 6)), frames(rate(25, 10)))
+  assert notes == ['goes on after its reference: 6 frames compared']
+  numbers, notes = matched(frames(rate(25, 10)), frames(rate(25, 10)), limit=4)
+  assert len(numbers) == 4 and not notes
+
+
+def test_frames_that_were_left_out_are_not_replaced_by_distant_ones():
+  times = rate(25, 40)
+  numbers, notes = matched(frames(times), frames(times[:10] + times[30:]))
+  assert numbers == [(k, k if k < 10 else k - 20) for k in (*range(10), *range(30, 40))]
+  assert notes == ['has no frame at the time of 20 frames of the reference']
+
+
+def test_without_times_by_number():
+  numbers, notes = matched(frames(rate(25, 5)), frames([None] * 5))
+  assert numbers == [(k, k) for k in range(5)] and not notes
+  aligned = pairing.Aligned(frames([None] * 3), frames(rate(10, 3)), 9)
+  np.testing.assert_allclose([t for t, _, _ in aligned], [0, 0.1, 0.2])
+
+
+def test_frames_that_are_not_finite_are_left_out(tmp_path):
+  array = np.random.default_rng(0).random((5, 8, 8, 3)).astype(np.float32)
+  array[3, 2, 2, 1] = np.nan
+  np.save(tmp_path / 'a.npy', array)
+  read = list(sequences.read(tmp_path / 'a.npy'))
+  assert [f.rgb is None for f in read] == [False, False, False, True, False]
+  np.testing.assert_array_equal(read[0].rgb, np.round(array[0] * 255).astype(np.uint8))
+  aligned = pairing.Aligned(read, read, 9)
+  assert len(list(aligned)) == 4
+  assert aligned.notes == ['1 frames are not finite, in it or its reference, and left out']
+
+
+def test_nearest_agrees_with_the_stream():
+  rng = np.random.default_rng(1)
+  for _ in range(20):
+    r = np.cumsum(rng.uniform(0.01, 0.06, 30))
+    g = np.cumsum(rng.uniform(0.01, 0.06, 30))
+    exact = [[Fraction(t) for t in times] for times in (r, g)]
+    numbers, _ = matched(*map(frames, exact))
+    index = pairing.nearest(r, g)
+    assert [(k, i) for k, i in enumerate(index) if i >= 0] == numbers
+
+
+def write(folder, *names):
+  folder.mkdir()
+  for name in names:
+    np.save(folder / f'{name}.npy', np.zeros((1, 4, 4, 3), np.uint8))
+  return folder
+
+
+def test_names(tmp_path):
+  reference = write(tmp_path / 'reference', 'a', 'b', 'c')
+  generated = write(tmp_path / 'generated', 'b', 'x_as_a', 'y--a', 'stray')
+  source = write(tmp_path / 'source', 'b', 'x')
+  pairs, lines = pairing.pair(reference, generated)
+  assert [(p.name, p.reference.stem) for p in pairs] == [('b', 'b'), ('x_as_a', 'a'), ('y--a', 'a')]
+  assert lines == [
+    f'{generated}: stray has no counterpart in {reference}',
+    f'{reference}: c has no counterpart in {generated}',
+  ]
+  pairs, lines = pairing.pair(reference, generated, source)
+  assert [(p.name, p.source.stem) for p in pairs] == [('b', 'b'), ('x_as_a', 'x')]
+  assert lines[-1] == f'{generated}: y--a has no counterpart in {source}'
+  answers = write(tmp_path / 'answers', 'x_as_a')
+  pairs, _ = pairing.pair(answers, generated, source)
+  assert [(p.name, p.reference.stem, p.source.stem) for p in pairs] == [('x_as_a', 'x_as_a', 'x')]
+  with pytest.raises(InputError, match='no clip can be compared'):
+    pairing.pair(write(tmp_path / 'other', 'z'), generated)
+  with pytest.raises(InputError, match='no such folder'):
+    pairing.pair(tmp_path / 'none', generated)
+
+
+def test_every_form_of_a_clip_is_read_alike(tmp_path):
+  rng = np.random.default_rng(2)
+  clip = rng.integers(0, 255, (4, 16, 16, 3), dtype=np.uint8)
+  times = [Fraction(k * k, 25) for k in range(4)]
+  with video.VideoWriter(
+    tmp_path / 'film.mp4', 16, 16, time_base=Fraction(1, 25), codec='ffv1'
+  ) as writer:
+    for rgb, time in zip(clip, times, strict=True):
+      writer.write(rgb, time)
+  np.save(tmp_path / 'array.npy', clip)
+  for name in ('timed', 'untimed'):
+    (tmp_path / name).mkdir()
+    for k, rgb in enumerate(clip):
+      stills.write_image(tmp_path / name / f'{k:06d}.png', rgb)
+  rows = [f'{k:06d}.png,{float(t):.6f},{t}' for k, t in enumerate(times)]
+  (tmp_path / 'timed' / 'timestamps.csv').write_text('\n'.join(['file,seconds,exact', *rows]))
+  found = sequences.find(tmp_path)
+  assert set(found) == {'film', 'array', 'timed', 'untimed'}
+  for name, path in found.items():
+    read = list(sequences.read(path))
+    np.testing.assert_array_equal([frame.rgb for frame in read], clip)
+    assert [f.time for f in read] == (times if name in ('film', 'timed') else [None] * 4)
+  assert len({sequences.digest(path) for path in found.values()}) == 4
+  np.save(tmp_path / 'film.npy', clip)
+  with pytest.raises(MediaError, match='film.mp4 and film.npy have one name'):
+    sequences.find(tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('array', 'said'),
+  [
+    (np.zeros((3, 4, 4), np.uint8), r'frames are \(t, h, w, 3\)'),
+    (np.full((1, 4, 4, 3), 200.0), 'values from 200 to 200'),
+    (np.zeros((1, 4, 4, 3), np.int64), 'int64'),
+  ],
+)
+def test_other_arrays_are_refused(tmp_path, array, said):
+  np.save(tmp_path / 'a.npy', array)
+  with pytest.raises(MediaError, match=said):
+    list(sequences.read(tmp_path / 'a.npy'))

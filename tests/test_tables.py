@@ -1,0 +1,116 @@
+"""The scripts of the paper's tables, on a few rendered frames."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import types
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from hybrid_jax.media import video
+from hybrid_jax.triplets import split_people
+
+EXPERIMENTS = pathlib.Path(__file__).parents[1] / 'experiments'
+
+
+@pytest.fixture
+def tables(monkeypatch):
+  monkeypatch.syspath_prepend(str(EXPERIMENTS))
+  import tables
+
+  return tables
+
+
+def test_of_hdtf_the_spans_of_people_held_out_are_taken(tables, tmp_path):
+  people = ['Ann', 'Bob', 'Cleo', 'Dan', 'Eve', 'Finn']
+  lines = {'RD': [f'{name}0.mp4 00:01-00:02 00:02-00:03' for name in people], 'WDA': [], 'WRA': []}
+  (tmp_path / 'videos').mkdir()
+  for name in people:
+    path = tmp_path / 'videos' / f'{name}0.mp4'
+    with video.VideoWriter(path, 16, 16, time_base=Fraction(1, 10), codec='ffv1') as writer:
+      for k in range(30):
+        writer.write(np.full((16, 16, 3), k, np.uint8), Fraction(k, 10))
+  for subset, rows in lines.items():
+    (tmp_path / f'{subset}_annotion_time.txt').write_text('\n'.join(rows))
+  options = [f'--videos={tmp_path / "videos"}', f'--hdtf={tmp_path}', '--output=x']
+  found = tables.videos_of(tables.parser('').parse_args(options))
+  unseen = split_people(people, 0.2)['validation']
+  assert set(found) == {f'{name}0_{k}' for name in unseen for k in (0, 1)}
+  frames = list(found[f'{min(unseen)}0_1']())
+  assert [int(f.rgb[0, 0, 0]) for f in frames] == list(range(20, 30))
+
+
+def test_deviations_over_sources_and_drivers(tables):
+  import table3_one_shot_robustness as table3
+
+  def clip(s, d):
+    pair = types.SimpleNamespace(name=f'p_s{s}_as_p_d{d}')
+    return types.SimpleNamespace(pair=pair, values={'l1': 10.0 * s + d})
+
+  clips = [clip(s, d) for s in range(5) for d in range(5)]
+  (grid,) = table3.grids(clips, ['p'], lambda c: c.values['l1'])
+  assert grid[3][1] == 31
+  spread = table3.robustness(clips, ['p'])['l1']
+  assert spread['mean'] == pytest.approx(22)
+  assert spread['deviation_over_sources'] == pytest.approx(np.std([0, 10, 20, 30, 40], ddof=1))
+
+
+def run(script, folder, *options):
+  command = [sys.executable, EXPERIMENTS / script, f'--output={folder / "table.json"}', *options]
+  return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('script', 'clips'),
+  [
+    ('table1_same_identity.py', 2),
+    ('table2_cross_identity.py', 2),
+    ('table3_one_shot_robustness.py', 50),
+  ],
+)
+def test_tables_of_rendered_heads(tmp_path, script, clips):
+  columns = 'frame, timestamp, confidence, success, AU01_r'
+  rows = [f'{k + 1}, {k / 25}, 0.9, 1, {np.sin(k)}' for k in range(16)]
+  for side in ('reference', 'ours'):
+    (tmp_path / 'openface' / side).mkdir(parents=True)
+    (tmp_path / 'openface' / side / 'person_001.csv').write_text('\n'.join([columns, *rows]))
+  options = [f'--openface={tmp_path / "openface"}', f'--keep={tmp_path / "kept"}']
+  done = run(script, tmp_path, '--people=2', '--frames=16', *options)
+  assert not done.returncode, done.stderr
+  record = json.loads((tmp_path / 'table.json').read_text())
+  ours = record['rows']['ours']
+  assert ours['protocol']['clips'] == clips == len(list((tmp_path / 'kept' / 'ours').iterdir()))
+  told = [line for line in ours['problems'] if 'no action units' not in line]
+  assert not told and len(ours['problems']) == clips - ('table1' in script)
+  assert ours['metrics']['pose_correlation_truth']['mean'] > 0.5
+  if 'table1' in script:
+    assert ours['metrics']['au_correlation']['mean'] == pytest.approx(1)
+  assert record['rows']['FOMM'] is None and len(record['model_sha256']) == 64
+  if 'robustness' in record:
+    spread = record['robustness']['ours']['l1']
+    assert 0 < spread['deviation_over_sources'] and 0 < spread['deviation'] < spread['mean']
+    assert (tmp_path / record['heat_map']['file']).is_file()
+  else:
+    copy = record['rows']['copy of the source']
+    assert ours['metrics']['l1']['mean'] < copy['metrics']['l1']['mean']
+
+
+@pytest.mark.parametrize(
+  ('options', 'said'),
+  [
+    (['--videos=nowhere'], '--videos needs --cropper'),
+    (['--videos=nowhere', '--cropper=nowhere.onnx'], 'no such face detector'),
+    (['--method=FOMM'], 'give NAME=DIR'),
+    (['--people=0'], '--people=0: at least 1'),
+  ],
+)
+@pytest.mark.slow
+def test_mistakes_are_one_line(tmp_path, options, said):
+  done = run('table1_same_identity.py', tmp_path, *options)
+  lines = done.stderr.strip().splitlines()
+  assert done.returncode == 1 and lines[-1].startswith('error: ') and said in lines[-1], lines
+  assert 'Traceback' not in done.stderr
