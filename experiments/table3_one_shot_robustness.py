@@ -15,11 +15,9 @@ import numpy as np
 import tables
 from tqdm import tqdm
 
-from hybrid_jax.evaluation import charts
-from hybrid_jax.media import stills
+from hybrid_jax.media import replacing
 
 SOURCES = DRIVERS = 5
-ROW, COLUMN, GAP = 12, 3, 4  # px of the heat map: of a row, of a frame, between its blocks
 
 
 def fill(table: tables.Table) -> None:
@@ -102,21 +100,38 @@ def robustness(clips, people) -> dict[str, dict[str, float]]:
 
 def draw(path, clips, people) -> tuple[float, float]:
   """Writes the heat map; returns the errors of its darkest and brightest colour."""
+  import matplotlib
+
+  matplotlib.use('Agg')
+  from matplotlib import pyplot as plt
+
   errors = grids(clips, people, lambda c: c.timeline['l1'])
   longest = max(len(x) for person in errors for row in person for x in row if x is not None)
-  blocks = []
-  for person in errors:
-    image = np.full((SOURCES, DRIVERS, COLUMN * longest + GAP), np.nan)
-    for s, row in enumerate(person):
-      for d, values in enumerate(row):
-        if values is not None:
-          image[s, d, : COLUMN * len(values)] = values.repeat(COLUMN)
-    blocks.append(image.reshape(SOURCES, -1)[:, :-GAP].repeat(ROW, 0))
-    blocks.append(np.full((GAP, blocks[0].shape[1]), np.nan))
-  values = np.concatenate(blocks[:-1])
-  low, high = np.nanpercentile(values, (1, 99))
-  stills.write_image(path, charts.heat(values, low, high))
-  return float(low), float(high)
+  values = np.full((len(people), SOURCES, DRIVERS, longest), np.nan)
+  for k, s, d in np.ndindex(*values.shape[:3]):
+    if errors[k][s][d] is not None:
+      values[k, s, d, : len(errors[k][s][d])] = errors[k][s][d]
+  low, high = map(float, np.nanpercentile(values, (1, 99)))
+  fig, axes = plt.subplots(
+    len(people), DRIVERS, figsize=(11, 0.6 + 1.1 * len(people)), squeeze=False, layout='constrained'
+  )
+  for (k, d), ax in np.ndenumerate(axes):
+    image = ax.imshow(values[k, :, d], aspect='auto', vmin=low, vmax=high, interpolation='nearest')
+    ax.set_yticks(range(SOURCES) if d == 0 else [])
+    ax.tick_params(labelsize=7)
+    if k == 0:
+      ax.set_title(f'driving clip {d}', fontsize=9)
+    if d == 0:
+      ax.set_ylabel(f'{people[k]}\nsource', fontsize=8)
+    if k < len(people) - 1:
+      ax.set_xticks([])
+    else:
+      ax.set_xlabel('frame', fontsize=8)
+  fig.colorbar(image, ax=axes, label='L1 to the true answer (0 to 255)')
+  with replacing(path) as part:
+    fig.savefig(part, format='png', dpi=110)
+  plt.close(fig)
+  return low, high
 
 
 if __name__ == '__main__':
