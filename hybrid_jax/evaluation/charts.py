@@ -54,16 +54,6 @@ def film(frames: Sequence[np.ndarray], seconds: float, alt: str) -> str:
   return f'<img alt="{html.escape(alt)}" src="data:image/webp;base64,{data}">'
 
 
-def heat(values: np.ndarray, low: float, high: float) -> np.ndarray:
-  """(h, w) -> (h, w, 3) uint8 from dark blue (low) over green to yellow (high); NaN is grey."""
-  stops = np.array([[52, 16, 84], [49, 104, 142], [53, 183, 121], [253, 231, 37]], float)
-  x = np.clip((values - low) / max(high - low, 1e-12), 0, 1) * (len(stops) - 1)
-  known = np.isfinite(x)
-  left = np.minimum(np.where(known, x, 0).astype(int), len(stops) - 2)
-  mixed = stops[left] + (stops[left + 1] - stops[left]) * (np.where(known, x, 0) - left)[..., None]
-  return np.where(known[..., None], mixed, 190).round().astype(np.uint8)
-
-
 def _ends(values: np.ndarray) -> tuple[float, float]:
   low, high = float(values.min()), float(values.max())
   room = 0 if high > low else max(abs(low), 1) * 1e-3
