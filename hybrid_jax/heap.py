@@ -24,8 +24,7 @@ def share() -> None:
 def give_back() -> None:
   """Gives free pages back to the system, also those between blocks that are in use.
 
-  An encoder leaves some 50 MB of holes, which the next one does not fit into exactly: the highest
-  of many such peaks grows with the length, if slowly.
+  An encoder leaves some 50 MB of holes, which the next one does not fit into exactly.
   """
   if _libc:
     _libc.malloc_trim(0)

@@ -194,7 +194,7 @@ def load_model(workdir: str) -> Model:
     networks = build(config.model)
     rows = networks.hybrid.encoder.num_ws
     return Model(config, networks, E, shipped.generator(), rows, 'shipped, of the rendered world')
-  if exported.is_exported(workdir):
+  if load.is_there(workdir):
     config = ConfigDict(exported.read_config(workdir))
     networks = build(config.model)
     G, E = load.load_e4e(networks, workdir)

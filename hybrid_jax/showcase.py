@@ -56,7 +56,7 @@ def panels(
   `source` and `driver` are numbers of people, `times` (t,) moments of the driver's clip, s. Panels
   are enlarged `scale` times.
   """
-  draw = heads.renderer()
+  draw = heads.renderer(heads.SIZE)
   identity, own, scene = clips.vectors(source, 0, times)
   other, motion, other_scene = clips.vectors(driver, 0, times)
   portrait = draw(identity, own[0], scene)[0]

@@ -217,9 +217,6 @@ class VideoWriter:
   def _video_track(self) -> av.VideoStream:
     # x264 plans its bits by the nominal rate, which would otherwise be one frame a tick.
     options = {} if self._lossless else {'crf': str(self.crf)}
-    if self.codec == 'libx264':
-      # Otherwise a thread of its own runs ahead, and how far decides on 25 MB at 512 px.
-      options['x264-params'] = 'sync-lookahead=0'
     stream = self._container.add_stream(self.codec, rate=30, options=options)
     stream.width, stream.height = self.width, self.height
     stream.pix_fmt = 'bgr0' if self._lossless else 'yuv420p'

@@ -10,14 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.weights import converted, files
+from hybrid_jax.weights import converted, files, shipped
 
 SECTIONS = ('model', 'weights', 'data', 'train', 'progressive')
-
-
-def is_exported(path: str | os.PathLike) -> bool:
-  """Whether a path is that of a file, or of a folder of converted weights."""
-  return os.path.isfile(path) or converted.is_converted(path)
 
 
 def config_text(content: Any) -> str:
@@ -45,13 +40,14 @@ def read_config(path: str) -> dict:
     text = config_text(files.read(path))
   try:
     config = json.loads(text)
-    if not all(isinstance(config[section], dict) for section in SECTIONS):
+    known = shipped.config()
+    if not all(known[section].keys() <= config[section].keys() for section in SECTIONS):
       raise ValueError
-  except (ValueError, KeyError, TypeError, RecursionError):
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
     raise InputError(
       f'{path}: not a model that `python -m hybrid_jax.export` wrote: it does not say how it was '
       'trained; give a workdir, or export it again'
     ) from None
-  if config['weights']['e4e'] != 'shipped':
+  if config['weights']['e4e'] not in ('shipped', 'random'):
     config['weights']['e4e'] = path
   return config

@@ -33,7 +33,7 @@ def check_files(paths: Mapping[str, str]) -> bool:
       return False
     if fields:
       raise InputError(f'config.weights: {fields} are {kind} and the others are not')
-  missing = [field for field in paths if not _is_there(paths[field])]
+  missing = [field for field in paths if not is_there(paths[field])]
   if missing:
     lines = (f"  config.weights.{f}='{paths[f]}': {WHAT[f]}" for f in missing)
     raise InputError(
@@ -86,7 +86,7 @@ def load_generator(networks: Networks, paths: Mapping[str, str], seed: int) -> d
     return shipped.generator()
   if path == 'random':
     return _random(networks, seed, ('generator',))['generator']
-  if not _is_there(path):
+  if not is_there(path):
     raise InputError(f"config.weights.e4e='{path}': no such file ({WHAT['e4e']}); put it there")
   if os.path.isdir(path):
     manifest, tree = converted.read(path, 'generator')
@@ -171,7 +171,8 @@ def _random(networks: Networks, seed: int, parts: Sequence[str]) -> dict:
   return jax.jit(init)(jax.random.key(seed))
 
 
-def _is_there(path: str) -> bool:
+def is_there(path: str) -> bool:
+  """Whether a path is that of a file, or of a folder of converted weights."""
   return os.path.isfile(path) or converted.is_converted(path)
 
 

@@ -18,7 +18,7 @@ from hybrid_jax import checkpoint, convert, export, inference, networks
 from hybrid_jax.errors import InputError
 from hybrid_jax.state import TrainState, empty_pool
 from hybrid_jax.weights import export as formats
-from hybrid_jax.weights import files, key_maps, load, torch_file, torch_writer
+from hybrid_jax.weights import exported, files, key_maps, load, shipped, torch_file, torch_writer
 
 
 def assert_same(actual, expected):
@@ -193,7 +193,9 @@ def test_one_file_is_enough_to_reenact_with(tmp_path):
 
 def test_a_file_that_does_not_say_how_it_was_trained_is_refused(trained, tmp_path):
   _, nets, encoder, generator = trained
-  for k, told in enumerate(({}, {'model': 3})):
+  whole = shipped.config()
+  lacking = [whole | {section: {}} for section in exported.SECTIONS]
+  for k, told in enumerate(({}, {'model': 3}, *lacking)):
     path = tmp_path / f'{k}.pt'
     formats.write(str(path), formats.e4e(nets, encoder, generator, 8, told))
     with pytest.raises(InputError, match='not a model that .* wrote'):
