@@ -1,4 +1,4 @@
-"""Writes a picture of what edits do to a person: one a row, strengths from left to right.
+"""Writes a picture of what edits do to a person: one a row, the source left of the strengths.
 
   # the rendered world's own edits, on a portrait of `python -m hybrid_jax.heads out/`
   python -m hybrid_jax.edit_sheet --source out/portraits/person_0.png --output sheet.png
@@ -71,12 +71,9 @@ def edit_sheet(model: Model, args: argparse.Namespace) -> None:
     crops += pipeline.crops(pipeline.open_picture(path, how, model), [0], model.size)
   rows = rows_of(model, *crops, args.edits, args.strengths, args.directions)
   heads = [f'{strength:+g}' if strength else '0' for strength in args.strengths]
-  names = ['source', *args.edits]
-  blank = np.full_like(rows[0][0], 255)
-  seen = [composite.fit(crop, blank.shape[:2]) for crop in crops[: 1 + bool(args.driving)]]
-  if args.driving:
-    names[0] = 'source,\ndriving'
-  sheet = composite.labelled([seen, *rows], names, heads, args.side)
+  given = ['source', 'driving'][: 1 + bool(args.driving)]
+  shown = [[*crops[: len(given)], *row] for row in rows]
+  sheet = composite.labelled(shown, args.edits, [*given, *heads], args.side)
   stills.write_image(args.output, sheet)
   print(f'{args.output}: {len(rows)} edits, strengths {", ".join(heads)}, by {model.name}')
 

@@ -1,6 +1,7 @@
 """Tables, the division of rows, marks and the report; the long run is in test_jobs_long.py."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -144,6 +145,15 @@ def test_what_is_finished_is_skipped_and_what_is_not_is_done(done, model):
   whole = sidecar.digests(folder / '1.mp4')
   mark = work.read_mark(folder / 'report', 1)
   assert mark['sha256'] == whole and work.is_finished(jobs[0], mark, work.key(jobs[0], model))
+
+
+def test_another_direction_under_the_same_name_is_another_job(done, model, tmp_path):
+  options = dataclasses.replace(done[0][0].options, edit='age=1', directions=str(tmp_path))
+  job, keys = dataclasses.replace(done[0][0], options=options), []
+  for value in (0, 1, 0):
+    np.save(tmp_path / 'age.npy', np.full(model.config.model.w_dim, value, np.float32))
+    keys.append(work.key(job, model))
+  assert keys[0] == keys[2] != keys[1]
 
 
 def test_nothing_to_do_loads_no_model(done):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -63,8 +64,8 @@ def test_one_of_three_processes_is_killed(model, inputs, tmp_path):
 
   # The restarted process left alone what was finished, and did the rest.
   assert said[0].count('finished before') == len(before)
-  for n, at in before.items():
-    assert (tmp_path / f'{n}.mp4').stat().st_mtime_ns == at
+  again = [n for n, at in before.items() if (tmp_path / f'{n}.mp4').stat().st_mtime_ns != at]
+  assert not again
   # Every good output once and whole, and nothing half-done beside it.
   good = [n for n in range(1, ROWS + 1) if n not in BAD]
   assert sorted(int(p.stem) for p in tmp_path.glob('[0-9]*.mp4')) == good
@@ -91,11 +92,11 @@ def test_one_of_three_processes_is_killed(model, inputs, tmp_path):
     'bad_rows': sorted(BAD),
     'killed_after_rows': len(before),
     'good_outputs_that_exist_once': len(good),
-    'outputs_rendered_again': 0,
+    'outputs_rendered_again': len(again),
     'failed_rows_in_report': sum(row['status'] == 'failed' for row in told),
     'seconds': round(time.time() - began, 1),
     'seconds_a_row_median': float(np.median([float(row['took_s']) for row in told])),
-    'device': '2 CPU cores, beside a training',
+    'device': f'{os.cpu_count()} CPU cores',
     'command': 'pytest -m slow tests/test_jobs_long.py',
   }
   path = ROOT / 'experiments' / 'results' / 'jobs.json'

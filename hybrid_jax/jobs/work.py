@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hybrid_jax import reenact
+from hybrid_jax import edits, reenact
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model
 from hybrid_jax.jobs import pictures
@@ -42,7 +42,10 @@ def key(job: Job, model: Model) -> str:
   """What a finished output depends on: its options, the weights, and the bytes of its inputs."""
   options = job.options
   files = [options.source, options.driving, options.source_landmarks, options.driving_landmarks]
+  files.append(options.face_detector)
   hashes = [sidecar.sha256(name) for name in files if name and os.path.isfile(name)]
+  with contextlib.suppress(InputError):  # told where the row is done
+    hashes.append(edits.digest(edits.resolve(options.edit, options.directions, model)))
   return hashlib.sha256(json.dumps([repr(options), model.digests, hashes]).encode()).hexdigest()
 
 
