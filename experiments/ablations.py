@@ -31,7 +31,7 @@ from hybrid_jax import compilation  # noqa: E402
 from hybrid_jax.errors import InputError  # noqa: E402
 from hybrid_jax.evaluation import heads  # noqa: E402
 from hybrid_jax.inference import load_model  # noqa: E402
-from hybrid_jax.media import replacing, stills  # noqa: E402
+from hybrid_jax.media import composite, replacing, stills  # noqa: E402
 
 FIRST = 1_000  # number of the first episode of a kind
 REFERENCE = 'full'
@@ -199,10 +199,11 @@ def main() -> None:
   figure(args.output.with_suffix('.png'), result)
   columns = [data['source'], data['driving'], data['truth'], *first.values()]
   rows = range(0, len(inside), max(out_of_domain.TARGETS, len(inside) // 12))
-  sheet = stills.grid([[column[k] for column in columns] for k in rows])
+  pictures = [[column[k] for column in columns] for k in rows]
+  kinds = [some[k // out_of_domain.TARGETS].name.split()[0] for k in rows]
+  sheet = composite.labelled(pictures, kinds, ['source', 'driver', 'truth', *first], 112)
   stills.write_image(args.output.with_name(f'{args.output.stem}_sheet.png'), sheet)
   print(told)
-  print('sheet: source, driver, truth, ' + ', '.join(first))
 
 
 if __name__ == '__main__':

@@ -35,7 +35,7 @@ from hybrid_jax.adjustment import Adjuster  # noqa: E402
 from hybrid_jax.errors import InputError  # noqa: E402
 from hybrid_jax.evaluation import heads, images  # noqa: E402
 from hybrid_jax.inference import Model, load_model  # noqa: E402
-from hybrid_jax.media import replacing, stills  # noqa: E402
+from hybrid_jax.media import composite, replacing, stills  # noqa: E402
 from hybrid_jax.models.ops import from_uint8  # noqa: E402
 
 PARTS = ('cost', 'choose', 'test')
@@ -309,7 +309,8 @@ def test(bench: Bench, variants: list[str], chosen: dict, count: int) -> tuple[d
   columns = [data['source'], data['driving'], data['truth'], *made.values()]
   shown = [(k * count + j) * targets for k in range(len(KINDS)) for j in range(min(3, count))]
   rows = [[column[k] for column in columns] for k in shown]
-  return result, stills.grid(rows)
+  heads_ = ['source', 'driver', 'truth', *made]
+  return result, composite.labelled(rows, [kind[k] for k in shown], heads_, 112)
 
 
 def figure(path: pathlib.Path, chosen: dict) -> None:
