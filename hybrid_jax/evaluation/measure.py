@@ -272,9 +272,8 @@ class _Clip:
       self._run_queue(name)
     timeline = {name: np.array(x, np.float32) for name, x in self.timeline.items()}
     values = {name: mean_of(name, x) for name, x in timeline.items()}
-    for ours, loss in (('identity_similarity', 'identity_loss'),):
-      if ours in values:
-        values[loss] = 1 - values[ours]
+    if 'identity_similarity' in values:
+      values['identity_loss'] = 1 - values['identity_similarity']
     notes = [f'{self.pair.generated}: {note}' for note in notes]
     values |= self._correlations(notes)
     if self.mouthless:
