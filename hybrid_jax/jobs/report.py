@@ -23,7 +23,7 @@ body { margin: 2em; } h1 { font-size: 1.4em; margin: 0 } p { margin: .3em 0 1.2e
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; padding: .4em .7em; border-bottom: 1px solid #8884; vertical-align: top }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-td.f { overflow-wrap: anywhere; min-width: 12em } img { display: block; height: 72px }
+td.f { overflow-wrap: anywhere; min-width: 9em } img { display: block; height: 72px }
 small { opacity: .7 }
 b { white-space: nowrap; border-radius: .3em; padding: .1em .5em; color: #fff }
 .done { background: #2a7d46 } .failed { background: #b3352c } .waiting { background: #777 }
@@ -79,8 +79,8 @@ def _cells(job: Job, mark: dict[str, Any]) -> dict[str, Any]:
 def _page(rows: Sequence[tuple[Job, dict]]) -> str:
   counts = Counter(mark['status'] for _, mark in rows)
   told = ', '.join(f'{count} {status}' for status, count in sorted(counts.items()))
-  heads = ('row', 'status', 'source, driver, result', 'files', 'frames', 'size', 's', 'identity')
-  heads += ('', 'detector', 'jitter')
+  heads = ('row', 'status', 'source, driver, result', 'files', 'frames', 'seconds', 'identity')
+  heads += ('detector', 'jitter')
   head = ''.join(f'<th>{name}</th>' for name in heads)
   body = '\n'.join(_row(job, mark) for job, mark in rows)
   return (
@@ -92,24 +92,19 @@ def _page(rows: Sequence[tuple[Job, dict]]) -> str:
 
 def _row(job: Job, mark: dict[str, Any]) -> str:
   cells = {k: html.escape(str(v)) for k, v in _cells(job, mark).items()}
-  status, number = cells['status'], lambda *names: f'<td class="n">{_lines(cells, names)}</td>'
+  status, number = cells['status'], lambda name: f'<td class="n">{cells[name]}</td>'
   picture = f'<img alt="thumbnails" src="{mark["strip"]}">' if 'strip' in mark else ''
   files = f'{cells["output"]}<br><small>{cells["source"]}<br>{cells["driving"]}</small>'
   if cells['error']:
     files += f'<br>{cells["error"]}'
-  size = f'{cells["width"]}×{cells["height"]}' if cells['width'] else ''
+  size = f'<br><small>{cells["width"]}×{cells["height"]}</small>' if cells['width'] else ''
+  least = f' <small>min {cells["identity_min"]}</small>' if cells['identity_min'] else ''
   return (
     f'<tr><td class="n">{job.number}</td><td><b class="{status.split()[0]}">{status}</b></td>'
-    f'<td>{picture}</td><td class="f">{files}</td>{number("frames")}<td class="n">{size}</td>'
-    f'{number("took_s")}{number("identity_mean", "identity_min")}'
-    f'<td>{_curve(mark.get("identity", []))}<small>{cells["identity_by"]}</small></td>'
-    f'{number("confidence_mean")}{number("jitter")}</tr>'
+    f'<td>{picture}</td><td class="f">{files}</td><td class="n">{cells["frames"]}{size}</td>'
+    f'{number("took_s")}<td>{cells["identity_mean"]}{least}{_curve(mark.get("identity", []))}'
+    f'<small>{cells["identity_by"]}</small></td>{number("confidence_mean")}{number("jitter")}</tr>'
   )
-
-
-def _lines(cells: dict[str, str], names: Sequence[str]) -> str:
-  first, *more = (cells[name] for name in names)
-  return first + ''.join(f'<br><small>min {text}</small>' for text in more if text)
 
 
 def _curve(values: Sequence[float]) -> str:
