@@ -6,6 +6,7 @@ source, driving frames, options, networks. The same job again is read and not co
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -112,6 +113,12 @@ class Adjuster:
     )
 
 
+@functools.lru_cache(maxsize=2)
+def adjuster(model: Model, options: cma.Options) -> Adjuster:
+  """The same for every job of a process: its program is compiled once."""
+  return Adjuster(model, options)
+
+
 def to_clip(
   model: Model,
   options: cma.Options,
@@ -129,7 +136,7 @@ def to_clip(
     options, frames = dataclasses.replace(options, pool=1), source[None]
   else:
     frames = np.stack(list(crops(found[cma.evenly(len(found), options.pool)].tolist())))
-  return Adjuster(model, options).adjust(source, frames)
+  return adjuster(model, options).adjust(source, frames)
 
 
 def write_curve(path: pathlib.Path, history: np.ndarray, drifts: Mapping[int, tuple]) -> None:

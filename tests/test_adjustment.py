@@ -23,7 +23,7 @@ def frames(seed, n=4):
 
 @pytest.fixture(scope='module')
 def adjuster(model):
-  return adjustment.Adjuster(model, OPTIONS)
+  return adjustment.adjuster(model, OPTIONS)
 
 
 @pytest.fixture(scope='module')
@@ -77,6 +77,18 @@ def test_anything_else_is_another_job(model, adjuster):
   keys.add(moved.key(frames(0)[0], frames(1)))
   assert len(keys) == 6
   assert adjuster.key(frames(0)[0], frames(1)) in keys
+
+
+def test_jobs_run_through_one_compiled_program(model, adjuster, kept, tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  for seed, count in ((5, 3), (7, 60)):
+    clip = frames(seed + 1, count)
+    adjustment.to_clip(
+      model, OPTIONS, frames(seed)[0], lambda chosen, clip=clip: clip[chosen], np.arange(count)
+    )
+  assert len(list(adjustment.cache_folder().glob('*.safetensors'))) == 2
+  assert adjustment.adjuster(model, OPTIONS) is adjuster
+  assert adjuster.tuner.run._cache_size() == 1
 
 
 def test_a_cancelled_or_broken_run_changes_nothing(model, adjuster, tmp_path, monkeypatch):
