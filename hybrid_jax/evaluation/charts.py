@@ -25,13 +25,14 @@ def dots(values: Sequence[float], mean: float, low: float, high: float) -> str:
 
 
 def timeline(times: np.ndarray, values: np.ndarray) -> str:
-  """A line over time; of more than `POINTS` values the largest in each stretch is drawn."""
+  """A line over time; of more than `POINTS` values the ends of each stretch's range are drawn."""
   known = np.isfinite(values)
   times, values = times[known], values[known]
   if not len(values):
     return '<p>nothing finite to draw</p>'
-  parts = np.array_split(np.arange(len(values)), min(POINTS, len(values)))
-  kept = np.array([part[np.argmax(values[part])] for part in parts])
+  parts = np.array_split(np.arange(len(values)), min(POINTS // 2, len(values)))
+  ends = [part[f(values[part])] for part in parts for f in (np.argmin, np.argmax)]
+  kept = np.unique(ends) if len(values) > POINTS else np.arange(len(values))
   low, high = _ends(values[kept])
   start, end = _ends(times)
   x = LEFT + (times[kept] - start) / (end - start) * (WIDTH - LEFT - 12)

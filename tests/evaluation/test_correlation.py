@@ -59,6 +59,13 @@ def test_openface_file(tmp_path):
   assert set(read.channels) == {'gaze_angle_x', 'pose_Rx', 'AU01_r'}
 
 
+def test_openface_rows_that_windows_could_not_compute(tmp_path):
+  rows = [(k, 0, k / 25, 0.9, 1, 0.1, 0.2, 3, k, 0) for k in range(4)]
+  rows[2] = (*rows[2][:8], '-nan(ind)', 0)
+  found = openface.read(write(tmp_path / 'a.csv', rows)).channels['AU01_r']
+  np.testing.assert_array_equal(found, [0, 1, np.nan, 3])
+
+
 def test_openface_file_without_any_face(tmp_path):
   read = openface.read(write(tmp_path / 'a.csv', [(1, 0, 0.0, 0.0, 0, 0, 0, 0, 0, 0)]))
   assert np.isnan(read.channels['AU01_r']).all()

@@ -71,6 +71,13 @@ def test_lpips_of_a_file():
     networks.Networks(lpips=[str(GOLDEN / 'i3d_reduced.pt')])
 
 
+def test_lpips_of_files_that_do_not_belong_together(shared):
+  with pytest.raises(InputError, match='squeeze.pth: .*LPIPS over alex'):
+    networks.Networks(
+      lpips=[str(GOLDEN / 'lpips_alex_reduced.pt'), str(shared('models/lpips/squeeze.pth'))]
+    )
+
+
 def test_mouths_are_cut_out_where_they_are():
   clip = np.zeros((4, 64, 64, 3), np.uint8)
   clip[:, 40:44, 30:40] = 255
