@@ -13,7 +13,6 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
 
-import jax
 import numpy as np
 import safetensors
 from safetensors.numpy import save_file
@@ -21,9 +20,9 @@ from tqdm import tqdm
 
 from hybrid_jax import cma, networks
 from hybrid_jax.errors import InputError
-from hybrid_jax.inference import Model
-from hybrid_jax.media import replacing, stills
-from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
+from hybrid_jax.inference import Model, digest
+from hybrid_jax.media import composite, reason, replacing, stills
+from hybrid_jax.models.ops import to_uint8
 from hybrid_jax.weights import load
 
 CHUNK = 25  # steps between two signs of progress
@@ -34,15 +33,6 @@ DRIFT = ('identity_similarity', 'perceptual_distance')  # of R to the untuned R
 def cache_folder() -> pathlib.Path:
   base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   return pathlib.Path(base) / 'hybrid_jax' / 'cma'
-
-
-def digest(tree: Mapping) -> str:
-  """SHA-256 of the arrays of a tree with their names."""
-  sha = hashlib.sha256()
-  for key, x in jax.tree_util.tree_leaves_with_path(tree):
-    sha.update(jax.tree_util.keystr(key).encode())
-    sha.update(np.ascontiguousarray(x))
-  return sha.hexdigest()
 
 
 class Adjuster:
@@ -62,7 +52,7 @@ class Adjuster:
   def key(self, source: np.ndarray, drivers: np.ndarray) -> str:
     """SHA-256 of everything that the result follows from."""
     told = [dataclasses.asdict(self.options), self.model.config.model.to_dict()]
-    told += [int(self.model.rows), self.model.digest(), digest(self.model.G)]
+    told += [int(self.model.rows), self.model.digests]
     told += [digest(self.frozen['lpips']), source.shape, drivers.shape]
     sha = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for frames in (source, drivers):
@@ -87,6 +77,12 @@ class Adjuster:
     path = (folder or cache_folder()) / f'{self.key(source, drivers)}.safetensors'
     if path.is_file():
       return with_delta(self.model, path), f'the generator of an earlier run, {path}'
+    try:
+      path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+      raise InputError(
+        f'{path.parent}: adjusted generators cannot be kept ({reason(error)})'
+      ) from error
     job = self.tuner.job(self.model.G, self.model.E, self.frozen, source, drivers)
     drifts, steps = {}, 0
     with tqdm(total=self.options.steps, desc='adjusting the generator', unit='step') as bar:
@@ -97,12 +93,20 @@ class Adjuster:
         history = np.asarray(state.history)[:steps]
         bar.set_postfix(loss=f'{history[-1, 0]:.4f}', similarity=f'{drifts[steps][0]:.3f}')
     added = cma.delta(self.model.G, state)
+    if not all(np.isfinite(x).all() for x in added.values()):
+      raise FloatingPointError(
+        f'{self.options.method}: the generator is not finite after step {steps}; it stays as it '
+        f'was; try a lower rate than {self.options.rate:g}'
+      )
     tuned = adjusted(self.model, added)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = sheet((self.model, tuned), job)
     with replacing(path.with_suffix('.csv')) as part:
       write_curve(part, history, drifts)
-    stills.write_image(path.with_suffix('.png'), sheet((self.model, tuned), job))
-    about = {'generator': digest(self.model.G), 'options': dataclasses.asdict(self.options)}
+    stills.write_image(path.with_suffix('.png'), pictures)
+    about = {
+      'generator': self.model.digests['generator'],
+      'options': dataclasses.asdict(self.options),
+    }
     with replacing(path) as part:
       save_file(added, part, {k: json.dumps(v) for k, v in about.items()})
     similarity, distance = drifts[steps]
@@ -149,16 +153,15 @@ def write_curve(path: pathlib.Path, history: np.ndarray, drifts: Mapping[int, tu
 
 
 def sheet(models: tuple[Model, Model], job: cma.Job) -> np.ndarray:
-  """Source and drivers; below them R of the untuned model and R of the tuned."""
+  """Source and drivers; below them R of the untuned model and R of the tuned, labelled."""
   shown = cma.evenly(len(job.drivers.image), cma.SHOWN)
   source = np.asarray(to_uint8(job.source.image[0]))
-  rows = [[source, *np.asarray(to_uint8(job.drivers.image[shown]))]]
+  rows = [np.asarray(to_uint8(job.drivers.image[shown]))]
   F = np.concatenate([np.asarray(x)[shown] for x in job.drivers.F], -1)
-  small = lambda x: to_uint8(adaptive_avg_pool(from_uint8(x[None]), len(source)))[0]  # noqa: E731
-  for model in models:
-    R = model.images(job.source.W, F, BATCH)
-    rows.append([np.full_like(source, 255), *(np.asarray(small(x)) for x in R)])
-  return stills.grid(rows)
+  rows += [list(model.images(job.source.W, F, BATCH)) for model in models]
+  blank = np.full_like(source, 255)
+  rows = [[first, *row] for first, row in zip((source, blank, blank), rows, strict=True)]
+  return composite.labelled(rows, ('given', 'before', 'after'), ['source', *[''] * len(shown)])
 
 
 def adjusted(model: Model, added: Mapping[str, np.ndarray]) -> Model:
@@ -184,7 +187,7 @@ def with_delta(model: Model, path: str | os.PathLike) -> Model:
     ) from error
   if 'generator' not in about:
     raise InputError(f'{path}: not an adjustment of a generator; give a file of `reenact --cma`')
-  if json.loads(about['generator']) != digest(model.G):
+  if json.loads(about['generator']) != model.digests['generator']:
     raise InputError(
       f'{path}: was made for another generator than that of {model.name}; give the --workdir that '
       'it was made with'

@@ -29,7 +29,7 @@ from absl import logging
 from hybrid_jax import compilation, heap, pipeline
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
-from hybrid_jax.media import composite, replacing, stills
+from hybrid_jax.media import composite, refuse_overwriting, replacing, stills
 from hybrid_jax.reenact import bar
 
 
@@ -119,6 +119,10 @@ def write(model: Model, args: argparse.Namespace) -> list[Advice]:
   output = pathlib.Path(args.output)
   if output.suffix.lower() == '.csv' or not output.suffix:
     raise InputError(f'{output}: give a picture, such as advice.png; the table goes beside it')
+  refuse_overwriting([output, output.with_suffix('.csv'), args.best], args.sources)
+  for path in filter(None, (output, args.best)):
+    if not pathlib.Path(path).absolute().parent.is_dir():
+      raise InputError(f'{path}: its folder does not exist; make it first')
   how = pipeline.Cropping(args.face_detector, '', args.face, args.crop)
   ranked, notes = advise(model, args.sources, how, args.count)
   shown = ranked[: args.shown]

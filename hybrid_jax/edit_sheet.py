@@ -26,7 +26,7 @@ from absl import logging
 from hybrid_jax import compilation, edits, heap, pipeline
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
-from hybrid_jax.media import composite, stills
+from hybrid_jax.media import composite, refuse_overwriting, stills
 
 
 def rows_of(
@@ -65,6 +65,7 @@ def rows_of(
 
 def edit_sheet(model: Model, args: argparse.Namespace) -> None:
   """Writes the sheet. Raises InputError as `reenact` does."""
+  refuse_overwriting([args.output], [args.source, args.driving])
   how = pipeline.Cropping(args.face_detector, '', args.source_face, args.crop)
   crops = []
   for path in (args.source, args.driving or args.source):
@@ -95,6 +96,12 @@ def _strengths(text: str) -> list[float]:
   return strengths
 
 
+def _side(text: str) -> int:
+  if not text.isdecimal() or not 16 <= int(text) <= 1024:
+    raise argparse.ArgumentTypeError(f'{text}: 16 to 1024')
+  return int(text)
+
+
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     prog='python -m hybrid_jax.edit_sheet',
@@ -112,7 +119,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
   add('--face-detector', default='', help='as in reenact; without it inputs are square crops')
   add('--source-face', default='largest', help='as in reenact')
   add('--crop', default='', choices=('', 'ffhq', 'square', 'whole'), help='(as the model learnt)')
-  add('--side', type=int, default=160, help='of each picture on the sheet, px (160)')
+  add('--side', type=_side, default=160, help='of each picture on the sheet, px (160)')
   return parser.parse_args(argv)
 
 

@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import pathlib
 import re
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import jax
@@ -81,6 +82,8 @@ def parse(text: str) -> list[tuple[str, Curve]]:
     try:
       at = None if match[2] is None else float(match[2])
       point = at, float(match[1])
+      if not np.isfinite([value for value in point if value is not None]).all():
+        raise ValueError
     except ValueError as error:
       raise InputError(f'--edit: {piece!r} has a number that cannot be read') from error
     if equals:
@@ -93,8 +96,13 @@ def parse(text: str) -> list[tuple[str, Curve]]:
 
 
 def _curve(name: str, points: list[tuple[float | None, float]]) -> Curve:
+  if len(points) == 1 and points[0][0] is None:
+    return Curve((0.0,), (points[0][1],))
   if len(points) == 1:
-    return Curve((points[0][0] or 0.0,), (points[0][1],))
+    raise InputError(
+      f'--edit: {name}: one point in time is no curve; write {name}={points[0][1]:g} for all of it '
+      f'or where it begins, {name}=0@0s,{points[0][1]:g}@{points[0][0]:g}s'
+    )
   times = [at for at, _ in points]
   if None in times or any(a >= b for a, b in zip(times, times[1:], strict=False)):
     raise InputError(f'--edit: {name}: the points of a curve need rising times, 0@0s,3@4s')
@@ -167,11 +175,11 @@ def read_direction(name: str, folder: pathlib.Path) -> np.ndarray:
     content = torch_file.load(path) if path.suffix == '.pt' else np.load(path, allow_pickle=False)
     if isinstance(content, np.lib.npyio.NpzFile):
       content = content['direction']
-  except (OSError, ValueError, KeyError, EOFError) as error:
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
     raise InputError(f'{path}: no direction can be read from it ({error})') from error
-  if not isinstance(content, np.ndarray) or content.dtype.kind != 'f' or not content.ndim:
+  if not isinstance(content, np.ndarray) or content.dtype.kind != 'f' or not content.size:
     raise InputError(f'{path}: holds no array of real numbers')
-  content = np.array(content, np.float32)
+  content = np.atleast_1d(np.array(content, np.float32))
   if not np.isfinite(content).all():
     raise InputError(f'{path}: holds values that are not finite')
   return content.reshape(-1, content.shape[-1])
@@ -282,4 +290,6 @@ def digest(edits: Sequence[Edit]) -> str:
     sha.update(repr((edit.name, edit.channel)).encode())
     if edit.direction is not None:
       sha.update(np.ascontiguousarray(edit.direction))
+    if edit.gauge is not None:
+      sha.update(repr((edit.gauge[0].tolist(), edit.gauge[1])).encode())
   return sha.hexdigest() if edits else ''

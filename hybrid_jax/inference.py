@@ -111,7 +111,7 @@ class Model:
   @functools.cached_property
   def digests(self) -> dict[str, str]:
     """SHA-256 of the weights in use."""
-    return {'encoder': _digest(self.E), 'generator': _digest(self.G)}
+    return {'encoder': digest(self.E), 'generator': digest(self.G)}
 
   def identity(self, crop: np.ndarray) -> jax.Array:
     """(size, size, 3) uint8 -> w_id (1, l, d)."""
@@ -188,7 +188,7 @@ class Model:
     return lambda crop: np.asarray(embed(crop[None])[0])
 
 
-def _digest(tree: Mapping) -> str:
+def digest(tree: Mapping) -> str:
   sha = hashlib.sha256()
   for key, x in jax.tree_util.tree_leaves_with_path(tree):
     sha.update(jax.tree_util.keystr(key).encode())

@@ -37,7 +37,7 @@ class LowQuality(Exception):
   """A finished output that is not what was asked for; one line."""
 
 
-@functools.cache  # compiled once a model
+@functools.lru_cache(maxsize=2)  # compiled once a model
 def embedder(model: Model) -> tuple[Embed | None, str]:
   """((n, s, s, 3) uint8 -> (n, d) of length 1, by which network); None and why there is none.
 

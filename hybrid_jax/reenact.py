@@ -57,7 +57,7 @@ from hybrid_jax import (
 from hybrid_jax.edits import Edit
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
-from hybrid_jax.media import stills, video
+from hybrid_jax.media import refuse_overwriting, stills, video
 from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.media.segments import PictureTarget, VideoTarget
 from hybrid_jax.pipeline import Cropping, Input
@@ -129,16 +129,15 @@ def reenact(model: Model, options: Options) -> int:
     quality.LowQuality: a frame is below `min_identity`; everything is written.
   """
   output = pathlib.Path(options.output).absolute()
+  if pathlib.Path(options.output).name in ('', '..'):
+    raise InputError(f'--output={options.output}: give the name of a file, or of a new folder')
   if not output.parent.is_dir():
     raise InputError(f'{options.output}: the folder {output.parent} does not exist; make it first')
   given = [options.source, options.driving, options.source_landmarks, options.driving_landmarks]
   for path in filter(None, given):
     if not pathlib.Path(path).is_file():
       raise InputError(f'{path}: no such file')
-    if output.exists() and output.samefile(path):
-      raise InputError(
-        f'{options.output}: is an input, and would be overwritten; take another name'
-      )
+  refuse_overwriting([options.output, options.save_crops], given)
   target_of(options, Fraction(1, 1000))  # refused before any work
   quality.refuse(model, options.min_identity)
   if options.cma == 'cma' and motion_file.is_motion(options.driving):
@@ -208,21 +207,22 @@ def _reenact(
     stills.write_image(options.save_crops, stills.grid([[head], *seen]))
   layout = pipeline.Layout(options.layout, source, driving, model.resolution)
   plan = motion_file.plan(motion, options.fps)
-  target = target_of(options, plan.time_base, json.dumps(made), sign)
   head = next(pipeline.crops(source, [first_face(source)], model.size))
-  W_S = model.identity(head)
+  W_S, untuned = model.identity(head), model
   if options.cma:
     how = cma.Options(options.cma, options.cma_lambda, options.cma_rate, options.cma_steps)
     crops = lambda chosen: pipeline.crops(driving, chosen, model.size)  # noqa: E731
     model, adjusted = adjustment.to_clip(model, how, head, crops, np.flatnonzero(~gone))
     print(f'{options.cma:<9}{adjusted}')
+    made['weights']['adjusted_generator_sha256'] = model.digests['generator']
+  target = target_of(options, plan.time_base, json.dumps(made), sign)
   raw, final = motion_file.Jitter(), motion_file.Jitter()
   rows = final(moved(options, model, motion, head, raw))
   watch = None
   if options.quality or options.min_identity is not None:
     seeker = open_landmarker(options.face_detector) if options.face_detector else None
     store = folder / 'quality.txt'
-    watch = quality.Watch(model, head, seeker, store, options.batch_size)
+    watch = quality.Watch(untuned, head, seeker, store, options.batch_size)
     rows = watch.motion(rows)
   print(f'model    {model.name}, {model.resolution} px')
   if edit:

@@ -146,7 +146,11 @@ def parse(argv: list[str] | None, description: str) -> Options:
     help='quality of H.264 and VP9, lower is better (18)',
   )
   add('--quality', action='store_true', help='measure each frame: OUTPUT.quality.csv and .png')
-  add('--min-identity', type=float, help='exit code 3 where a frame is less like the source')
+  add(
+    '--min-identity',
+    type=_at_least(float, -1),
+    help='exit code 3 where a frame is less like the source',
+  )
   add('--certificate', default='', help="PEM chain for content credentials; 'test': self-made")
   add('--key', default='', help='its private key, PEM')
   return Options(**vars(parser.parse_args(argv)))

@@ -73,7 +73,7 @@ def judge(
   if beside.is_ == 'remuxed' and record is not None:  # no other program keeps what is signed
     return 'altered', 'what was signed is whole, and bytes around it were changed'
   if beside.is_ == 'remuxed':
-    return 'remuxed', 'same pictures and sound, another container'
+    return 'remuxed', 'same pictures and sound; their times and their container are not vouched for'
   return 'verified', 'every byte is as it was written'
 
 
@@ -86,7 +86,7 @@ def _credentials(path: pathlib.Path, trust: str) -> tuple[Finding, dict | None]:
   if not path.is_dir():
     return credentials.check(path, trust)
   found = [credentials.check(p, trust) for p in sidecar.files(path) if p.suffix == '.png']
-  order = ('broken', 'unchecked', 'none', 'untrusted', 'trusted')
+  order = ('broken', 'unreadable', 'unchecked', 'none', 'untrusted', 'trusted')
   nothing = Finding('none', 'the folder holds no pictures'), None
   return min(found, key=lambda pair: order.index(pair[0].is_), default=nothing)
 
@@ -94,7 +94,8 @@ def _credentials(path: pathlib.Path, trust: str) -> tuple[Finding, dict | None]:
 def _made(record: dict) -> Iterator[str]:
   yield f'made         {record.get("made", "")} (hybrid_jax {record.get("hybrid_jax", "?")})'
   for of in ('source', 'driving'):
-    file = record.get(of, {})
+    file = record.get(of)
+    file = file if isinstance(file, dict) else {}
     yield f'{of:<13}{file.get("name")}, SHA-256 {file.get("sha256")}'
 
 

@@ -11,7 +11,7 @@ from small import SIZE
 
 from hybrid_jax import adjustment, cma, export, inference, motion_file
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import stills
+from hybrid_jax.media import composite, sidecar, stills
 from hybrid_jax.weights import key_maps, torch_file
 
 OPTIONS = cma.Options(steps=3)  # as the command is given, so that they share a program
@@ -51,9 +51,9 @@ def test_an_adjustment_is_kept_with_its_curve_and_pictures(model, kept):
   assert [bool(row['identity_similarity']) for row in rows] == [False, False, True]
   assert 0 < float(rows[2]['perceptual_distance']) and float(rows[2]['identity_similarity']) < 1
   sheet = stills.read_image(path.with_suffix('.png'))
-  assert sheet.shape == (3 * SIZE, 7 * SIZE, 3)
-  np.testing.assert_array_equal(sheet[:SIZE, :SIZE], frames(0)[0])
-  assert (sheet[SIZE : 2 * SIZE, SIZE:] != sheet[2 * SIZE :, SIZE:]).any()
+  cells = sheet[26:, -7 * 160 :].reshape(3, 160, 7, 160, 3).swapaxes(1, 2)
+  np.testing.assert_array_equal(cells[0, 0], composite.fit(frames(0)[0], (160, 160)))
+  assert (cells[1, 1:] != cells[2, 1:]).any() and (cells[1:, 0] == 255).all()
   changed = cma.flat(tuned.G['params'], OPTIONS.tuned)
   assert any((changed[k] != x).any() for k, x in cma.flat(model.G['params'], OPTIONS.tuned).items())
 
@@ -102,7 +102,15 @@ def test_a_cancelled_or_broken_run_changes_nothing(model, adjuster, tmp_path, mo
   def broken(self, job, chunk):
     yield from real(self, job.replace(driver_weight=job.driver_weight * np.nan), chunk)
 
-  for tune, error in ((cancelled, KeyboardInterrupt), (broken, FloatingPointError)):
+  def broken_at_last(self, job, chunk):
+    (*_, state) = real(self, job, chunk)
+    yield state.replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
+
+  for tune, error in (
+    (cancelled, KeyboardInterrupt),
+    (broken, FloatingPointError),
+    (broken_at_last, FloatingPointError),
+  ):
     with monkeypatch.context() as patch, pytest.raises(error):
       patch.setattr(cma.Tuner, 'tune', tune)
       adjuster.adjust(frames(0)[0], frames(1), tmp_path)
@@ -121,6 +129,8 @@ def test_the_command_reuses_its_adjustment_and_gives_identical_frames(
   assert 'the generator of an earlier run' in capsys.readouterr().out
   np.testing.assert_array_equal(pixels(tmp_path / 'a.mkv'), pixels(tmp_path / 'b.mkv'))
   run(model, inputs, tmp_path / 'c.mkv', codec='ffv1')
+  weights = [sidecar.read(f'{tmp_path}/{name}.mkv.json')['record']['weights'] for name in 'abc']
+  assert weights[0] == weights[1] != weights[2] and 'adjusted_generator_sha256' in weights[0]
   assert (pixels(tmp_path / 'a.mkv') != pixels(tmp_path / 'c.mkv')).any()
 
 

@@ -2,11 +2,13 @@
 
 import csv
 import dataclasses
+import fcntl
 import json
 
 import numpy as np
 import pytest
 
+from hybrid_jax import reenact
 from hybrid_jax.errors import InputError
 from hybrid_jax.jobs import report, shard, table, work
 from hybrid_jax.media import sidecar
@@ -47,10 +49,12 @@ def test_json_lines(tmp_path):
   rows = [
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '1.mp4', 'options': {'gain': 1.5}},
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '2.mp4', 'options': {'quality': True}},
-    {'source': 'a.png', 'driving': 'b.mp4', 'output': '3.mp4', 'options': '--no-audio'},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': '3.mp4', 'options': {'audio': False}},
     {'source': 'a.png', 'driving': 3, 'output': '4.mp4'},
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '5.mp4', 'gain': 2},
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '6.mp4', 'options': 3},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': '7.mp4', 'options': {'qualty': False}},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': 'x/../b.mp4'},
   ]
   text = '\n'.join(map(json.dumps, rows)) + '\n{"source": \n[1]\n'
   jobs = table.read(write(tmp_path / 'jobs.jsonl', text))
@@ -59,6 +63,8 @@ def test_json_lines(tmp_path):
     'has no driving',
     'unknown: gain',
     'text or an object',
+    'unrecognized arguments: --no-qualty',
+    'also an input of row 1',
     'is no JSON (',
     'no JSON object',
   )
@@ -139,12 +145,54 @@ def test_what_is_finished_is_skipped_and_what_is_not_is_done(done, model):
   assert again() == {'done': 0, 'skipped': 2, 'low quality': 0, 'failed': 1}
   (folder / '1.mp4').write_bytes(b'damaged')
   assert again()['done'] == 1 and len((folder / '1.mp4').read_bytes()) > 1000
-  work.mark_of(folder / 'report', 1).write_text('{"sta')  # a mark that a crash left
+  work.mark_of(folder / 'report', jobs[0]).write_text('{"sta')  # a mark that a crash left
   assert again()['done'] == 1
   assert again()['skipped'] == 2
   whole = sidecar.digests(folder / '1.mp4')
-  mark = work.read_mark(folder / 'report', 1)
+  mark = work.read_mark(folder / 'report', jobs[0])
   assert mark['sha256'] == whole and work.is_finished(jobs[0], mark, work.key(jobs[0], model))
+
+
+def test_rows_that_move_in_the_table_keep_what_became_of_them(done, model):
+  jobs, folder = done
+  moved = [dataclasses.replace(job, number=job.number + 1) for job in jobs]
+  new = dataclasses.replace(jobs[0].options, output=str(folder / 'new.mp4'))
+  first = table.Job(1, new.source, new.driving, new.output, new)
+  assert report.write([first, *moved], folder / 'report')['waiting'] == 1
+  counts = work.do(moved, lambda: model, folder / 'report', lambda line: None)
+  assert counts == {'done': 0, 'skipped': 2, 'low quality': 0, 'failed': 1}
+
+
+def test_a_row_that_cannot_be_looked_at_stops_no_other(done, model, tmp_path):
+  jobs, folder = done
+  (tmp_path / 'cut.npz').write_bytes(b'PK\x03\x04 cut off')
+  options = dataclasses.replace(jobs[0].options, edit='cut=1', directions=str(tmp_path))
+  options = dataclasses.replace(options, output=str(tmp_path / 'x.mp4'))
+  bad = table.Job(1, options.source, options.driving, options.output, options)
+  counts = work.do([bad, *jobs], lambda: model, folder / 'report', lambda line: None)
+  assert counts == {'done': 0, 'skipped': 2, 'low quality': 0, 'failed': 2}
+  assert 'cut.npz' in work.read_mark(folder / 'report', bad)['error']
+
+
+def test_low_quality_is_not_forgotten(model, inputs, tmp_path):
+  options = reenact.Options(*inputs[:2], str(tmp_path / 'a.mp4'), quality=True, batch_size=4)
+  job = table.Job(1, options.source, options.driving, options.output, options)
+  again = lambda: work.do([job], lambda: model, tmp_path / 'report', lambda line: None)  # noqa: E731
+  assert again()['done'] == 1
+  place = work.mark_of(tmp_path / 'report', job)
+  place.write_text(json.dumps(work.read_mark(tmp_path / 'report', job) | {'status': 'low quality'}))
+  assert again() == {'done': 0, 'skipped': 0, 'low quality': 1, 'failed': 0}
+  (tmp_path / 'a.mp4.quality.png').unlink()
+  assert again()['done'] == 1
+
+
+def test_a_row_that_another_process_is_at_is_left_to_it(done, model):
+  jobs, folder = done
+  with work.mark_of(folder / 'report', jobs[0]).with_suffix('.lock').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    lines = []
+    work.do(jobs[:1], lambda: model, folder / 'report', lines.append)
+  assert 'another process is at it' in lines[0]
 
 
 def test_another_direction_under_the_same_name_is_another_job(done, model, tmp_path):
@@ -195,7 +243,7 @@ def test_a_mistake_of_ours_stops_one_row(done, model):
 
   counts = work.do(jobs, Broken, folder / 'report', lambda line: None)
   assert counts['failed'] == 3
-  mark = work.read_mark(folder / 'report', 1)
+  mark = work.read_mark(folder / 'report', jobs[0])
   assert mark['error'].startswith('AttributeError') and '.log' in mark['error']
-  assert 'Traceback' in work.mark_of(folder / 'report', 1).with_suffix('.log').read_text()
+  assert 'Traceback' in work.mark_of(folder / 'report', jobs[0]).with_suffix('.log').read_text()
   assert np.isfinite(mark['took'])

@@ -16,6 +16,7 @@ from reenacting import frames_of
 from small import write_clip
 
 from hybrid_jax import checkpoint, verify
+from hybrid_jax.jobs import table as table_of_jobs
 from hybrid_jax.jobs import work
 
 pytestmark = pytest.mark.slow
@@ -47,9 +48,10 @@ def test_one_of_three_processes_is_killed(model, inputs, tmp_path):
     )
 
   report, began = tmp_path / 'jobs.csv.report', time.time()
+  jobs = dict(enumerate(table_of_jobs.read(str(table), '--quality'), 1))
   running = [start(k) for k in range(PROCESSES)]
   of_first = range(1, ROWS + 1, PROCESSES)
-  marked = lambda: [n for n in of_first if work.mark_of(report, n).is_file()]  # noqa: E731
+  marked = lambda: [n for n in of_first if work.mark_of(report, jobs[n]).is_file()]  # noqa: E731
   while len(marked()) < 3:
     assert running[0].poll() is None, running[0].communicate()[0][-2000:]
     time.sleep(0.02)

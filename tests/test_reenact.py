@@ -59,8 +59,12 @@ def test_pictures_have_their_times_beside_them(model, inputs, tmp_path, monkeypa
   assert [Fraction(row['exact']) for row in table] == inputs[2]
   made = [stills.read_image(tmp_path / 'pictures' / row['file']) for row in table]
   np.testing.assert_array_equal(made, pixels(tmp_path / 'a.mkv'))
-  with pytest.raises(InputError, match='exists'):
+  run(model, inputs, tmp_path / 'pictures', batch_size=3)  # as a video replaces a video
+  assert len(list((tmp_path / 'pictures').iterdir())) == len(table) + 1
+  (tmp_path / 'pictures' / 'timestamps.csv').unlink()
+  with pytest.raises(InputError, match='no folder of pictures of ours'):
     run(model, inputs, tmp_path / 'pictures')
+  assert len(list((tmp_path / 'pictures').iterdir())) == len(table)
 
 
 class Killed(Exception):

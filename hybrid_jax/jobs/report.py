@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from hybrid_jax.errors import InputError
 from hybrid_jax.jobs import work
 from hybrid_jax.jobs.table import Job
-from hybrid_jax.media import replacing
+from hybrid_jax.media import reason, replacing
 from hybrid_jax.quality import NOT_AVAILABLE
 
 COLUMNS = (
@@ -37,7 +38,10 @@ def write(jobs: Sequence[Job], report: pathlib.Path) -> Counter:
 
   The last process to come here sees all marks, since only one at a time reads and writes.
   """
-  report.mkdir(parents=True, exist_ok=True)
+  try:
+    report.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise InputError(f'--report={report}: cannot be made ({reason(error)})') from error
   with (report / 'lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     rows = [(job, _mark(job, report)) for job in jobs]
@@ -51,7 +55,7 @@ def write(jobs: Sequence[Job], report: pathlib.Path) -> Counter:
 
 
 def _mark(job: Job, report: pathlib.Path) -> dict[str, Any]:
-  return work.read_mark(report, job.number) or {'status': 'waiting', 'error': '', 'took': ''}
+  return work.read_mark(report, job) or {'status': 'waiting', 'error': '', 'took': ''}
 
 
 def _cells(job: Job, mark: dict[str, Any]) -> dict[str, Any]:

@@ -48,17 +48,26 @@ def read(path: str, common: str = '') -> list[Job]:
     raise InputError(f'{path}: cannot be read ({reason(error)})') from error
   if not rows:
     raise InputError(f'{path}: has no rows')
-  jobs, taken = [], {}
-  for number, row in enumerate(rows, 1):
-    job = _job(number, row, common)
-    place = pathlib.Path(job.output).absolute()
+  jobs = [_job(number, row, common) for number, row in enumerate(rows, 1)]
+  return list(_without_clashes(jobs))
+
+
+def _without_clashes(jobs: Sequence[Job]) -> Iterator[Job]:
+  """No output is that of an earlier row, or what another row reads."""
+  inputs: dict[pathlib.Path, int] = {}
+  for job in jobs:
+    for name in (job.source, job.driving):
+      inputs.setdefault(pathlib.Path(name).resolve(), job.number)
+  taken: dict[pathlib.Path, int] = {}
+  for job in jobs:
+    place, told = pathlib.Path(job.output).resolve(), ''
     if job.options and place in taken:
       told = f'its output is also that of row {taken[place]}'
-      job = dataclasses.replace(job, options=None, error=told)
+    elif job.options and place in inputs:
+      told = f'its output is also an input of row {inputs[place]}'
     elif job.options:
-      taken[place] = number
-    jobs.append(job)
-  return jobs
+      taken[place] = job.number
+    yield dataclasses.replace(job, options=None, error=told) if told else job
 
 
 def _csv_rows(path: str, text: str) -> Iterator[dict | str]:
@@ -96,10 +105,20 @@ def _job(number: int, row: dict | str, common: str) -> Job:
     return Job(number, *shown, None, str(error))
 
 
+def _spelled(name: str, value: object) -> list[str]:
+  """An option of a JSON object as on the command line; a boolean that is the default is nothing."""
+  name = name.replace('_', '-')
+  if not isinstance(value, bool):
+    return [f'--{name}={value}']
+  if value is getattr(reenact.Options, name.replace('-', '_'), None):
+    return []
+  return [f'--{name}' if value else f'--no-{name}']
+
+
 def _options(files: Sequence[str], common: str, own: str | dict) -> reenact.Options:
   """Raises InputError where the command would refuse them."""
   if isinstance(own, dict):
-    own = [f'--{k}' if v is True else f'--{k}={v}' for k, v in own.items() if v is not False]
+    own = [text for name, value in own.items() for text in _spelled(name, value)]
   elif isinstance(own, str):
     own = shlex.split(own)
   else:

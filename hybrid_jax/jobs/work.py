@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -26,34 +27,40 @@ FINISHED = ('done', 'low quality')
 _POINTS = 60  # of a curve in the report
 
 
-def mark_of(report: pathlib.Path, number: int) -> pathlib.Path:
-  return report / 'rows' / f'{number:05d}.json'
+def mark_of(report: pathlib.Path, job: Job) -> pathlib.Path:
+  """Where it is marked what became of a row: named by what it asks for, not by its number."""
+  asked = hashlib.sha256(repr(dataclasses.replace(job, number=0)).encode()).hexdigest()
+  return report / 'rows' / f'{pathlib.Path(job.output).name[:60]}-{asked[:12]}.json'
 
 
-def read_mark(report: pathlib.Path, number: int) -> dict[str, Any] | None:
-  """What became of a row, None where nothing has yet."""
+def read_mark(report: pathlib.Path, job: Job) -> dict[str, Any] | None:
+  """What became of a row; None where nothing has yet, or its output is gone."""
   try:
-    return json.loads(mark_of(report, number).read_bytes())
+    mark = json.loads(mark_of(report, job).read_bytes())
   except (FileNotFoundError, ValueError):
     return None
+  return None if mark['status'] in FINISHED and not os.path.exists(job.output) else mark
 
 
 def key(job: Job, model: Model) -> str:
   """What a finished output depends on: its options, the weights, and the bytes of its inputs."""
   options = job.options
   files = [options.source, options.driving, options.source_landmarks, options.driving_landmarks]
-  files.append(options.face_detector)
-  hashes = [sidecar.sha256(name) for name in files if name and os.path.isfile(name)]
-  with contextlib.suppress(InputError):  # told where the row is done
-    hashes.append(edits.digest(edits.resolve(options.edit, options.directions, model)))
+  files += [options.face_detector, options.certificate, options.key]
+  files += [face.partition('=')[2] for face in (options.face, options.source_face)]
+  hashes = [sidecar.sha256(name) for name in files if os.path.isfile(name)]
+  hashes.append(edits.digest(edits.resolve(options.edit, options.directions, model)))
   return hashlib.sha256(json.dumps([repr(options), model.digests, hashes]).encode()).hexdigest()
 
 
 def is_finished(job: Job, mark: dict[str, Any] | None, wanted: str) -> bool:
-  """Whether a row was finished with this key, and its output is still there byte for byte."""
+  """Whether a row was finished with this key, and all that it wrote is still there."""
   if not mark or mark['status'] not in FINISHED or mark['key'] != wanted:
     return False
-  return os.path.exists(job.output) and sidecar.digests(job.output) == mark['sha256']
+  beside = [sidecar.place(job.output)]
+  if job.options.quality:
+    beside += [f'{job.output}.quality.csv', f'{job.output}.quality.png']
+  return all(map(os.path.exists, beside)) and sidecar.digests(job.output) == mark['sha256']
 
 
 def do(
@@ -69,44 +76,60 @@ def do(
   model = load() if any(job.options for job in jobs) else None
   counts = dict.fromkeys(('done', 'skipped', 'low quality', 'failed'), 0)
   for job in jobs:
-    wanted = key(job, model) if job.options else ''
-    mark = read_mark(report, job.number)
-    if job.options and is_finished(job, mark, wanted):
-      counts['skipped'] += 1
-      say(f'row {job.number}: {job.output}: finished before')
-      continue
-    mark = {'key': wanted, **_one(job, model, mark_of(report, job.number).with_suffix('.log'))}
-    with replacing(mark_of(report, job.number)) as part:
-      part.write_text(json.dumps(mark) + '\n')
+    place, named = mark_of(report, job), f'row {job.number}: {job.output or "?"}'
+    with place.with_suffix('.lock').open('w') as lock:
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        counts['skipped'] += 1
+        say(f'{named}: another process is at it')
+        continue
+      before = read_mark(report, job)
+      mark = _one(job, model, before, place.with_suffix('.log'))
+      if mark is before:
+        counts['low quality' if mark['status'] == 'low quality' else 'skipped'] += 1
+        say(f'{named}: finished before')
+        continue
+      with replacing(place) as part:
+        part.write_text(json.dumps(mark) + '\n')
     counts[mark['status']] += 1
-    say(f'row {job.number}: {job.output or "?"}: {mark["error"] or mark["status"]}')
+    say(f'{named}: {mark["error"] or mark["status"]}')
   return counts
 
 
-def _one(job: Job, model: Model | None, log: pathlib.Path) -> dict[str, Any]:
-  """What became of a row; its own output goes to `log`."""
+def _one(
+  job: Job, model: Model | None, before: dict[str, Any] | None, log: pathlib.Path
+) -> dict[str, Any]:
+  """What became of a row, `before` itself if it was finished; its own output is added to `log`."""
   began, status, error = time.perf_counter(), 'failed', job.error
-  with log.open('w') as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+  wanted, facts = '', {}
+  with log.open('a') as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
     try:
       if job.options:
-        reenact.reenact(model, job.options)
-        status = 'done'
-    except LowQuality as low:
-      status, error = 'low quality', str(low)
+        wanted = key(job, model)
+        if is_finished(job, before, wanted):
+          return before
+        try:
+          reenact.reenact(model, job.options)
+          status = 'done'
+        except LowQuality as low:
+          status, error = 'low quality', str(low)
+        facts = _facts(job.options)
     except (InputError, FloatingPointError) as wrong:
-      error = str(wrong)
+      status, error = 'failed', str(wrong)
     except Exception as wrong:  # our own mistakes, and memory: neither stops the other rows
       traceback.print_exc(file=file)
-      error = f'{type(wrong).__name__}: {reason(wrong)}; see {log}'
+      status, error = 'failed', f'{type(wrong).__name__}: {reason(wrong)}; see {log}'
     if error:
       print(error, file=file)
   told = {
+    'key': wanted,
     'status': status,
     'error': error,
     'took': round(time.perf_counter() - began, 3),
     'finished': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
   }
-  return told | (_facts(job.options) if status in FINISHED else {})
+  return told | facts
 
 
 def _facts(options: reenact.Options) -> dict[str, Any]:

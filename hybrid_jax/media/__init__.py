@@ -9,7 +9,7 @@ user can put right is raised as `MediaError`; files appear under their names onl
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hybrid_jax.errors import InputError
 
@@ -23,6 +23,14 @@ def reason(error: BaseException) -> str:
   own = getattr(error, 'strerror', None) or getattr(error, 'err', None)  # of FFmpeg, of OpenCV
   text = own or str(error) or type(error).__name__
   return ' '.join(str(text).split())[:200]
+
+
+def refuse_overwriting(written: Iterable[str], given: Iterable[str]) -> None:
+  """Raises MediaError where a file that will be written is one that is read."""
+  known = {pathlib.Path(name).resolve() for name in given if name}
+  for name in filter(None, written):
+    if pathlib.Path(name).resolve() in known:
+      raise MediaError(f'{name}: is an input, and would be overwritten; take another name')
 
 
 @contextlib.contextmanager

@@ -181,6 +181,18 @@ def sign(
     raise InputError(f'{title}: cannot be signed ({reason(error)}); see --certificate') from error
 
 
+def _anchors(path: str) -> str:
+  """A PEM file of certificates. Raises InputError where it is none."""
+  from cryptography import x509  # of the same extra as c2pa
+
+  try:
+    data = pathlib.Path(path).read_bytes()
+    x509.load_pem_x509_certificates(data)
+  except (OSError, ValueError) as error:
+    raise InputError(f'{path}: no certificates in PEM can be read ({reason(error)})') from error
+  return data.decode()
+
+
 def check(path: str | os.PathLike, trust: str = '') -> tuple[Finding, dict | None]:
   """Reads the credentials of a file.
 
@@ -188,8 +200,9 @@ def check(path: str | os.PathLike, trust: str = '') -> tuple[Finding, dict | Non
     trust: PEM file of certificates that are trusted; '' trusts none.
 
   Returns:
-    ('trusted', 'untrusted' (valid, of an unknown signer), 'broken', 'none' or 'unchecked' (no
-    package), and the record that was signed, None unless it is valid).
+    ('trusted', 'untrusted' (valid, of an unknown signer), 'broken', 'unreadable' (the file, or what
+    it holds of them), 'none' or 'unchecked' (no package), and the record that was signed, None
+    unless it is valid).
 
   Raises:
     InputError: `trust` cannot be read.
@@ -202,10 +215,7 @@ def check(path: str | os.PathLike, trust: str = '') -> tuple[Finding, dict | Non
     return Finding('unchecked', 'c2pa-python is not installed'), None
   settings = dict(_OFFLINE)
   if trust:
-    try:
-      settings['trust'] = {'trust_anchors': pathlib.Path(trust).read_text()}
-    except (OSError, UnicodeDecodeError) as error:
-      raise InputError(f'{trust}: cannot be read ({reason(error)})') from error
+    settings['trust'] = {'trust_anchors': _anchors(trust)}
   try:
     with (
       c2pa.Context.from_dict(settings) as context,
@@ -215,15 +225,18 @@ def check(path: str | os.PathLike, trust: str = '') -> tuple[Finding, dict | Non
   except c2pa.C2paError as error:
     if isinstance(error, c2pa.C2paError.ManifestNotFound):
       return Finding('none', 'the file holds none'), None
-    return Finding('broken', f'cannot be read ({reason(error)})'), None
+    return Finding('unreadable', f'cannot be read ({reason(error)})'), None
   codes = [status['code'] for status in found.get('validation_status', [])]
-  manifest = found['manifests'][found['active_manifest']]
+  manifest = found['manifests'].get(found.get('active_manifest'))
+  if manifest is None:
+    return Finding('broken', f'damaged ({", ".join(codes) or "no active manifest"})'), None
   signed = manifest.get('signature_info', {})
   by = f'{signed.get("common_name", "nameless")} of {signed.get("issuer", "nameless")}'
   if state not in ('Valid', 'Trusted'):
     wrong = [code for code in codes if code != 'signingCredential.untrusted']
     return Finding('broken', f'signed by {by}, and changed since ({", ".join(wrong)})'), None
   record = next((a['data'] for a in manifest['assertions'] if a['label'] == LABEL), None)
+  record = record if isinstance(record, dict) else None
   if state == 'Trusted':
     return Finding('trusted', f'valid, signed by {by}; no timestamp authority'), record
   told = f'valid, signed by {by}, which is NOT TRUSTED here; no timestamp authority'

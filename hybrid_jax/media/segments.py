@@ -9,6 +9,8 @@ import csv
 import itertools
 import os
 import pathlib
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
@@ -124,7 +126,9 @@ def _packets(path: pathlib.Path, time_base: Fraction) -> Iterator[av.Packet]:
 
 
 class PictureTarget:
-  """A new folder of PNG files, and `timestamps.csv`: file, seconds, and seconds as a fraction.
+  """A folder of PNG files, and `timestamps.csv`: file, seconds, and seconds as a fraction.
+
+  It may replace another such folder, as a video replaces a video, and nothing else.
 
   Args:
     comment: what each file says of itself.
@@ -139,8 +143,10 @@ class PictureTarget:
     sign: Callable[[pathlib.Path], None] | None = None,
   ):
     self.path, self.comment, self.sign = pathlib.Path(path), comment, sign
-    if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-      raise MediaError(f'{self.path}: exists; give the name of a new folder for the pictures')
+    if self.path.exists() and not (self.path.is_dir() and _holds_pictures(self.path)):
+      raise MediaError(
+        f'{self.path}: exists and is no folder of pictures of ours; give the name of a new folder'
+      )
 
   def done(self, folder: pathlib.Path) -> int:
     """How many segments are finished, from the first on."""
@@ -175,7 +181,17 @@ class PictureTarget:
     if self.sign:
       for picture in sorted((folder / 'pictures').glob('*.png')):
         self.sign(picture)
+    before = folder / 'before'
     if self.path.exists():
-      self.path.rmdir()  # empty, as was seen at the start
+      self.path.rename(before)
     (folder / 'pictures').rename(self.path)
+    if before.exists():
+      shutil.rmtree(before)
     return ''
+
+
+def _holds_pictures(folder: pathlib.Path) -> bool:
+  """Whether a folder is empty, or has what `PictureTarget` writes and nothing else."""
+  names = {path.name for path in folder.iterdir()}
+  ours = all(re.fullmatch(r'\d{6,}\.png', name) for name in names - {'timestamps.csv'})
+  return not names or (ours and 'timestamps.csv' in names)

@@ -33,7 +33,10 @@ class Finding:
 
 def place(path: str | os.PathLike) -> pathlib.Path:
   """Where the sidecar of a file or of a folder of pictures is."""
+  path = pathlib.Path(os.path.abspath(path)) if pathlib.Path(path).name in ('', '..') else path
   path = pathlib.Path(path)
+  if not path.name:
+    raise InputError(f'{path}: give a file or a folder of pictures')
   return path.with_name(f'{path.name}.json')
 
 
@@ -114,6 +117,8 @@ def read(path: str | os.PathLike) -> dict | None:
       raise ValueError('it names no result')
     if not result['sha256'].keys() >= result['content'].keys() == result['bytes'].keys():
       raise ValueError('it names different files')
+    if not all(isinstance(found['record'].get(of, {}), dict) for of in ('source', 'driving')):
+      raise ValueError('its record names no files')
     return found | {'record': dict(found['record'])}
   except FileNotFoundError:
     return None
