@@ -35,7 +35,8 @@ from hybrid_jax.media import composite, replacing, stills  # noqa: E402
 
 FIRST = 1_000  # number of the first episode of a kind
 REFERENCE = 'full'
-INFERENCE = {'full_cma': 'cma', 'full_pti': 'pti'}
+# Of the full model: with what cma.py chose, with the driver's cycle, and PTI.
+INFERENCE = {'full_cma': 'cma', 'full_cma_lambda_1': 'cma_lambda_1', 'full_pti': 'pti'}
 GROUPS = ('inside', 'out_of_domain')
 
 
@@ -69,8 +70,8 @@ def answers(
   made = {'none': np.concatenate([bench.untuned(e) for e in some])}
   for method in INFERENCE.values() if settings else ():
     rate, weight, steps = (settings[method][key] for key in tunings.SETTINGS)
-    bar = tqdm(some, method)
-    tuned = [bench.tuned('ablations', e, method, rate, weight, (steps,)) for e in bar]
+    bar, variant = tqdm(some, method), method.split('_')[0]
+    tuned = [bench.tuned('ablations', e, variant, rate, weight, (steps,)) for e in bar]
     made[method] = np.concatenate([t[str(steps)] for t in tuned])
   return made
 
@@ -157,10 +158,13 @@ def main() -> None:
   if not settings.is_file():
     sys.exit(f'error: {settings}: no such file; run experiments/cma.py --parts choose first')
   chosen = json.loads(settings.read_text())['choose']['chosen']
+  chosen['cma_lambda_1'] = chosen['cma'] | {'lambda': 1.0}
   variants, seeds = args.variants.split(','), list(map(int, args.seeds.split(',')))
   if REFERENCE not in variants or not set(variants) <= set(VARIANTS):
     sys.exit(f'error: --variants has {REFERENCE} and others of {", ".join(VARIANTS)}')
   budget = tuple(map(int, args.budget.split(',')))
+  if len(budget) != 2:
+    sys.exit(f'error: --budget={args.budget}: two numbers, the steps of stage 1 and 2')
   work = args.work.absolute()
   measured = provenance('') | {'command': 'python ' + ' '.join(sys.argv)}
   compilation.use_cache()

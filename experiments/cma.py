@@ -278,8 +278,6 @@ def test(bench: Bench, variants: list[str], chosen: dict, count: int) -> tuple[d
     drift = np.stack([t['drift'] for t in tunings]).mean(0)
     cost[name] = {
       **settings,
-      # Compilation is in the first job alone, which the median leaves out.
-      'seconds_of_a_source': float(np.median([t['seconds'] for t in tunings])),
       'identity_similarity_to_untuned': float(drift[0]),
       'perceptual_distance_to_untuned': float(drift[1]),
     }

@@ -55,5 +55,11 @@ def test_files_that_cannot_be_used_are_told(model, tmp_path):
     advise.write(model, advise.parse_args([str(tmp_path / 'bad.png'), '--output=x.png']))
   with pytest.raises(InputError, match='give a picture'):
     advise.write(model, advise.parse_args(['a.png', '--output=x.csv']))
+  for wrong in ('--output=bad.png', '--best=bad.png'):
+    args = advise.parse_args(['bad.png', '--output=x.png', wrong])
+    with pytest.raises(InputError, match='is an input'):
+      advise.write(model, args)
+  with pytest.raises(InputError, match='its folder does not exist'):
+    advise.write(model, advise.parse_args(['a.png', f'--output={tmp_path}/gone/x.png']))
   with pytest.raises(SystemExit):
     advise.parse_args(['a.png', '--count=0'])

@@ -58,7 +58,20 @@ def test_strengths_and_curves_are_read():
 
 
 @pytest.mark.parametrize(
-  'text', [',', 'age', '3', 'age=', 'age=much', '=3', 'age=1@0s,2', 'age=1@2s,2@1s', 'age=1.2.3']
+  'text',
+  [
+    ',',
+    'age',
+    '3',
+    'age=',
+    'age=much',
+    '=3',
+    'age=1@0s,2',
+    'age=1@2s,2@1s',
+    'age=1.2.3',
+    'age=1e400',
+    'age=3@4s',
+  ],
 )
 def test_what_cannot_be_read_is_told(text):
   with pytest.raises(InputError, match='--edit: '):
@@ -81,6 +94,14 @@ def test_the_real_directions_edit_a_latent_of_the_1024_px_generator(shared, larg
     expected = dW[0, layer.w_row] @ kernel
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose((after - before)[0], expected, atol=2e-3)
+
+
+def test_damaged_directions_are_told(model, tmp_path):
+  (tmp_path / 'cut.npz').write_bytes(b'PK\x03\x04 cut off')
+  np.save(tmp_path / 'empty.npy', np.zeros(0, np.float32))
+  for name in ('cut', 'empty'):
+    with pytest.raises(InputError, match=name):
+      edits.resolve(f'{name}=1', str(tmp_path), model)
 
 
 def test_what_does_not_fit_is_told(shared, large, model, tmp_path):
@@ -232,7 +253,11 @@ def test_the_sheet_shows_strength_against_edit(model, inputs, tmp_path, monkeypa
     edit_sheet.edit_sheet(
       model, edit_sheet.parse_args(['--source', inputs[0], '--output=x.png', '--edits=style:99:0'])
     )
-  for wrong in ('--edits=age=3', '--strengths=1,b'):
+  with pytest.raises(InputError, match='is an input'):
+    edit_sheet.edit_sheet(
+      model, edit_sheet.parse_args([f'--source={inputs[0]}', f'--output={inputs[0]}'])
+    )
+  for wrong in ('--edits=age=3', '--strengths=1,b', '--side=0', '--side=-5'):
     with pytest.raises(SystemExit):
       edit_sheet.parse_args(['--source=a', '--output=b', wrong])
 

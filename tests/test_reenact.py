@@ -302,4 +302,6 @@ def test_an_input_is_not_overwritten(model, inputs, tmp_path):
   path.write_bytes(pathlib.Path(inputs[1]).read_bytes())
   with pytest.raises(InputError, match='is an input'):
     run(model, inputs, path, driving=str(path))
+  with pytest.raises(InputError, match='is an input'):
+    run(model, inputs, tmp_path / 'a.mp4', driving=str(path), save_crops=str(path))
   assert path.read_bytes() == pathlib.Path(inputs[1]).read_bytes()
