@@ -170,6 +170,34 @@ def test_a_clip_that_breaks_off_leaves_nothing_in_the_sets(folders):
   assert evaluation.sets['fvd_judge'][0].count == 2
 
 
+def test_every_device_has_its_rows(tmp_path):
+  (clip,) = clips(5, frames=21)
+  for side in ('reference', 'generated'):
+    np.save(tmp_path / f'{side}.npy', clip)
+  nets = networks.Networks(rows=2)
+  given, closeness = [], nets.closeness
+  nets.closeness = lambda x, y: given.append(len(x)) or closeness(x, y)
+  pair = Pair('a', tmp_path / 'generated.npy', tmp_path / 'reference.npy', None)
+  measure.Evaluation(nets, measure.Protocol(SIZE)).measure(pair)
+  assert jax.device_count() == 4 and given == [8, 8, 5]
+
+
+def test_clips_of_fvd_have_no_holes(tmp_path):
+  """A clip of 9 cannot be had of frames 0 to 5 and 7 to 14; of 7 to 15 it can."""
+  (clip,) = clips(5, frames=16)
+  clip = clip / np.float32(255)
+  clip[6, 0, 0, 0] = np.nan
+  np.save(tmp_path / 'reference.npy', clip)
+  nets = networks.Networks(rendered=True, rows=4)
+  for frames, count in ((15, 0), (16, 1)):
+    np.save(tmp_path / f'{frames}.npy', clip[:frames])
+    evaluation = measure.Evaluation(nets, measure.Protocol(SIZE, 500, 9))
+    evaluation.measure(Pair('a', tmp_path / f'{frames}.npy', tmp_path / 'reference.npy', None))
+    assert evaluation.sets['fid_judge'][0].count == frames - 1
+    assert ('fvd_judge' in evaluation.sets) == bool(count)
+  assert evaluation.sets['fvd_judge'][0].count == 1
+
+
 @pytest.mark.slow
 def test_clips_that_wait_for_all_devices_are_all_seen(tmp_path):
   (clip,) = clips(5, frames=6 * 9 + 2)

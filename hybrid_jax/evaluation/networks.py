@@ -65,6 +65,7 @@ class Networks:
     rows: frames a device at a time.
 
   Attributes:
+    together: frames at a time that keep all devices busy.
     closeness, lpips: (n,) or (n, 3) of two sets of frames. identity: unit embeddings (n, d).
     fid: features of frames. fvd: of clips (n, t, s, s, 3). judges: what those of the rendered world
       say of frames, (n, d + 16): unit embedding and motion. None each where it is not there.
@@ -87,7 +88,7 @@ class Networks:
   ):
     self.missing: dict[str, str] = {}
     self.files: dict[str, dict[str, str]] = {}
-    self.rows, self.lpips_net = rows, ''
+    self.rows, self.together, self.lpips_net = rows, rows * jax.device_count(), ''
     self.closeness = everywhere(closeness, {}, rows)
     self.lpips = self._lpips(lpips)
     self.identity = self._network(

@@ -10,9 +10,10 @@ import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import charts
-from hybrid_jax.evaluation.measure import Measured, resized
+from hybrid_jax.evaluation.measure import Measured
 from hybrid_jax.evaluation.pairing import Aligned
 from hybrid_jax.evaluation.results import METRICS
+from hybrid_jax.evaluation.squares import resized
 from hybrid_jax.media import sequences
 
 SHOWN = 2  # best clips, and as many worst, in the gallery
@@ -154,14 +155,14 @@ def strip(clip: Measured, rank: str) -> tuple[list[np.ndarray], float]:
   if clip.pair.source is not None:
     source = [resized(next(sequences.read(clip.pair.source)).rgb, SIDE)]
   frames = []
-  for _, *both in chosen:
-    reference, generated = (resized(rgb, SIDE) for rgb in both)
+  for match in chosen:
+    reference, generated = (resized(rgb, SIDE) for rgb in (match.reference, match.generated))
     panels = [*source, reference, generated]
     if rank == 'l1':
       difference = np.abs(reference.astype(int) - generated)
       panels.append((3 * difference).clip(0, 255).astype(np.uint8))
     frames.append(np.hstack(panels))
-  times = [time for time, *_ in chosen]
+  times = [match.seconds for match in chosen]
   seconds = times[-1] - times[0] if len(times) > 1 else 1.0
   return frames, min(max(seconds, 0.5), 10.0)
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from hybrid_jax import __version__
 from hybrid_jax.evaluation import frechet, images
-from hybrid_jax.evaluation.measure import MOUTH_SIDE, Evaluation, Measured
+from hybrid_jax.evaluation.measure import Evaluation, Measured
+from hybrid_jax.evaluation.squares import MOUTH_SIDE
 from hybrid_jax.media import sequences
 
 
