@@ -5,7 +5,6 @@ d^2 = |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)), with means m and covari
 
 import numpy as np
 
-
 BLOCK = 512  # vectors that wait until they enter the covariance together
 
 

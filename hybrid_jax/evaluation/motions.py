@@ -14,7 +14,7 @@ import numpy as np
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import openface
 from hybrid_jax.evaluation.networks import trusted
-from hybrid_jax.evaluation.pairing import Pair, nearest
+from hybrid_jax.evaluation.pairing import TICK, Pair, nearest
 from hybrid_jax.heads import parameters
 from hybrid_jax.media import reason
 from hybrid_jax.media.sequences import name_of
@@ -100,7 +100,7 @@ def _doubt_clock(
 ) -> None:
   """Clocks that disagree shift the signals. `cut`: the reference goes on, and so may the clip."""
   (wanted, rows), (lasts, made) = ((np.ptp(times), len(times)) for times in (known, generated))
-  frame = max(wanted / max(rows - 1, 1), lasts / max(made - 1, 1))
+  frame = max(wanted / max(rows - 1, 1), lasts / max(made - 1, 1)) + TICK
   if (index < 0).mean() > LOST:
     notes.append(f'{path}: no row at the time of {(index < 0).sum()} of {len(index)} frames')
   elif wanted - lasts > frame or (lasts - wanted > frame and not (cut and made > rows)):
