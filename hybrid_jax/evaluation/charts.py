@@ -11,6 +11,7 @@ from PIL import Image
 POINTS = 280  # of a line at most
 WIDTH, LEFT = 560, 56
 LINE = 64  # height of a line over time
+SAME = 1e-5  # a line that varies less, relative to its values, is level: the rest is rounding
 
 
 def dots(values: Sequence[float], mean: float, low: float, high: float) -> str:
@@ -42,13 +43,15 @@ def timelines(times: np.ndarray, lines: Mapping[str, tuple[np.ndarray, bool]]) -
     worst = np.argmin if more else np.argmax
     parts = np.array_split(known, min(POINTS, len(known)))
     kept = np.array([part[worst(values[part])] for part in parts])
-    low, high = _ends(values[kept])
+    least, most = float(values[kept].min()), float(values[kept].max())
+    constant = most - least <= SAME * max(abs(least), abs(most))
+    low, high = (least - 1, least + 1) if constant else (least, most)
     x = LEFT + (times[kept] - start) / (end - start) * (WIDTH - LEFT - 12)
     y = top + LINE - 6 - (values[kept] - low) / (high - low) * (LINE - 26)
     points = ' '.join(f'{a:.1f},{b:.1f}' for a, b in zip(x, y, strict=True))
     drawn.append(f'<polyline points="{points}"/>')
-    drawn.append(_text(LEFT - 6, top + 28, f'{high:.3g}', 'end'))
-    drawn.append(_text(LEFT - 6, top + LINE - 3, f'{low:.3g}', 'end'))
+    for place, value in ((42, least),) if constant else ((28, high), (LINE - 3, low)):
+      drawn.append(_text(LEFT - 6, top + place, f'{value:.3g}', 'end'))
   height = len(lines) * LINE + 16
   drawn.append(_text(LEFT, height - 3, f'{start:.2f} s', 'start'))
   drawn.append(_text(WIDTH - 12, height - 3, f'{end:.2f} s', 'end'))

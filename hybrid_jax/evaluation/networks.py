@@ -24,7 +24,7 @@ from hybrid_jax.models.i3d import I3D, MIN_FRAMES, fvd_input
 from hybrid_jax.models.inception import Inception, fid_input
 from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
-from hybrid_jax.weights import load, shipped
+from hybrid_jax.weights import load, shapes, shipped
 
 Run = Callable[..., np.ndarray]
 
@@ -112,6 +112,10 @@ class Networks:
       raise InputError(f'--lpips {" ".join(paths)}: needs a backbone and its linear layers')
     self.lpips_net = facts['net']
     net = LPIPS(facts['net'], facts['widths'])
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    expected = jax.eval_shape(net.init, jax.random.key(0), image, image)
+    files = ' and '.join(map(str, paths))
+    shapes.check({'params': params}, expected, files, model=f'LPIPS {facts["net"]}')
     function = lambda tree, x, y: net.apply(tree, from_uint8(x), from_uint8(y))  # noqa: E731
     return everywhere(function, {'params': params}, self.rows)
 

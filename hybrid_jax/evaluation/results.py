@@ -13,7 +13,9 @@ import numpy as np
 
 from hybrid_jax import __version__
 from hybrid_jax.evaluation import frechet, images
+from hybrid_jax.evaluation.detectors import SIDE
 from hybrid_jax.evaluation.measure import Evaluation, Measured
+from hybrid_jax.evaluation.openface import CONFIDENT
 from hybrid_jax.evaluation.squares import MOUTH_SIDE
 from hybrid_jax.media import sequences
 
@@ -154,6 +156,9 @@ def protocol(evaluation: Evaluation, clips: Sequence[Measured], seconds: float) 
     'colour': '8 bit RGB in full range; L1 on 0 to 255, PSNR and SSIM with peak 255',
     'psnr': 'of frames that differ from their reference; a note tells how many do not',
     'ssim': 'Gaussian window of 11 px, sigma 1.5',
+    'arcface': 'rows 35 to 222 and columns 32 to 219 of 256, pooled to the size of the network',
+    'detector_sees': f'the frames as they are, enlarged to {SIDE} px where they are smaller',
+    'openface': f'rows with success and a confidence of {CONFIDENT} or more, of one face',
     'mouth': f'a square of {MOUTH_SIDE} distances between the eyes, fixed for a clip of FVD',
     'frechet': 'squared distance of Gaussians in float64, covariance over n - 1; of the generated '
     f'frames, or clips, to those of {REFERENCE_IS[how.answers]}',

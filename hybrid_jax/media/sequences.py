@@ -79,9 +79,10 @@ def read(path: pathlib.Path) -> Iterator[Frame]:
 
 
 def digest(path: pathlib.Path) -> str:
-  """SHA-256 of a file; of a folder, that of the names and digests of its files."""
+  """SHA-256 of a file; of a folder, that of the names and digests of all files in it."""
   if path.is_dir():
-    listed = ''.join(f'{p.name} {digest(p)}\n' for p in sorted(path.iterdir()) if p.is_file())
+    files = ((p.relative_to(path).as_posix(), p) for p in sorted(path.rglob('*')) if p.is_file())
+    listed = ''.join(f'{name} {digest(p)}\n' for name, p in files)
     return hashlib.sha256(listed.encode()).hexdigest()
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()

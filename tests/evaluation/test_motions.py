@@ -39,8 +39,9 @@ def test_true_motion_is_that_of_the_same_moments(tmp_path):
 
 @pytest.mark.parametrize(
   ('rate', 'count', 'frames', 'told'),
-  [(25, 40, 500, ''), (25, 39, 500, ''), (25, 80, 30, ''), (50, 80, 500, ''), (24, 40, 500, 'lasts'),
-   (25, 80, 500, 'lasts'), (26, 40, 500, 'lasts'), (25, 30, 500, 'no row at the time of 10 of 40')],
+  [(25, 40, 500, ''), (25, 39, 500, ''), (25, 80, 30, ''), (50, 80, 500, ''),
+   (24, 40, 500, 'lasts'), (25, 80, 500, 'lasts'), (26, 40, 500, 'lasts'),
+   (25, 30, 500, 'no row at the time of 10 of 40')],
 )  # fmt: skip
 def test_clocks_of_openface_that_disagree_are_told(tmp_path, rate, count, frames, told):
   for side, n, fps in (('reference', 40, 25), ('generated', count, rate)):

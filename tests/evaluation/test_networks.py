@@ -68,6 +68,8 @@ def test_lpips_of_a_file():
   x, y = frames(3, 64), frames(3, 64, 1)
   values = nets.lpips(x, y)
   assert values.shape == (3,) and (values > 0).all() and nets.lpips(x, x).max() < 1e-9
+  with pytest.raises(InputError, match='lpips_vgg_reduced.pt: .*LPIPS vgg'):
+    networks.Networks(lpips=[whole, str(GOLDEN / 'lpips_vgg_reduced.pt')])
   with pytest.raises(InputError, match='holds no lpips'):
     networks.Networks(lpips=[str(GOLDEN / 'i3d_reduced.pt')])
 

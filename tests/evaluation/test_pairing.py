@@ -214,6 +214,10 @@ def test_every_form_of_a_clip_is_read_alike(tmp_path):
     np.testing.assert_array_equal([frame.rgb for frame in read], clip)
     assert [f.time for f in read] == (times if name in ('film', 'timed') else [None] * 4)
   assert len({sequences.digest(path) for path in found.values()}) == 4
+  before = sequences.digest(tmp_path / 'timed')
+  (tmp_path / 'timed' / 'deep').mkdir()
+  (tmp_path / 'timed' / 'deep' / 'x').write_text('')
+  assert sequences.digest(tmp_path / 'timed') != before
   np.save(tmp_path / 'film.npy', clip)
   with pytest.raises(MediaError, match='film.mp4 and film.npy have one name'):
     sequences.find(tmp_path)
