@@ -21,6 +21,7 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from tqdm import tqdm
@@ -37,14 +38,17 @@ def evaluate(
   evaluation: measure.Evaluation,
   *,
   source: str = '',
+  person: Callable[[str], str] = str,
 ) -> tuple[dict, list[measure.Measured]]:
   """(result, clips) of two or three folders; what could not be measured is in the result's lines.
+
+  `person` tells whom a source or clip shows by its name, see `pairing.pair`.
 
   Raises:
     InputError: nothing at all can be compared.
   """
   began = time.perf_counter()
-  pairs, problems = pairing.pair(reference, generated, source)
+  pairs, problems = pairing.pair(reference, generated, source, person)
   clips = []
   with tqdm(total=len(pairs), unit='clip') as bar:
     for pair in pairs:
@@ -88,6 +92,15 @@ def write(folder: pathlib.Path, result: dict, clips: list[measure.Measured]) -> 
         table.writerow((clip.pair.name, f'{seconds:.6f}', *(f'{x:.6g}' for x in row)))
   with replacing(folder / 'report.html') as part:
     part.write_text(report.page(result, clips))
+
+
+@contextlib.contextmanager
+def writing(folder: pathlib.Path) -> Iterator[None]:
+  """Raises InputError where `folder` is the matter."""
+  try:
+    yield
+  except OSError as error:
+    raise InputError(f'{folder}: cannot be written ({reason(error)})') from error
 
 
 def tell(result: dict) -> None:
@@ -170,17 +183,21 @@ def main() -> None:
   try:
     nets = open_networks(args, args.rendered)
     answers = (args.reference_is or ('driver' if args.source else 'answer')) == 'answer'
+    if not (args.reference_is or args.source):
+      pairing.check_answers(pairing.pair(args.reference, args.generated)[0])
     how = measure.Protocol(args.size, args.frames, args.clip_length, answers)
     folder = pathlib.Path(args.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+      folder.mkdir(parents=True, exist_ok=True)
     evaluation = measure.Evaluation(nets, how, args.face_detector, args.openface)
     with contextlib.closing(evaluation):
       result, clips = evaluate(args.reference, args.generated, evaluation, source=args.source)
-    write(folder, result, clips)
+    with writing(folder):
+      write(folder, result, clips)
   except InputError as error:
     sys.exit(f'error: {error}')
   except OSError as error:
-    sys.exit(f'error: {args.output}: cannot be written ({reason(error)})')
+    sys.exit(f'error: {error.filename or "a file"}: cannot be read ({reason(error)})')
   except KeyboardInterrupt:
     sys.exit('stopped')
   tell(result)

@@ -2,37 +2,20 @@
 
 import html.parser
 import json
+import pathlib
 import re
 import sys
 import xml.etree.ElementTree
-from fractions import Fraction
 
-import jax
 import numpy as np
 import pytest
 from conftest import GOLDEN
+from evaluating import SIZE, clips, write_clip
 
 from hybrid_jax import evaluate
-from hybrid_jax.evaluation import measure, networks, results
+from hybrid_jax.evaluation import measure, report, results
 from hybrid_jax.evaluation.pairing import Pair
-from hybrid_jax.media import video
-
-SIZE = 32
-
-
-def clips(seed, count=1, frames=20, size=SIZE):
-  """Smooth noise that drifts, uint8, away from both ends of the range."""
-  rng = np.random.default_rng(seed)
-  for _ in range(count):
-    ground = rng.integers(60, 190, (size // 4, size // 4, 3)).repeat(4, 0).repeat(4, 1)
-    yield np.stack([np.roll(ground, k, 1) for k in range(frames)]).astype(np.uint8)
-
-
-def write_clip(path, clip, fps=25):
-  h, w = clip.shape[1:3]
-  with video.VideoWriter(path, h, w, time_base=Fraction(1, fps), codec='ffv1') as writer:
-    for k, rgb in enumerate(clip):
-      writer.write(rgb, Fraction(k, fps))
+from hybrid_jax.media import sequences
 
 
 @pytest.fixture
@@ -151,40 +134,6 @@ def test_what_cannot_be_compared_is_told_and_the_rest_evaluated(folders, monkeyp
   assert all(line in said for line in problems)
 
 
-def test_a_clip_that_breaks_off_leaves_nothing_in_the_sets(folders):
-  folder, references = folders
-  path = folder / 'generated' / 'a.mp4'
-  write_clip(path, references[0])
-  whole = path.read_bytes()
-  evaluation = measure.Evaluation(
-    networks.Networks(rendered=True, rows=4), measure.Protocol(SIZE, 500, 9)
-  )
-  pair = Pair('a', path, folder / 'reference' / 'a.mp4', None)
-  path.write_bytes(whole[: len(whole) * 2 // 3])
-  with pytest.raises(ValueError, match='a.mp4'):
-    evaluation.measure(pair)
-  assert not evaluation.sets
-  path.write_bytes(whole)
-  evaluation.measure(pair)
-  assert evaluation.sets['fid_judge'][0].count == 20
-  assert evaluation.sets['fvd_judge'][0].count == 2
-
-
-@pytest.mark.slow
-def test_clips_that_wait_for_all_devices_are_all_seen(tmp_path):
-  (clip,) = clips(5, frames=6 * 9 + 2)
-  for side, frames in (('reference', clip), ('generated', clip[::-1])):
-    np.save(tmp_path / f'{side}.npy', frames)
-  nets = networks.Networks(i3d=str(GOLDEN / 'i3d_reduced.pt'))
-  evaluation = measure.Evaluation(nets, measure.Protocol(SIZE, 500, 9))
-  assert 1 < jax.device_count() < 6
-  evaluation.measure(Pair('a', tmp_path / 'generated.npy', tmp_path / 'reference.npy', None))
-  reference, generated = evaluation.sets['fvd']
-  alone = [nets.fvd(clip[None, 9 * k : 9 * k + 9]) for k in range(6)]
-  assert reference.count == generated.count == 6
-  np.testing.assert_allclose(reference.mean(), np.mean(alone, 0)[0], rtol=1e-4, atol=1e-5)
-
-
 def test_across_identities_pixels_are_not_compared(folders, monkeypatch, capsys):
   folder, references = folders
   (folder / 'source').mkdir()
@@ -236,6 +185,73 @@ def test_openface_files_are_correlated(folders, monkeypatch, capsys):
   assert len(told) == 2 and re.search(r'c: no action units: .*c\.csv: no column', told[1])
 
 
+def test_a_clip_beside_a_foreign_file_of_motion_is_measured(folders, monkeypatch, capsys):
+  folder, references = folders
+  write_clip(folder / 'generated' / 'a.mp4', references[0])
+  (folder / 'reference' / 'a.npz').write_bytes(b'no zip')
+  result, _, code = command(monkeypatch, capsys, folder, '--rendered')
+  assert not code and result['metrics']['l1']['mean'] == 0
+  assert any(re.match(r'a: no true motion: .*a\.npz: ', line) for line in result['problems'])
+  assert 'NAME.npz' in result['not_available']['pose_correlation_truth']
+  assert 'give --face-detector' in result['not_available']['pose_correlation_mediapipe']
+
+
+def test_two_names_are_no_true_answer(folders, monkeypatch, capsys):
+  folder, references = folders
+  write_clip(folder / 'generated' / 'b_as_a.mp4', references[0])
+  result, _, code = command(monkeypatch, capsys, folder)
+  assert result is None and 'a.mp4 drives another person; give --source' in code
+  result, _, code = command(monkeypatch, capsys, folder, '--reference-is=answer')
+  assert not code and result['metrics']['l1']['mean'] == 0
+
+
+def test_a_folder_that_cannot_be_read_is_named(folders, monkeypatch, capsys):
+  folder, references = folders
+  write_clip(folder / 'generated' / 'a.mp4', references[0])
+  find = sequences.find
+
+  def refuse(path, **options):
+    if pathlib.Path(path).name == 'reference':
+      raise PermissionError(13, 'Permission denied', str(path))
+    return find(path, **options)
+
+  monkeypatch.setattr(sequences, 'find', refuse)  # a test may run as root, who can read all
+  _, _, code = command(monkeypatch, capsys, folder)
+  assert code == f'error: {folder / "reference"}: cannot be read (Permission denied)'
+  monkeypatch.undo()
+  (folder / 'out').write_text('a file')
+  monkeypatch.chdir(folder)
+  _, _, code = command(monkeypatch, capsys, folder)
+  assert re.fullmatch(r'error: .*out: cannot be written \(.*\)', code)
+
+
+def test_report_without_metrics_of_frames(folders, monkeypatch, capsys):
+  """Ranked by a correlation, or by nothing, there are still pictures."""
+  folder, references = folders
+  for name, clip in zip('abcd', references, strict=True):
+    write_clip(folder / 'generated' / f'{name}.mp4', clip)
+  result, _, code = command(monkeypatch, capsys, folder, '--reference-is=driver')
+  assert not code and not result['metrics']
+  page = (folder / 'out' / 'report.html').read_text()
+  assert page.count('data:image/webp;base64,') == 4 and 'First: a' in page
+  assert 'from its first frame on' in page and 'Over time' not in page
+  path, none = folder / 'reference' / 'a.mp4', np.zeros(0)
+  clips = [
+    measure.Measured(Pair(name, path, path, None), 1, {'au_correlation': value}, none, {}, [])
+    for name, value in (('a', 0.5), ('b', 0.25))
+  ]
+  result['metrics']['au_correlation'] = results.summary(clips, 'au_correlation')
+  page = report.page(result, clips)
+  assert 'Worst: b, action units 0.25' in page and page.count('data:image/webp') == 2
+
+
+def test_infinity_is_said_in_the_table_of_clips(folders, monkeypatch, capsys):
+  folder, references = folders
+  write_clip(folder / 'generated' / 'a.mp4', references[0])
+  command(monkeypatch, capsys, folder)
+  assert '<td>infinite</td>' in (folder / 'out' / 'report.html').read_text()
+
+
 def test_report_stands_alone(folders, monkeypatch, capsys):
   folder, references = folders
   for name, clip in zip('abcd', references, strict=True):
@@ -250,6 +266,7 @@ def test_report_stands_alone(folders, monkeypatch, capsys):
   assert page.count('data:image/webp;base64,') == 4
   drawings = re.findall(r'<svg.*?</svg>', page, re.DOTALL)
   assert len(drawings) == 3 + 4
+  assert all(drawing.count('<polyline') == 3 for drawing in drawings[3:])  # l1, psnr, ssim
   for drawing in drawings:
     xml.etree.ElementTree.fromstring(drawing)
     assert 'nan' not in drawing
@@ -272,9 +289,14 @@ def test_report_stands_alone(folders, monkeypatch, capsys):
     (['--face-detector=nowhere.task'], 'no such file'),
     (['--source=nowhere'], 'no such folder'),
     ([], 'no videos'),
+    (['--face-detector=fake.task'], 'fake.task: is no FaceLandmarker model'),
   ],
 )
 def test_mistakes_are_one_line(folders, monkeypatch, capsys, options, said):
+  if 'fake.task' in ''.join(options):
+    pytest.importorskip('mediapipe')
+    (folders[0] / 'fake.task').write_bytes(b'no model')
+    options = [f'--face-detector={folders[0] / "fake.task"}']
   if options:
     write_clip(folders[0] / 'generated' / 'a.mp4', folders[1][0])
   _, printed, code = command(monkeypatch, capsys, folders[0], *options)

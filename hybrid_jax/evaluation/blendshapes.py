@@ -10,6 +10,7 @@ import pathlib
 import numpy as np
 
 from hybrid_jax.errors import InputError
+from hybrid_jax.media import reason
 
 # What MediaPipe says of each motion channel: blendshapes to add, and to subtract. Its left and
 # right are the person's own, as ours are.
@@ -73,7 +74,13 @@ class Landmarker:
       output_face_blendshapes=True,
       output_facial_transformation_matrixes=True,
     )
-    self._landmarker = vision.FaceLandmarker.create_from_options(options)
+    try:
+      self._landmarker = vision.FaceLandmarker.create_from_options(options)
+    except (RuntimeError, ValueError) as error:
+      raise InputError(
+        f'{model}: is no FaceLandmarker model ({reason(error)}); give '
+        'face_landmarker_v2_with_blendshapes.task'
+      ) from error
 
   def read(self, rgb: np.ndarray) -> Reading | None:
     """(h, w, 3) uint8 -> everything about the first face; None if there is none."""

@@ -3,13 +3,15 @@
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
-POINTS = 400  # of a line at most
-WIDTH, HEIGHT, LEFT = 560, 90, 56
+POINTS = 280  # of a line at most
+WIDTH, LEFT = 560, 56
+LINE = 64  # height of a line over time
+SAME = 1e-5  # a line that varies less, relative to its values, is level: the rest is rounding
 
 
 def dots(values: Sequence[float], mean: float, low: float, high: float) -> str:
@@ -24,24 +26,36 @@ def dots(values: Sequence[float], mean: float, low: float, high: float) -> str:
   return f'<svg viewBox="0 0 {WIDTH} 62" class="dots">{band}{marks}{line}{ends}</svg>'
 
 
-def timeline(times: np.ndarray, values: np.ndarray) -> str:
-  """A line over time; of more than `POINTS` values the ends of each stretch's range are drawn."""
-  known = np.isfinite(values)
-  times, values = times[known], values[known]
-  if not len(values):
-    return '<p>nothing finite to draw</p>'
-  parts = np.array_split(np.arange(len(values)), min(POINTS // 2, len(values)))
-  ends = [part[f(values[part])] for part in parts for f in (np.argmin, np.argmax)]
-  kept = np.unique(ends) if len(values) > POINTS else np.arange(len(values))
-  low, high = _ends(values[kept])
+def timelines(times: np.ndarray, lines: Mapping[str, tuple[np.ndarray, bool]]) -> str:
+  """Lines over one time, below each other, by label: values (t,), and whether more is better.
+
+  Of more than `POINTS` values the worst in each stretch is drawn.
+  """
   start, end = _ends(times)
-  x = LEFT + (times[kept] - start) / (end - start) * (WIDTH - LEFT - 12)
-  y = HEIGHT - 18 - (values[kept] - low) / (high - low) * (HEIGHT - 28)
-  points = ' '.join(f'{a:.1f},{b:.1f}' for a, b in zip(x, y, strict=True))
-  labels = _text(LEFT - 6, 14, f'{high:.3g}', 'end')
-  labels += _text(LEFT - 6, HEIGHT - 16, f'{low:.3g}', 'end')
-  labels += _text(WIDTH - 12, HEIGHT - 3, f'{end:.2f} s', 'end')
-  return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}"><polyline points="{points}"/>{labels}</svg>'
+  drawn = []
+  for k, (label, (values, more)) in enumerate(lines.items()):
+    top = k * LINE
+    drawn.append(_text(LEFT, top + 13, label, 'start'))
+    known = np.flatnonzero(np.isfinite(values))
+    if not len(known):
+      drawn.append(_text(LEFT, top + 36, 'nothing finite to draw', 'start'))
+      continue
+    worst = np.argmin if more else np.argmax
+    parts = np.array_split(known, min(POINTS, len(known)))
+    kept = np.array([part[worst(values[part])] for part in parts])
+    least, most = float(values[kept].min()), float(values[kept].max())
+    constant = most - least <= SAME * max(abs(least), abs(most))
+    low, high = (least - 1, least + 1) if constant else (least, most)
+    x = LEFT + (times[kept] - start) / (end - start) * (WIDTH - LEFT - 12)
+    y = top + LINE - 6 - (values[kept] - low) / (high - low) * (LINE - 26)
+    points = ' '.join(f'{a:.1f},{b:.1f}' for a, b in zip(x, y, strict=True))
+    drawn.append(f'<polyline points="{points}"/>')
+    for place, value in ((42, least),) if constant else ((28, high), (LINE - 3, low)):
+      drawn.append(_text(LEFT - 6, top + place, f'{value:.3g}', 'end'))
+  height = len(lines) * LINE + 16
+  drawn.append(_text(LEFT, height - 3, f'{start:.2f} s', 'start'))
+  drawn.append(_text(WIDTH - 12, height - 3, f'{end:.2f} s', 'end'))
+  return f'<svg viewBox="0 0 {WIDTH} {height}">{"".join(drawn)}</svg>'
 
 
 def film(frames: Sequence[np.ndarray], seconds: float, alt: str) -> str:

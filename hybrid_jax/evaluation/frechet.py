@@ -5,12 +5,19 @@ d^2 = |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)), with means m and covari
 
 import numpy as np
 
+BLOCK = 512  # vectors that wait until they enter the covariance together
+
 
 class Moments:
-  """Mean and covariance of a stream of vectors (d,): two arrays, however many vectors pass."""
+  """Mean and covariance of a stream of vectors (d,): two arrays, however many vectors pass.
+
+  Vectors wait for a whole block: a product of many costs little more than one of a few, which is
+  mostly the traffic of a matrix (d, d).
+  """
 
   def __init__(self):
-    self.count, self._mean, self._scatter = 0, None, None
+    self.count, self._joined, self._mean, self._scatter = 0, 0, None, None
+    self._waiting: list[np.ndarray] = []
 
   def add(self, features: np.ndarray) -> None:
     """Takes a batch (n, d).
@@ -18,42 +25,73 @@ class Moments:
     Raises:
       ValueError: they are not finite, or of another width than those before.
     """
-    x = np.asarray(features, np.float64)
+    x = np.array(features)
     if not np.isfinite(x).all():
       raise ValueError('features are not finite')
-    if len(x):
-      mean = x.mean(0)
-      self._join(len(x), mean, (x - mean).T @ (x - mean))
+    if not len(x):
+      return
+    self._check(x.shape[1])
+    self._waiting.append(x)
+    self.count += len(x)
+    if self.count - self._joined >= BLOCK:
+      self._join()
 
   def merge(self, other: 'Moments') -> None:
     """Takes all vectors of another stream."""
-    if other.count:
-      self._join(other.count, other._mean, other._scatter)
+    if not other.count:
+      return
+    self._check(other.width)
+    if other._joined:
+      shift, weight = self._moved(other._mean, other._joined)
+      self._scatter += other._scatter
+      self._scatter += np.outer(weight * shift, shift)
+      self.count += other._joined
+    for x in other._waiting:
+      self.add(x)
 
-  def _join(self, n: int, mean: np.ndarray, scatter: np.ndarray) -> None:
-    """Chan, Golub & LeVeque 1979: both parts about their own means, and what lies between these."""
+  def _check(self, width: int) -> None:
+    if self.count and width != self.width:
+      raise ValueError(f'features of {self.width} and {width} numbers')
+
+  def _join(self) -> None:
+    """What waits enters mean and scatter."""
+    if not self._waiting:
+      return
+    x = np.concatenate(self._waiting).astype(np.float64)
+    self._waiting, mean = [], x.mean(0)
+    shift, weight = self._moved(mean, len(x))
+    x = np.concatenate((x - mean, np.sqrt(weight) * shift[None]))
+    self._scatter += x.T @ x
+
+  def _moved(self, mean: np.ndarray, n: int) -> tuple[np.ndarray, float]:
+    """Moves the mean by n vectors of another one; (s, w), whose w s s^T the scatter lacks then.
+
+    Chan, Golub & LeVeque 1979: both parts about their own means, and what lies between these.
+    """
     if self._mean is None:
-      self._mean, self._scatter = np.zeros_like(mean), np.zeros_like(scatter)
-    if mean.shape != self._mean.shape:
-      raise ValueError(f'features of {len(self._mean)} and {len(mean)} numbers')
-    shift = mean - self._mean
-    self._scatter += scatter + np.outer(shift, shift) * (n * self.count / (n + self.count))
-    self._mean = self._mean + shift * (n / (n + self.count))
-    self.count += n
+      self._mean, self._scatter = np.zeros_like(mean), np.zeros((len(mean), len(mean)))
+    shift, total = mean - self._mean, self._joined + n
+    weight = n * self._joined / total
+    self._mean, self._joined = self._mean + shift * (n / total), total
+    return shift, weight
 
   @property
   def width(self) -> int:
     """d; 0 before the first vector."""
+    if self._waiting:
+      return self._waiting[0].shape[1]
     return 0 if self._mean is None else len(self._mean)
 
   def mean(self) -> np.ndarray:
     """(d,)"""
+    self._join()
     return self._mean
 
   def covariance(self) -> np.ndarray:
     """(d, d), over n - 1. Raises ValueError for less than two vectors."""
     if self.count < 2:
       raise ValueError(f'a covariance takes two vectors or more, not {self.count}')
+    self._join()
     return self._scatter / (self.count - 1)
 
 

@@ -65,6 +65,7 @@ class Networks:
     rows: frames a device at a time.
 
   Attributes:
+    together: frames at a time that keep all devices busy.
     closeness, lpips: (n,) or (n, 3) of two sets of frames. identity: unit embeddings (n, d).
     fid: features of frames. fvd: of clips (n, t, s, s, 3). judges: what those of the rendered world
       say of frames, (n, d + 16): unit embedding and motion. None each where it is not there.
@@ -87,7 +88,7 @@ class Networks:
   ):
     self.missing: dict[str, str] = {}
     self.files: dict[str, dict[str, str]] = {}
-    self.rows, self.lpips_net = rows, ''
+    self.rows, self.together, self.lpips_net = rows, rows * jax.device_count(), ''
     self.closeness = everywhere(closeness, {}, rows)
     self.lpips = self._lpips(lpips)
     self.identity = self._network(
@@ -111,9 +112,10 @@ class Networks:
       raise InputError(f'--lpips {" ".join(paths)}: needs a backbone and its linear layers')
     self.lpips_net = facts['net']
     net = LPIPS(facts['net'], facts['widths'])
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    expected = jax.eval_shape(net.init, jax.random.key(0), image, image)['params']
-    shapes.check(params, expected, ' '.join(paths), model=f'LPIPS over {facts["net"]}')
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    expected = jax.eval_shape(net.init, jax.random.key(0), image, image)
+    files = ' and '.join(map(str, paths))
+    shapes.check({'params': params}, expected, files, model=f'LPIPS {facts["net"]}')
     function = lambda tree, x, y: net.apply(tree, from_uint8(x), from_uint8(y))  # noqa: E731
     return everywhere(function, {'params': params}, self.rows)
 

@@ -63,6 +63,9 @@ def read(path: str | os.PathLike) -> Readings:
     raise InputError(f'{path}: has no rows; run OpenFace again')
   column = {name: table[:, k] for k, name in enumerate(names)}
   frames, first = np.unique(column['frame'], return_index=True)
+  times = column['timestamp'][first]
+  if not (np.diff(times) > 0).all():
+    raise InputError(f'{path}: its timestamps do not increase; run OpenFace over the whole clip')
   values = {name: np.full(len(frames), np.nan) for name in channels}
   sure = (column['success'] == 1) & (column['confidence'] >= CONFIDENT)
   faces = column.get('face_id', np.zeros(len(table)))
@@ -72,7 +75,7 @@ def read(path: str | os.PathLike) -> Readings:
   at = np.searchsorted(frames, column['frame'][sure])
   for name in channels:
     values[name][at] = column[name][sure]
-  return Readings(column['timestamp'][first], values)
+  return Readings(times, values)
 
 
 def _number(text: str) -> float:

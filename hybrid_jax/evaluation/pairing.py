@@ -4,8 +4,10 @@ import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,18 +24,32 @@ SHOWN = 5  # names in a line
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Paths of clips that belong together; `source` is None where none was given."""
+  """Paths of clips that belong together; `source` is None where none was given.
+
+  Clips of one `person` are no independent evidence; '' stands for the clip's own name.
+  """
 
   name: str
   generated: pathlib.Path
   reference: pathlib.Path
   source: pathlib.Path | None
+  person: str = ''
+
+  def __post_init__(self):
+    object.__setattr__(self, 'person', self.person or self.name)
 
 
 def pair(
-  reference: str | os.PathLike, generated: str | os.PathLike, source: str | os.PathLike = ''
+  reference: str | os.PathLike,
+  generated: str | os.PathLike,
+  source: str | os.PathLike = '',
+  person: Callable[[str], str] = str,
 ) -> tuple[list[Pair], list[str]]:
   """Clips of two or three folders by name, and a line for each way in which the folders disagree.
+
+  Args:
+    person: from the name of a source, as given or as called in SOURCE_as_REFERENCE, or else of the
+      clip, to the person whom it shows; without it every name is a person.
 
   Raises:
     InputError: a folder has no clips, or not one clip has a counterpart.
@@ -42,14 +58,15 @@ def pair(
   sources = sequences.find(source, stills_too=True) if source else {}
   pairs, alone, orphans, answered = [], [], [], set()
   for name, path in made.items():
-    own, other = (_named(name, known) for known in (sources, references))
+    own, other = (_named(name, known, k) for k, known in enumerate((sources, references)))
     answered.add(other)
     if other is None:
       alone.append(name)
     elif source and own is None:
       orphans.append(name)
     else:
-      pairs.append(Pair(name, path, references[other], sources.get(own)))
+      shown = own or next((a for a, b in _halves(name) if b == other), name)
+      pairs.append(Pair(name, path, references[other], sources.get(own), person(shown)))
   unanswered = [name for name in references if name not in answered]
   lines = []
   for names, here, there in (
@@ -64,10 +81,28 @@ def pair(
   return pairs, lines
 
 
-def _named(name: str, known: Mapping) -> str | None:
-  """Which of the `known` a generated clip names: it has the name, or it is a part of its own."""
-  parts = (part for joint in JOINTS if joint in name for part in name.split(joint, 1))
-  return next((part for part in (name, *parts) if part in known), None)
+def check_answers(pairs: Iterable[Pair]) -> None:
+  """Raises InputError where a pair is of two names: its reference is a driver, or so it seems."""
+  for one in pairs:
+    if sequences.name_of(one.reference) != one.name:
+      raise InputError(
+        f'{one.generated}: by its name {one.reference.name} drives another person; give --source, '
+        'or say --reference-is=driver, or answer'
+      )
+
+
+def _halves(name: str) -> list[tuple[str, str]]:
+  """(source, reference) at every joint of a name."""
+  return [
+    (name[: found.start()], name[found.end() :])
+    for joint in JOINTS
+    for found in re.finditer(re.escape(joint), name)
+  ]
+
+
+def _named(name: str, known: Mapping, half: int) -> str | None:
+  """Which of the `known` a generated clip names: as a whole, or by its half 0 or 1."""
+  return next((x for x in (name, *(h[half] for h in _halves(name))) if x in known), None)
 
 
 def _listed(names: list[str]) -> str:
@@ -75,13 +110,23 @@ def _listed(names: list[str]) -> str:
   return f'{", ".join(names[:SHOWN])}{more} {"has" if len(names) == 1 else "have"}'
 
 
+class Match(NamedTuple):
+  """Frames (h, w, 3) uint8 that belong together; `number` is the reference frame's, from 0."""
+
+  number: int
+  seconds: float
+  reference: np.ndarray
+  generated: np.ndarray
+
+
 class Aligned:
-  """Frames of two clips at the same moments: iterates over (seconds, reference, generated).
+  """Frames of two clips at the same moments: iterates over `Match`.
 
   Both clocks begin at the clip's own first frame. To every reference frame belongs the generated
   frame that is nearest in time, unless it is farther away than half of the way to its own nearest
   neighbour, or than `FARTHEST`. Where a clip knows no times, frames belong together by their
-  number, and seconds are those of the other clip, or numbers where that knows none either.
+  number from the clip's first, and seconds are those of the other clip, or numbers where that knows
+  none either.
 
   After the iteration `notes` says in a line each what was not compared, and why.
   """
@@ -90,14 +135,14 @@ class Aligned:
     self._reference, self._generated, self.limit = reference, generated, limit
     self.compared, self.notes = 0, []
 
-  def __iter__(self) -> Iterator[tuple[float, np.ndarray, np.ndarray]]:
+  def __iter__(self) -> Iterator[Match]:
     counted, reference, generated = _clocks(self._reference, self._generated)
     held, after = next(generated, None), next(generated, None)
     if held is None:
       raise InputError('the generated clip has no frames')
     gaps = broken = numbers = 0
     ended, step, t, before = False, 0, 0, None
-    for k, (now, frame, seconds) in enumerate(itertools.islice(reference, self.limit)):
+    for k, (now, frame, number, seconds) in enumerate(itertools.islice(reference, self.limit)):
       numbers, step, t = k + 1, now - t, now
       while after is not None and abs(after[0] - t) <= abs(held[0] - t):
         before, held, after = held, after, next(generated, None)
@@ -111,7 +156,8 @@ class Aligned:
         broken += 1
       else:
         self.compared += 1
-        yield float(held[2] if seconds is None else seconds), frame.rgb, held[1].rgb
+        seconds = held[3] if seconds is None else seconds
+        yield Match(number, float(seconds), frame.rgb, held[1].rgb)
     while after is not None and after[0] - t < step - TICK:  # while the last frame is shown
       after = next(generated, None)
     if ended:
@@ -129,13 +175,13 @@ def _reach(intervals: list, counted: bool) -> float:
   return min([*(x / 2 + TICK for x in intervals), 0.5 if counted else FARTHEST])
 
 
-Timed = tuple[Fraction | int, Frame, Fraction | int | None]
+Timed = tuple[Fraction | int, Frame, int, Fraction | int | None]
 
 
 def _clocks(
   reference: Iterable[Frame], generated: Iterable[Frame]
 ) -> tuple[bool, Iterator[Timed], Iterator[Timed]]:
-  """(by number?, reference, generated): each as (clock, frame, seconds from its first frame)."""
+  """(by number?, reference, generated): each as (clock, frame, number, seconds), from its first."""
   streams = []
   for frames in (reference, generated):
     frames = iter(frames)
@@ -144,11 +190,12 @@ def _clocks(
   counted = any(first is not None and first.time is None for first, _ in streams)
 
   def timed(first, frames):
-    for number, frame in enumerate(frames):
+    for k, frame in enumerate(frames):
+      number = k if first.number is None else frame.number - first.number
       seconds = None if first.time is None else frame.time - first.time
       if seconds is None and all(f is None or f.time is None for f, _ in streams):
         seconds = number
-      yield number if counted else seconds, frame, seconds
+      yield number if counted else seconds, frame, number, seconds
 
   return counted, *(timed(*stream) for stream in streams)
 
@@ -156,11 +203,10 @@ def _clocks(
 def nearest(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
   """For each reference time (t,) the index of the generated time that `Aligned` takes; -1: none.
 
-  Both are seconds, increasing; each clock begins at its first entry.
+  Both are seconds on one clock, increasing.
   """
   if not len(reference) or not len(generated):
     return np.full(len(reference), -1)
-  reference, generated = reference - reference[0], generated - generated[0]
   right = np.searchsorted(generated, reference).clip(0, len(generated) - 1)
   left = (right - 1).clip(0)
   near = np.where(

@@ -10,16 +10,17 @@ import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import charts
-from hybrid_jax.evaluation.measure import Measured, resized
+from hybrid_jax.evaluation.measure import Measured
 from hybrid_jax.evaluation.pairing import Aligned
-from hybrid_jax.evaluation.results import METRICS
+from hybrid_jax.evaluation.results import CORRELATIONS, METRICS
+from hybrid_jax.evaluation.squares import resized
 from hybrid_jax.media import sequences
 
 SHOWN = 2  # best clips, and as many worst, in the gallery
 STRIP, SIDE = 24, 128  # frames of a strip, and px of its panels
 TIMELINES = 24  # clips whose error over time is drawn: the worst
 # By the first of these that was measured, clips are ranked.
-RANKS = ('l1', 'identity_similarity', 'identity_similarity_judge')
+RANKS = ('l1', 'identity_similarity', 'identity_similarity_judge', *CORRELATIONS)
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 64em; margin: 2em auto; padding: 0 1em;
@@ -45,7 +46,8 @@ pre { background: #f4f6f8; padding: 1em; white-space: pre-wrap; overflow-wrap: a
 
 def page(result: Mapping, clips: Sequence[Measured]) -> str:
   """The whole page. Clips of the gallery are read again."""
-  how, rank = result['protocol'], next((n for n in RANKS if n in clips[0].values), None)
+  how, rank = result['protocol'], next((n for n in RANKS if n in result['metrics']), None)
+  ranked = list(clips)
   if rank:  # the worst first
     ranked = sorted((c for c in clips if rank in c.values), key=lambda c: c.values[rank])
     ranked = ranked if METRICS[rank].more else ranked[::-1]
@@ -56,8 +58,7 @@ def page(result: Mapping, clips: Sequence[Measured]) -> str:
     _notes(result['problems']),
     _distributions(result, clips),
   ]
-  if rank:
-    parts += [_gallery(ranked, rank), _timelines(ranked[:TIMELINES], rank)]
+  parts += [_gallery(ranked, rank), _timelines(ranked[:TIMELINES], rank)]
   parts += [_clips(result), f'<h2>Protocol</h2><pre>{_safe(json.dumps(how, indent=1))}</pre>']
   return (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Evaluation</title>'
@@ -121,13 +122,14 @@ def _distributions(result: Mapping, clips: Sequence[Measured]) -> str:
   return f'<h2>Clips</h2>{caption}{_grid(drawn)}'
 
 
-def _gallery(ranked: Sequence[Measured], rank: str) -> str:
+def _gallery(ranked: Sequence[Measured], rank: str | None) -> str:
   worst = ranked[:SHOWN]
   best = [clip for clip in ranked[: -SHOWN - 1 : -1] if clip not in worst]
+  titles = ('Worst', 'Best') if rank else ('First', 'Last')
   parts = []
-  for title, chosen in (('Worst', worst), ('Best', best)):
+  for title, chosen in zip(titles, (worst, best), strict=True):
     for clip in chosen:
-      value = f'{METRICS[rank].label} {clip.values[rank]:.4g}'
+      value = f', {METRICS[rank].label} {clip.values[rank]:.4g}' if rank else ''
       try:
         frames, seconds = strip(clip, rank)
       except InputError as error:  # the file is no longer what was measured
@@ -135,33 +137,38 @@ def _gallery(ranked: Sequence[Measured], rank: str) -> str:
         continue
       picture = charts.film(frames, seconds, f'{title}: {clip.pair.name}')
       parts.append(
-        f'<figure>{picture}<figcaption>{title}: {_safe(clip.pair.name)}, {_safe(value)}'
+        f'<figure>{picture}<figcaption>{title}: {_safe(clip.pair.name)}{_safe(value)}'
         '</figcaption></figure>'
       )
   panels = ('source, ' if ranked[0].pair.source else '') + 'reference, generated'
   panels += ', difference (3 times)' if rank == 'l1' else ''
-  return f'<h2>Gallery</h2><p>{panels}; around the worst frame of each clip.</p>{_grid(parts)}'
+  where = 'around its worst frame' if rank in ranked[0].timeline else 'from its first frame on'
+  return f'<h2>Gallery</h2><p>{panels}; of each clip a part {where}.</p>{_grid(parts)}'
 
 
-def strip(clip: Measured, rank: str) -> tuple[list[np.ndarray], float]:
-  """Frames (SIDE, k SIDE, 3) around the worst moment of a clip, and how long they last, s."""
-  values = clip.timeline[rank]
-  worst = int(np.argmin(values) if METRICS[rank].more else np.argmax(values))
-  start = max(0, min(worst - STRIP // 2, clip.frames - STRIP))
+def strip(clip: Measured, rank: str | None) -> tuple[list[np.ndarray], float]:
+  """Frames (SIDE, k SIDE, 3) of a clip, and how long they last, s.
+
+  They are those around its worst moment by `rank`, or the first where that is not of frames.
+  """
+  start = 0
+  if rank in clip.timeline:
+    worst = (np.argmin if METRICS[rank].more else np.argmax)(clip.timeline[rank])
+    start = max(0, min(int(worst) - STRIP // 2, clip.frames - STRIP))
   aligned = _pairs(clip)
   chosen = list(itertools.islice(aligned, start, start + STRIP))
   source = []
   if clip.pair.source is not None:
     source = [resized(next(sequences.read(clip.pair.source)).rgb, SIDE)]
   frames = []
-  for _, *both in chosen:
-    reference, generated = (resized(rgb, SIDE) for rgb in both)
+  for match in chosen:
+    reference, generated = (resized(rgb, SIDE) for rgb in (match.reference, match.generated))
     panels = [*source, reference, generated]
     if rank == 'l1':
       difference = np.abs(reference.astype(int) - generated)
       panels.append((3 * difference).clip(0, 255).astype(np.uint8))
     frames.append(np.hstack(panels))
-  times = [time for time, *_ in chosen]
+  times = [match.seconds for match in chosen]
   seconds = times[-1] - times[0] if len(times) > 1 else 1.0
   return frames, min(max(seconds, 0.5), 10.0)
 
@@ -171,12 +178,19 @@ def _pairs(clip: Measured) -> Iterator[tuple]:
   return iter(Aligned(*map(sequences.read, paths), limit=1 << 62))
 
 
-def _timelines(ranked: Sequence[Measured], rank: str) -> str:
-  drawn = [
-    f'<div><h3>{_safe(clip.pair.name)}</h3>{charts.timeline(clip.times, clip.timeline[rank])}</div>'
-    for clip in ranked
-  ]
-  return f'<h2>{_safe(METRICS[rank].label)} over time, worst clips first</h2>{_grid(drawn)}'
+def _timelines(ranked: Sequence[Measured], rank: str | None) -> str:
+  drawn = []
+  for clip in ranked:
+    lines = {
+      metric.label: (clip.timeline[name], metric.more)
+      for name, metric in METRICS.items()
+      if name in clip.timeline
+    }
+    if lines:
+      picture = charts.timelines(clip.times, lines)
+      drawn.append(f'<div><h3>{_safe(clip.pair.name)}</h3>{picture}</div>')
+  order = ', worst clips first' if rank else ''
+  return f'<h2>Over time{order}</h2>{_grid(drawn)}' if drawn else ''
 
 
 def _clips(result: Mapping) -> str:
@@ -185,9 +199,14 @@ def _clips(result: Mapping) -> str:
   head = ''.join(f'<th>{_safe(METRICS[name].label)}</th>' for name in names)
   rows = ''.join(
     f'<tr><td>{_safe(clip["name"])}</td><td>{clip["frames"]}</td>'
-    + ''.join(f'<td>{_number(clip.get(name))}</td>' for name in names)
+    + ''.join(f'<td>{_of_clip(clip, name)}</td>' for name in names)
     + '</tr>'
     for clip in result['clips']
   )
   table = f'<table><tr><th>clip</th><th>frames</th>{head}</tr>{rows}</table>'
   return f'<h2>Every clip</h2><div class="wide">{table}</div>'
+
+
+def _of_clip(clip: Mapping, name: str) -> str:
+  """JSON knows no infinity: a metric that is there and has no number is infinite."""
+  return 'infinite' if name in clip and clip[name] is None else _number(clip.get(name))

@@ -13,7 +13,10 @@ import numpy as np
 
 from hybrid_jax import __version__
 from hybrid_jax.evaluation import frechet, images
-from hybrid_jax.evaluation.measure import MOUTH_SIDE, Evaluation, Measured
+from hybrid_jax.evaluation.detectors import SIDE
+from hybrid_jax.evaluation.measure import Evaluation, Measured
+from hybrid_jax.evaluation.openface import CONFIDENT
+from hybrid_jax.evaluation.squares import MOUTH_SIDE
 from hybrid_jax.media import sequences
 
 
@@ -53,39 +56,59 @@ METRICS = {
   'pose_correlation_truth': Metric('pose, judge to truth', 'correlation', True),
 }
 ALWAYS = 'l1 identity_loss identity_similarity lpips psnr ssim fid fvd mouth_fvd'.split()
-OPENFACE = ('au_correlation', 'gaze_correlation', 'pose_correlation')
 PIXELS = ('l1', 'psnr', 'ssim', 'lpips')
+CORRELATIONS = [name for name, metric in METRICS.items() if metric.unit == 'correlation']
+MEDIAPIPE, TRUTH = (
+  [name for name in CORRELATIONS if name.endswith(end)] for end in ('_mediapipe', '_truth')
+)
+OPENFACE = [name for name in CORRELATIONS if name not in (*MEDIAPIPE, *TRUTH)]
+REFERENCE_IS = {True: 'the true answer', False: 'the driving clip'}
 LIBRARIES = 'jax jaxlib flax numpy dm-pix av opencv-python-headless mediapipe'.split()
 INFINITE = 'infinite: every frame equals its reference'
+GIVE_TASK = 'give --face-detector=face_landmarker.task'
 
 
 def summary(clips: Sequence[Measured], name: str) -> dict | None:
-  """Mean over clips, deviation, 95 % interval and number of clips; None where none has it."""
-  values = np.array([clip.values[name] for clip in clips if name in clip.values])
-  if not len(values):
+  """Mean over clips, deviation, 95 % interval and number of clips; None where none has it.
+
+  For the interval the clips of a person are drawn together. One clip has no deviation, and one
+  person no interval.
+  """
+  known = [clip for clip in clips if name in clip.values]
+  if not known:
     return None
-  finite = values[np.isfinite(values)]
-  if not len(finite):
-    return {'mean': None, 'note': INFINITE, 'clips': len(values)}
-  mean, low, high = images.bootstrap(finite)
-  found = {'mean': mean, 'deviation': float(finite.std(ddof=min(1, len(finite) - 1)))}
-  found |= {'low': low, 'high': high, 'clips': len(values)}
-  if len(finite) < len(values):
-    found['note'] = f'{len(values) - len(finite)} clips left out, whose every frame is equal'
+  used = [clip for clip in known if np.isfinite(clip.values[name])]  # PSNR alone may be infinite
+  if not used:
+    return {'mean': None, 'note': INFINITE, 'clips': len(known)}
+  values, people = zip(*((clip.values[name], clip.pair.person) for clip in used), strict=True)
+  mean, low, high = images.bootstrap(np.array(values), np.array(people))
+  found = {'mean': mean, 'deviation': float(np.std(values, ddof=1)) if len(values) > 1 else None}
+  if len(set(people)) > 1:
+    found |= {'low': low, 'high': high}
+  found['clips'] = len(known)
+  if len(set(people)) < len(used):
+    found['people'] = len(set(people))
+  if len(used) < len(known):
+    found['note'] = f'{len(known) - len(used)} clips left out, whose every frame is equal'
   return found
 
 
-def distances(evaluation: Evaluation) -> dict[str, dict]:
-  """The Fréchet distances of the sets, with a note where the samples are few."""
-  found = {}
+def distances(evaluation: Evaluation, clips: Sequence[Measured]) -> dict[str, dict]:
+  """The Fréchet distances of the sets, with a note where the samples are few, or not distinct."""
+  found, distinct = {}, len({clip.pair.reference for clip in clips})
   for name, (reference, generated) in evaluation.sets.items():
     samples, advised = min(reference.count, generated.count), METRICS[name].advised
     if samples < 2:
       found[name] = {'mean': None, 'note': f'{samples} samples have no covariance'}
       continue
     found[name] = {'mean': frechet.distance(reference, generated), 'samples': samples}
+    notes = []
     if samples < advised:
-      found[name]['note'] = f'biased: {samples} samples, at least {advised} are advised'
+      notes.append(f'biased: {samples} samples, at least {advised} are advised')
+    if distinct < len(clips):
+      notes.append(f'{distinct} different references answer {len(clips)} clips')
+    if notes:
+      found[name]['note'] = '; '.join(notes)
   return found
 
 
@@ -96,9 +119,18 @@ def not_available(evaluation: Evaluation, found: Mapping) -> dict[str, str]:
     reasons |= dict.fromkeys(PIXELS, 'no true answer: the reference shows the driving clip')
   if evaluation.detector is None and 'mouth_fvd' not in reasons:
     reasons['mouth_fvd'] = 'no landmarks: give --face-detector'
+  reasons |= dict.fromkeys(OPENFACE, 'no channel moves, or no file can be used')
   if not evaluation.openface:
     reasons |= dict.fromkeys(OPENFACE, 'no files of OpenFace 2.0: give --openface')
-  wanted = [*ALWAYS, *OPENFACE]
+  reasons |= dict.fromkeys(MEDIAPIPE, 'no channel moves, or no face was found')
+  if evaluation.detector is None:
+    reasons |= dict.fromkeys(MEDIAPIPE, f'no detector: {GIVE_TASK}')
+  elif not evaluation.detector.groups:
+    reasons |= dict.fromkeys(MEDIAPIPE, f'YuNet reads no motion: {GIVE_TASK}')
+  wanted = [*ALWAYS, *OPENFACE, *MEDIAPIPE]
+  if evaluation.networks.judges:
+    reasons |= dict.fromkeys(TRUTH, 'no NAME.npz beside a reference can be used, or nothing moves')
+    wanted += TRUTH
   return {
     name: reasons.get(name, 'no clip has enough to measure it')
     for name in wanted
@@ -122,15 +154,23 @@ def protocol(evaluation: Evaluation, clips: Sequence[Measured], seconds: float) 
     'resize': 'OpenCV: INTER_AREA where it shrinks, INTER_CUBIC where it grows; to a square',
     'resize_for_fid_and_fvd': 'bilinear, half-pixel centres, no antialiasing, to 299 and 224 px',
     'colour': '8 bit RGB in full range; L1 on 0 to 255, PSNR and SSIM with peak 255',
+    'psnr': 'of frames that differ from their reference; a note tells how many do not',
     'ssim': 'Gaussian window of 11 px, sigma 1.5',
+    'arcface': 'rows 35 to 222 and columns 32 to 219 of 256, pooled to the size of the network',
+    'detector_sees': f'the frames as they are, enlarged to {SIDE} px where they are smaller',
+    'openface': f'rows with success and a confidence of {CONFIDENT} or more, of one face',
     'mouth': f'a square of {MOUTH_SIDE} distances between the eyes, fixed for a clip of FVD',
-    'frechet': 'squared distance of Gaussians in float64, covariance over n - 1',
+    'frechet': 'squared distance of Gaussians in float64, covariance over n - 1; of the generated '
+    f'frames, or clips, to those of {REFERENCE_IS[how.answers]}',
     'correlation': 'of Pearson by channel over time; mean over channels that move, then over clips',
     'sampling': f'the first {how.frames} frames of each reference; of the generated clip the frame '
     'nearest in time, both clocks from their first frame; by number where a clip has no times',
-    'reference_is': 'the true answer' if how.answers else 'the driving clip',
+    'reference_is': REFERENCE_IS[how.answers],
+    'identity': 'to the source, where there is one, otherwise to the reference frame',
     'clip_length': how.clip_length,
-    'mean': 'over the frames of a clip, then over clips; 95 % interval: bootstrap over clips',
+    'clips_of_fvd': 'consecutive frames of the reference; where one is left out, a new clip begins',
+    'mean': 'over the frames of a clip, then over clips; 95 % interval: bootstrap over people, '
+    f'whose clips are drawn together: {len({clip.pair.person for clip in clips})}',
     'frames': frames,
     'clips': len(clips),
     'weights': evaluation.networks.files,
@@ -146,13 +186,6 @@ def protocol(evaluation: Evaluation, clips: Sequence[Measured], seconds: float) 
 
 def versions() -> dict:
   """Commit, library versions, device and date."""
-  git = lambda *a: subprocess.run(  # noqa: E731
-    ['git', *a], cwd=pathlib.Path(__file__).parent, capture_output=True, text=True
-  ).stdout.strip()
-  try:
-    commit = git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--short') else '')
-  except OSError:  # no git
-    commit = ''
   found = {}
   for name in LIBRARIES:
     try:
@@ -160,13 +193,28 @@ def versions() -> dict:
     except importlib.metadata.PackageNotFoundError:
       found[name] = None
   return {
-    'commit': commit or None,
+    'commit': commit(pathlib.Path(__file__)),
     'hybrid_jax': __version__,
     'libraries': found,
     'python': platform.python_version(),
     'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     'date': datetime.date.today().isoformat(),
   }
+
+
+def commit(file: pathlib.Path) -> str | None:
+  """That of the repository which knows the file, '+' where it has changed; None for a mere copy."""
+
+  def git(*arguments: str) -> str:
+    command = ['git', *arguments]
+    run = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=True)
+    return run.stdout.strip()
+
+  try:
+    git('ls-files', '--error-unmatch', file.name)
+    return git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--short') else '')
+  except (OSError, subprocess.CalledProcessError):  # no git, or none of ours
+    return None
 
 
 def finite(value: float) -> float | None:
@@ -181,8 +229,9 @@ def result(
   equal = [f'psnr {INFINITE}']
   found = {name: value for name in METRICS if (value := summary(clips, name))}
   if 'lpips' in found:  # numbers of different networks are not comparable
-    found['lpips']['note'] = f'over {evaluation.networks.lpips_net}'
-  found |= distances(evaluation)
+    notes = found['lpips'].get('note'), f'over {evaluation.networks.lpips_net}'
+    found['lpips']['note'] = '; '.join(filter(None, notes))
+  found |= distances(evaluation, clips)
   found = {name: found[name] for name in METRICS if name in found}
   return {
     'metrics': found,

@@ -5,9 +5,11 @@ A clip has a name, that of its file without suffix or of its folder.
 
 import csv
 import hashlib
+import itertools
 import os
 import pathlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -37,9 +39,10 @@ def find(folder: str | os.PathLike, *, stills_too: bool = False) -> dict[str, pa
     if path.name.startswith('.'):
       continue
     if path.is_dir():
-      name, fits = path.name, bool(_pictures(path))
+      fits = bool(_pictures(path))
     else:
-      name, fits = path.stem, path.suffix.lower() in suffixes
+      fits = path.suffix.lower() in suffixes
+    name = name_of(path)
     if fits and name in found:
       raise MediaError(f'{folder}: {found[name].name} and {path.name} have one name; remove one')
     if fits:
@@ -49,11 +52,18 @@ def find(folder: str | os.PathLike, *, stills_too: bool = False) -> dict[str, pa
   return found
 
 
+def name_of(path: pathlib.Path) -> str:
+  """Of a clip: that of its folder, dots and all, or of its file without suffix."""
+  return path.name if path.is_dir() else path.stem
+
+
 def read(path: pathlib.Path) -> Iterator[Frame]:
   """The frames of a clip, (h, w, 3) uint8.
 
   An array is (t, h, w, 3), uint8 or real numbers in [0, 1]. Of its frames that are not finite `rgb`
-  is None. Of arrays, and of folders without `timestamps.csv`, `time` is None: they know none.
+  is None. Of arrays, and of folders without `timestamps.csv`, `time` is None: they know none. Of
+  such folders the pictures are taken in the order of the numbers in their names (2 before 10), and
+  where all names are alike but for a number at their end, it is the frame's `number`.
 
   Raises:
     MediaError: the clip cannot be read, or breaks off; a single picture counts as one frame.
@@ -69,22 +79,37 @@ def read(path: pathlib.Path) -> Iterator[Frame]:
 
 
 def digest(path: pathlib.Path) -> str:
-  """SHA-256 of a file; of a folder, that of the names and digests of its files."""
+  """SHA-256 of a file; of a folder, that of the names and digests of all files in it."""
   if path.is_dir():
-    listed = ''.join(f'{p.name} {digest(p)}\n' for p in sorted(path.iterdir()) if p.is_file())
+    files = ((p.relative_to(path).as_posix(), p) for p in sorted(path.rglob('*')) if p.is_file())
+    listed = ''.join(f'{name} {digest(p)}\n' for name, p in files)
     return hashlib.sha256(listed.encode()).hexdigest()
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:
-  return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+  """In natural order: runs of digits count as numbers."""
+  runs = lambda name: [(text, int(x or 0)) for text, x in re.findall(r'(\D*)(\d*)', name)]  # noqa: E731
+  found = (p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
+  return sorted(found, key=lambda p: (runs(p.name), p.name))
+
+
+def _numbers(pictures: Sequence[pathlib.Path]) -> list[int | None]:
+  """What their names end in, if that alone tells them apart; otherwise None of each."""
+  ends = [re.fullmatch(r'(.*?)(\d+)', path.stem) for path in pictures]
+  if all(ends) and len({end[1] for end in ends}) == 1:
+    numbers = [int(end[2]) for end in ends]
+    if len(set(numbers)) == len(numbers):
+      return numbers
+  return [None] * len(pictures)
 
 
 def _folder(folder: pathlib.Path) -> Iterator[Frame]:
   if not (folder / TIMES).is_file():
-    for path in _pictures(folder):
-      yield Frame(stills.read_image(path), None)
+    pictures = _pictures(folder)
+    for path, number in zip(pictures, _numbers(pictures), strict=True):
+      yield Frame(stills.read_image(path), None, number)
     return
   try:
     with open(folder / TIMES, newline='') as file:
@@ -93,6 +118,12 @@ def _folder(folder: pathlib.Path) -> Iterator[Frame]:
       ]
   except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
     raise MediaError(f'{folder / TIMES}: no times can be read ({reason(error)})') from error
+  for (_, before), (name, after) in itertools.pairwise(rows):
+    if after <= before:
+      raise MediaError(
+        f'{folder / TIMES}: {name} is shown at {float(after):g} s and the frame before it at '
+        f'{float(before):g} s; times must increase'
+      )
   for name, time in rows:
     yield Frame(stills.read_image(folder / pathlib.PurePath(name).name), time)
 

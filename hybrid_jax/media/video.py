@@ -26,10 +26,14 @@ _BT709 = 1  # its number among matrices, primaries and transfer functions alike
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frame:
-  """`rgb` (h, w, 3) uint8, shown from `time` (seconds) on."""
+  """`rgb` (h, w, 3) uint8, shown from `time` (seconds) on.
+
+  `number` is its place where frames may be missing between it and the one before; None: none are.
+  """
 
   rgb: np.ndarray
   time: Fraction
+  number: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

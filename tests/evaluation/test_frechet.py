@@ -67,26 +67,42 @@ def test_far_from_zero_and_in_batches_of_any_size():
 
 
 def test_streams_can_be_merged():
-  x = np.random.default_rng(4).normal(3, 2, (50, 6))
-  merged, empty = frechet.Moments(), frechet.Moments()
-  for part in (x[:1], x[1:20], x[20:]):
-    merged.merge(moments(part))
-    merged.merge(empty)
-  assert merged.count == 50
-  np.testing.assert_allclose(merged.covariance(), np.cov(x, rowvar=False), rtol=1e-12)
+  block = frechet.BLOCK
+  x = np.random.default_rng(4).normal(3, 2, (3 * block + 50, 6))
+  for ends in ((1, 20), (block - 1, 2 * block + 20), (2 * block, 3 * block)):
+    merged, empty = frechet.Moments(), frechet.Moments()
+    for part in np.split(x, ends):
+      merged.merge(moments(part, 100))
+      merged.merge(empty)
+    assert merged.count == len(x)
+    np.testing.assert_allclose(merged.mean(), x.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(merged.covariance(), np.cov(x, rowvar=False), rtol=1e-11, atol=1e-13)
+  with pytest.raises(ValueError, match='features of 6 and 5 numbers'):
+    merged.merge(moments(x[:, :5]))
+
+
+def test_what_is_read_in_between_changes_nothing():
+  x = np.random.default_rng(5).normal(size=(40, 3))
+  stream = moments(x[:20])
+  stream.covariance()
+  later = x[20:].copy()  # the caller's own, to be written to again
+  stream.add(later)
+  later[:] = 9
+  np.testing.assert_allclose(stream.covariance(), np.cov(x, rowvar=False), rtol=1e-12)
 
 
 def test_memory_does_not_grow():
   rng, stream = np.random.default_rng(3), frechet.Moments()
-  stream.add(rng.normal(size=(32, 64)))
+  stream.add(rng.normal(size=(frechet.BLOCK, 64)))
   tracemalloc.start()
   before, _ = tracemalloc.get_traced_memory()
-  for _ in range(300):
+  for _ in range(19 * frechet.BLOCK // 32):
     stream.add(rng.normal(size=(32, 64)))
-  after, _ = tracemalloc.get_traced_memory()
+  after, highest = tracemalloc.get_traced_memory()
   tracemalloc.stop()
-  assert stream.count == 301 * 32
-  assert after - before < 64 * 64 * 8  # one more matrix; the stream was 4.9 MB
+  assert stream.count == 20 * frechet.BLOCK
+  assert after - before < 64 * 64 * 8  # one more matrix; the stream was 5 MB
+  assert highest - before < 5 * frechet.BLOCK * 64 * 8  # a block, and what its product takes
 
 
 def test_what_has_no_distance_is_refused():

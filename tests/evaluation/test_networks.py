@@ -6,7 +6,8 @@ import pytest
 from conftest import GOLDEN, error
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.evaluation import heads, images, measure, networks
+from hybrid_jax.evaluation import clip as clips
+from hybrid_jax.evaluation import heads, images, motions, networks, squares
 from hybrid_jax.models.i3d import I3D, fvd_input
 from hybrid_jax.models.inception import Inception, fid_input
 from hybrid_jax.models.ops import from_uint8
@@ -34,8 +35,8 @@ def test_judges_are_those_of_the_rendered_world():
   x = frames(5, heads.SIZE)
   said, judge = networks.Networks(rendered=True, rows=2).judges(x), heads.Judges()
   wanted = from_uint8(x.astype(np.float32))
-  np.testing.assert_allclose(said[:, : -measure.MOTION], judge.embed(wanted), atol=1e-5)
-  np.testing.assert_allclose(said[:, -measure.MOTION :], judge.read(wanted), atol=1e-5)
+  np.testing.assert_allclose(said[:, : -motions.MOTION], judge.embed(wanted), atol=1e-5)
+  np.testing.assert_allclose(said[:, -motions.MOTION :], judge.read(wanted), atol=1e-5)
 
 
 def test_ssim_and_psnr_of_8_bit_frames_are_those_of_scikit_image(shared):
@@ -67,15 +68,10 @@ def test_lpips_of_a_file():
   x, y = frames(3, 64), frames(3, 64, 1)
   values = nets.lpips(x, y)
   assert values.shape == (3,) and (values > 0).all() and nets.lpips(x, x).max() < 1e-9
+  with pytest.raises(InputError, match='lpips_vgg_reduced.pt: .*LPIPS vgg'):
+    networks.Networks(lpips=[whole, str(GOLDEN / 'lpips_vgg_reduced.pt')])
   with pytest.raises(InputError, match='holds no lpips'):
     networks.Networks(lpips=[str(GOLDEN / 'i3d_reduced.pt')])
-
-
-def test_lpips_of_files_that_do_not_belong_together(shared):
-  with pytest.raises(InputError, match='squeeze.pth: .*LPIPS over alex'):
-    networks.Networks(
-      lpips=[str(GOLDEN / 'lpips_alex_reduced.pt'), str(shared('models/lpips/squeeze.pth'))]
-    )
 
 
 def test_mouths_are_cut_out_where_they_are():
@@ -83,15 +79,15 @@ def test_mouths_are_cut_out_where_they_are():
   clip[:, 40:44, 30:40] = 255
   eyes, mouth = [[0.4, 0.3], [0.65, 0.3]], [[0.5, 0.65], [0.6, 0.65]]
   points = np.array([*eyes, [0.5, 0.5], *mouth])
-  cut = measure.mouth(clip, [points, None, points, None])
+  cut = squares.mouth(clip, [points, None, points, None])
   assert cut.shape == (4, 32, 32, 3)
   y, x = np.argwhere(cut[1, ..., 0] > 127).mean(0)
   assert abs(y - 15.5) < 2 and abs(x - 15.5) < 2  # its middle
-  assert measure.mouth(clip, [None] * 4) is None
+  assert squares.mouth(clip, [None] * 4) is None
 
 
 def test_psnr_of_a_clip_with_some_equal_frames_is_that_of_the_others():
   values = np.array([30.0, np.inf, 40.0])
-  assert measure.mean_of('psnr', values) == 35
-  assert measure.mean_of('psnr', values[1:2]) == np.inf
-  assert measure.mean_of('l1', values[:1]) == 30
+  assert clips.mean_of('psnr', values) == 35
+  assert clips.mean_of('psnr', values[1:2]) == np.inf
+  assert clips.mean_of('l1', values[:1]) == 30

@@ -18,7 +18,7 @@ def frames(times):
 
 def matched(reference, generated, limit=100):
   aligned = pairing.Aligned(reference, generated, limit)
-  numbers = [(int(r[0, 0, 0]), int(g[0, 0, 0])) for _, r, g in aligned]
+  numbers = [tuple(int(rgb[0, 0, 0]) for rgb in match[2:]) for match in aligned]
   return numbers, aligned.notes
 
 
@@ -62,7 +62,7 @@ def test_without_times_by_number():
   numbers, notes = matched(frames(rate(25, 5)), frames([None] * 5))
   assert numbers == [(k, k) for k in range(5)] and not notes
   aligned = pairing.Aligned(frames([None] * 3), frames(rate(10, 3)), 9)
-  np.testing.assert_allclose([t for t, _, _ in aligned], [0, 0.1, 0.2])
+  np.testing.assert_allclose([match.seconds for match in aligned], [0, 0.1, 0.2])
 
 
 def test_frames_that_are_not_finite_are_left_out(tmp_path):
@@ -84,7 +84,7 @@ def test_nearest_agrees_with_the_stream():
     g = np.cumsum(rng.uniform(0.01, 0.06, 30))
     exact = [[Fraction(t) for t in times] for times in (r, g)]
     numbers, _ = matched(*map(frames, exact))
-    index = pairing.nearest(r, g)
+    index = pairing.nearest(r - r[0], g - g[0])
     assert [(k, i) for k, i in enumerate(index) if i >= 0] == numbers
 
 
@@ -117,6 +117,80 @@ def test_names(tmp_path):
     pairing.pair(tmp_path / 'none', generated)
 
 
+def test_two_people_who_drive_each_other_are_compared_with_their_drivers(tmp_path):
+  reference = write(tmp_path / 'reference', 'a', 'b')
+  generated = write(tmp_path / 'generated', 'a_as_b', 'b--a')
+  for source in ('', reference):
+    pairs, lines = pairing.pair(reference, generated, source)
+    assert [(p.reference.stem, p.person) for p in pairs] == [('b', 'a'), ('a', 'b')] and not lines
+  assert [p.source.stem for p in pairs] == ['a', 'b']
+  with pytest.raises(InputError, match=r'a_as_b.npy: by its name b.npy drives.*--reference-is'):
+    pairing.check_answers(pairs)
+  # Without its driver a clip is compared with nobody else's.
+  (reference / 'b.npy').unlink()
+  pairs, lines = pairing.pair(reference, generated)
+  assert [p.name for p in pairs] == ['b--a']
+  assert lines == [f'{generated}: a_as_b has no counterpart in {reference}']
+
+
+def test_clips_of_one_person_are_known_as_such(tmp_path):
+  reference = write(tmp_path / 'reference', 'ann_d0', 'ann_d1', 'own')
+  generated = write(tmp_path / 'generated', 'ann_s0_as_ann_d0', 'ann_s1_as_ann_d1', 'own')
+  source = write(tmp_path / 'source', 'ann_s0', 'ann_s1', 'own')
+  pairs, _ = pairing.pair(reference, generated, source)
+  assert [p.person for p in pairs] == ['ann_s0', 'ann_s1', 'own']
+  pairs, _ = pairing.pair(reference, generated, source, lambda name: name.split('_')[0])
+  assert [p.person for p in pairs] == ['ann', 'ann', 'own']
+  assert pairing.Pair('x', source, source, None).person == 'x'
+
+
+def pictures(folder, numbers, name='{}.png'):
+  """A folder of pictures that carry their number."""
+  folder.mkdir()
+  for k in numbers:
+    stills.write_image(folder / name.format(k), np.full((2, 2, 3), k, np.uint8))
+  return folder
+
+
+def test_pictures_are_in_the_order_of_their_numbers(tmp_path):
+  for name in ('{}.png', 'frame {}.jpg', '{}_of.the-clip2.bmp'):
+    folder = pictures(tmp_path / name[:4], range(8, 31), name)
+    assert [int(f.rgb[0, 0, 0]) for f in sequences.read(folder)] == list(range(8, 31))
+  found = [f.number for f in sequences.read(tmp_path / '{}.p')]
+  assert found == list(range(8, 31))
+  assert {f.number for f in sequences.read(tmp_path / '{}_o')} == {None}
+
+
+def test_a_missing_picture_is_a_gap_and_no_shift(tmp_path):
+  left = [k for k in range(1, 31) if k not in (4, 5)]
+  holed = list(sequences.read(pictures(tmp_path / 'holed', left)))
+  whole = list(sequences.read(pictures(tmp_path / 'whole', range(30), '{:04}.png')))
+  for reference in (whole, frames(rate(25, 30)), frames([None] * 30)):
+    aligned = pairing.Aligned(reference, holed, 100)
+    matches = list(aligned)
+    assert [match.number for match in matches] == [k - 1 for k in left]
+    for match in matches:
+      assert match.generated[0, 0, 0] == match.reference[0, 0, 0] + 1
+    assert aligned.notes == ['has no frame at the time of 2 frames of the reference']
+  aligned = pairing.Aligned(holed, whole, 100)
+  assert [match.number for match in aligned] == [k - 1 for k in left] and not aligned.notes
+
+
+def test_numbers_that_do_not_tell_frames_apart_are_no_clock(tmp_path):
+  folder = pictures(tmp_path / 'a', (1, 3))
+  stills.write_image(folder / '03.png', np.full((2, 2, 3), 2, np.uint8))
+  assert [f.number for f in sequences.read(folder)] == [None] * 3
+
+
+@pytest.mark.parametrize('times', [(0, 0.08, 0.04), (0, 0.04, 0.04)])
+def test_times_that_do_not_increase_are_refused(tmp_path, times):
+  folder = pictures(tmp_path / 'a', range(3))
+  rows = [f'{k}.png,{time}' for k, time in enumerate(times)]
+  (folder / 'timestamps.csv').write_text('\n'.join(['file,seconds', *rows]))
+  with pytest.raises(MediaError, match=r'timestamps.csv: 2.png is shown at 0.04 s.*must increase'):
+    list(sequences.read(folder))
+
+
 def test_every_form_of_a_clip_is_read_alike(tmp_path):
   rng = np.random.default_rng(2)
   clip = rng.integers(0, 255, (4, 16, 16, 3), dtype=np.uint8)
@@ -140,6 +214,10 @@ def test_every_form_of_a_clip_is_read_alike(tmp_path):
     np.testing.assert_array_equal([frame.rgb for frame in read], clip)
     assert [f.time for f in read] == (times if name in ('film', 'timed') else [None] * 4)
   assert len({sequences.digest(path) for path in found.values()}) == 4
+  before = sequences.digest(tmp_path / 'timed')
+  (tmp_path / 'timed' / 'deep').mkdir()
+  (tmp_path / 'timed' / 'deep' / 'x').write_text('')
+  assert sequences.digest(tmp_path / 'timed') != before
   np.save(tmp_path / 'film.npy', clip)
   with pytest.raises(MediaError, match='film.mp4 and film.npy have one name'):
     sequences.find(tmp_path)

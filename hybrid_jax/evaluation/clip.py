@@ -1,0 +1,246 @@
+"""What is measured of one pair of clips while its frames pass: means, a few numbers a frame."""
+
+import array
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from hybrid_jax.errors import InputError
+from hybrid_jax.evaluation import correlation, detectors, frechet, motions
+from hybrid_jax.evaluation.networks import MOUTH, Networks, motion_features
+from hybrid_jax.evaluation.pairing import Match, Pair
+from hybrid_jax.evaluation.squares import mouth, one_shape, resized
+from hybrid_jax.media import sequences
+
+SIDES = ('reference', 'generated')
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """How frames are taken and compared.
+
+  size: px to which frames are resized, squares. frames: the first so many of each clip are used.
+  clip_length: frames of a clip of FVD; clips follow each other without overlap.
+  answers: the reference shows what should have come out; otherwise it is another person's driving
+    clip, and pixels are not compared.
+  """
+
+  size: int = 256
+  frames: int = 500
+  clip_length: int = 16
+  answers: bool = True
+
+
+@dataclasses.dataclass(eq=False)
+class Measured:
+  """One clip: means by metric, and per frame `times` (t,) and `timeline` {metric: (t,)}."""
+
+  pair: Pair
+  frames: int
+  values: dict[str, float]
+  times: np.ndarray
+  timeline: dict[str, np.ndarray]
+  notes: list[str]
+
+
+class Clip:
+  """What is known of one pair so far; `sets` are the moments of its features.
+
+  Args:
+    openface: .csv files of the reference and of the generated clips, by name; None without.
+  """
+
+  def __init__(
+    self,
+    pair: Pair,
+    networks: Networks,
+    protocol: Protocol,
+    detector: detectors.Mediapipe | detectors.Yunet | None,
+    openface: Sequence[Mapping] | None,
+  ):
+    self.pair, self.networks, self.protocol = pair, networks, protocol
+    self.detector, self.openface = detector, openface
+    self.times = array.array('d')
+    self.timeline: dict[str, array.array] = collections.defaultdict(lambda: array.array('f'))
+    self.channels = {side: correlation.Channels() for side in SIDES}
+    self.motion = array.array('f')  # of the generated frames, by the judge
+    self.sets: dict[str, tuple[frechet.Moments, frechet.Moments]] = {}
+    self.waiting: list[tuple] = []  # frames, points and motion of the unfinished clip
+    self.next = 0  # number of the reference frame that would continue it
+    self.queues: dict[str, list] = collections.defaultdict(list)  # clips for FVD's network
+    self.mouthless = 0
+    self.source, self.of_source = None, {}
+    if pair.source is not None:
+      frame = next(sequences.read(pair.source), None)
+      if frame is None or frame.rgb is None:
+        raise InputError(f'{pair.source}: has no frame that can be a source')
+      self.source = frame.rgb
+
+  def add(self, matches: Sequence[Match]) -> None:
+    """Takes the next frames."""
+    nets, size = self.networks, self.protocol.size
+    numbers, times, *frames = zip(*matches, strict=True)
+    if not self.times:
+      self._check_shapes(*(side[0] for side in frames))
+    self.times.extend(times)
+    R, G = (np.stack([resized(x, size) for x in side]) for side in frames)
+    if self.protocol.answers:
+      for name, values in zip(('l1', 'psnr', 'ssim'), nets.closeness(R, G).T, strict=True):
+        self.timeline[name].extend(values.tolist())
+      if nets.lpips:
+        self.timeline['lpips'].extend(nets.lpips(R, G).tolist())
+    if nets.identity:
+      made, own = nets.identity(G), self._once('arcface', nets.identity)
+      self._similarity('identity_similarity', nets.identity(R) if own is None else own, made)
+    if nets.fid:
+      self._feed('fid', nets.fid(R), nets.fid(G))
+    read = [[None] * len(R)] * 2
+    if nets.judges:
+      said, own = [nets.judges(x) for x in (R, G)], self._once('judge', nets.judges)
+      read = [x[:, -motions.MOTION :] for x in said]
+      self._feed('fid_judge', *said)
+      embedded = (said[0] if own is None else own)[:, : -motions.MOTION]
+      self._similarity('identity_similarity_judge', embedded, said[1][:, : -motions.MOTION])
+      self.motion.extend(read[1].ravel().tolist())
+    points = [
+      [self._look(side, x) for x in shown] for side, shown in zip(SIDES, frames, strict=True)
+    ]
+    for k, number in enumerate(numbers):
+      if number != self.next:  # clips of FVD are of consecutive frames
+        self.waiting = []
+      self.next = number + 1
+      self.waiting.append(
+        tuple((x[k], p[k], m[k]) for x, p, m in zip((R, G), points, read, strict=True))
+      )
+      if len(self.waiting) == self.protocol.clip_length:
+        self._finish_clip()
+
+  def _check_shapes(self, reference: np.ndarray, generated: np.ndarray) -> None:
+    """Raises InputError where the squares that are compared would be squashed differently."""
+    nets, shown = self.networks, []
+    identity = nets.identity or nets.judges
+    if self.protocol.answers or nets.fid or nets.fvd or nets.judges:
+      shown.append(('reference', reference))
+    elif identity and self.source is None:
+      shown.append(('reference', reference))
+    if identity and self.source is not None:
+      shown.append(('source', self.source))
+    for role, other in shown:
+      if not one_shape(generated, other):
+        (h, w), (other_h, other_w) = generated.shape[:2], other.shape[:2]
+        raise InputError(
+          f'{self.pair.generated}: {w}x{h} is of another shape than its {role}, '
+          f'{other_w}x{other_h}; crop one as the other'
+        )
+
+  def _once(self, name: str, network: Callable) -> np.ndarray | None:
+    """What a network says of the source (1, d); None where there is no source."""
+    if self.source is not None and name not in self.of_source:
+      self.of_source[name] = network(resized(self.source, self.protocol.size)[None])
+    return self.of_source.get(name)
+
+  def _similarity(self, name: str, wanted: np.ndarray, made: np.ndarray) -> None:
+    self.timeline[name].extend((wanted * made).sum(-1).tolist())
+
+  def _feed(self, name: str, reference: np.ndarray, generated: np.ndarray) -> None:
+    both = self.sets.setdefault(name, (frechet.Moments(), frechet.Moments()))
+    try:
+      for moments, features in zip(both, (reference, generated), strict=True):
+        moments.add(features)
+    except ValueError as error:
+      raise InputError(f'{self.pair.generated}: {name}: {error}; check the weights') from None
+
+  def _look(self, side: str, rgb: np.ndarray) -> np.ndarray | None:
+    """Landmarks (5, 2) in [0, 1]; the detector's channels are kept."""
+    if self.detector is None:
+      return None
+    channels, points = detectors.look(self.detector, rgb)
+    self.channels[side].add(channels)
+    return points
+
+  def _finish_clip(self) -> None:
+    """Features of the frames that wait, as one clip of FVD."""
+    nets, sides = self.networks, list(zip(*self.waiting, strict=True))
+    self.waiting = []
+    if nets.fvd:
+      clips = [np.stack([frame for frame, _, _ in side]) for side in sides]
+      self._queue('fvd', clips)
+      if self.detector is not None:
+        mouths = [
+          mouth(clip, [points for _, points, _ in side])
+          for clip, side in zip(clips, sides, strict=True)
+        ]
+        if any(x is None for x in mouths):
+          self.mouthless += 1
+        else:
+          self._queue('mouth_fvd', mouths)
+    if nets.judges:
+      motion = [np.stack([m for _, _, m in side]) for side in sides]
+      self._feed('fvd_judge', *map(motion_features, motion))
+      self._feed('mouth_fvd_judge', *(motion_features(m[:, MOUTH]) for m in motion))
+
+  def _queue(self, name: str, both: Sequence[np.ndarray]) -> None:
+    """Clips (t, s, s, 3) of both sides wait until every device has one."""
+    self.queues[name].append(both)
+    if len(self.queues[name]) == jax.device_count():
+      self._run_queue(name)
+
+  def _run_queue(self, name: str) -> None:
+    sides = zip(*self.queues.pop(name), strict=True)
+    self._feed(name, *(self.networks.fvd(np.stack(side)) for side in sides))
+
+  def finish(self, notes: Sequence[str]) -> Measured:
+    """The whole clip, once its last frame was added; `notes` are those of `Aligned`."""
+    for name in tuple(self.queues):
+      self._run_queue(name)
+    timeline = {name: np.array(x, np.float32) for name, x in self.timeline.items()}
+    values = {name: mean_of(name, x) for name, x in timeline.items()}
+    notes = [*notes]
+    for name, value in tuple(values.items()):
+      if not (np.isfinite(value) or (name == 'psnr' and value == np.inf)):
+        del values[name]
+        notes.append(f'left out of {name}, which is not a number; check the weights')
+    if 'identity_similarity' in values:
+      values['identity_loss'] = 1 - values['identity_similarity']
+    equal = int(np.isposinf(timeline.get('psnr', np.zeros(0))).sum())
+    if 0 < equal < len(self.times):
+      notes.append(f'psnr leaves out {equal} of {len(self.times)} frames, equal to their reference')
+    if self.mouthless:
+      notes.append(f'{self.mouthless} clips without a mouth, left out of mouth_fvd')
+    notes = [f'{self.pair.generated}: {note}' for note in notes]
+    values |= self._correlations(notes)
+    times = np.array(self.times)
+    return Measured(self.pair, len(times), values, times, timeline, notes)
+
+  def _correlations(self, notes: list[str]) -> dict[str, float]:
+    """The mean over channels of each source of motion that is there; tells what is not."""
+    sources = {}
+    for group in self.detector.groups if self.detector else ():
+      both = tuple(self.channels[side].group(group) for side in SIDES)
+      sources[f'{group}_correlation_mediapipe'] = both
+    try:
+      if self.openface:
+        found = motions.of_openface(self.pair, self.openface, self.protocol.frames, notes)
+        sources |= {f'{group}_correlation': both for group, both in found.items()}
+    except InputError as error:
+      notes.append(f'{self.pair.name}: no action units: {error}')
+    try:
+      if self.networks.judges:
+        read = np.array(self.motion, np.float32).reshape(-1, motions.MOTION)
+        found = motions.of_truth(self.pair, np.array(self.times), read, notes)
+        sources |= {f'{group}_correlation_truth': both for group, both in found.items()}
+    except InputError as error:
+      notes.append(f'{self.pair.name}: no true motion: {error}')
+    found = {name: correlation.correlations(*both) for name, both in sources.items()}
+    return {name: float(np.mean(list(r.values()))) for name, r in found.items() if r}
+
+
+def mean_of(name: str, values: np.ndarray) -> float:
+  """Over frames; PSNR over those that differ, infinite only where none does."""
+  values = values.astype(np.float64)
+  if name == 'psnr' and not np.isposinf(values).all():
+    values = values[~np.isposinf(values)]
+  return float(values.mean())

@@ -1,0 +1,39 @@
+"""Frames as squares of one size, and the mouths in them."""
+
+import cv2
+import numpy as np
+
+from hybrid_jax.media import faces
+
+MOUTH_SIDE = 1.5  # of the square around the mouth, in distances between the eyes
+
+
+def resized(rgb: np.ndarray, size: int) -> np.ndarray:
+  """(h, w, 3) uint8 -> (size, size, 3): averaged where it shrinks, bicubic where it grows."""
+  if rgb.shape[:2] == (size, size):
+    return rgb
+  smaller = size < min(rgb.shape[:2])
+  return cv2.resize(rgb, (size, size), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def one_shape(first: np.ndarray, second: np.ndarray) -> bool:
+  """Whether two pictures have the same shape but for rounding, so that squares do not tell them."""
+  (h, w), (other_h, other_w) = first.shape[:2], second.shape[:2]
+  return bool(abs(np.log(w / h) - np.log(other_w / other_h)) <= 0.02)
+
+
+def mouth(clip: np.ndarray, points: list[np.ndarray | None]) -> np.ndarray | None:
+  """A clip (t, s, s, 3) -> the same square around the mouth in each frame, half as large.
+
+  It is `MOUTH_SIDE` times the largest distance of the eyes, about the mean place of the corners of
+  the mouth. `points` are landmarks (5, 2) in [0, 1], or None; the result is None without any.
+  """
+  known = [p for p in points if p is not None]
+  if not known:
+    return None
+  size = clip.shape[1]
+  places = np.stack(known) * size
+  x, y = places[:, 3:].mean((0, 1))
+  side = MOUTH_SIDE * np.linalg.norm(places[:, 1] - places[:, 0], axis=-1).max()
+  square = round(x - side / 2), round(y - side / 2), max(1, round(side)), max(1, round(side))
+  return np.stack([faces.crop_square(frame, square, max(size // 2, 1)) for frame in clip])
