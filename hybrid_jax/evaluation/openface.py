@@ -51,7 +51,7 @@ def read(path: str | os.PathLike) -> Readings:
     with open(path, newline='') as file:
       rows = csv.reader(file, skipinitialspace=True)
       names = [name.strip() for name in next(rows, [])]
-      table = np.array([[float(value) for value in row] for row in rows if row])
+      table = np.array([[_number(value) for value in row] for row in rows if row])
   except (OSError, ValueError) as error:
     raise InputError(f'{path}: no table can be read ({reason(error)})') from error
   lacking = {'frame', 'timestamp', 'confidence', 'success'} - set(names)
@@ -76,6 +76,11 @@ def read(path: str | os.PathLike) -> Readings:
   for name in channels:
     values[name][at] = column[name][sure]
   return Readings(times, values)
+
+
+def _number(text: str) -> float:
+  """Of NaN Windows writes '-nan(ind)'."""
+  return np.nan if text.strip().lstrip('-').startswith('nan') else float(text)
 
 
 def find(folder: str | os.PathLike) -> dict[str, pathlib.Path]:
