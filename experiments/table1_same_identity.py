@@ -15,15 +15,17 @@ Without --videos the clips are rendered heads of people that no network has seen
 import tables
 from tqdm import tqdm
 
+from hybrid_jax.media import stills
+
 
 def fill(table: tables.Table) -> None:
   reference, ours, copies, sources = table.make('reference', 'ours', 'copies', 'sources')
   count, args = 0, table.args
-  for name, frames in clips(table, reference):
-    portrait = sources / f'{name}.png'
-    tables.write_still(portrait, frames[0])
-    table.reenact(portrait, reference / f'{name}.mp4', ours / f'{name}.mp4')
-    tables.write_copies(copies / name, frames[0], len(frames))
+  for name, clip, times in clips(table, reference):
+    portrait, first = sources / f'{name}.png', next(tables.frames_in(clip))
+    stills.write_image(portrait, first)
+    table.reenact(portrait, clip, ours / f'{name}.mp4')
+    tables.write_copies(copies / f'{name}.mp4', first, times)
     count += 1
   if not count:
     raise tables.InputError(f'{args.videos}: no video with a face')
@@ -34,13 +36,15 @@ def fill(table: tables.Table) -> None:
 
 
 def clips(table: tables.Table, folder):
-  """(name, frames) of each reference, once it is written."""
+  """(name, path, times) of each reference, once it is written."""
   if not table.rendered:
-    yield from ((name, frames) for name, frames, _ in tables.head_clips(table, folder))
+    yield from tables.head_clips(table, folder)
     return
   for k in tqdm(range(table.args.people), desc='people', unit='clip'):
     motion = tables.motion_of(k, 0, table.args.frames)
-    yield f'person_{k:03d}', tables.render(folder / f'person_{k:03d}.mp4', k, motion)
+    path = folder / f'person_{k:03d}.mp4'
+    tables.render(path, k, motion)
+    yield path.stem, path, tables.moments(table.args.frames)[1]
 
 
 if __name__ == '__main__':

@@ -14,18 +14,20 @@ Table 1 is there as well. Other systems' videos are called SOURCE_as_DRIVER.
 import tables
 from tqdm import tqdm
 
+from hybrid_jax.media import stills
+
 
 def fill(table: tables.Table) -> None:
   reference, driving, ours, copies, sources = table.make(
     'reference', 'driving', 'ours', 'copies', 'sources'
   )
   portraits = rendered(table, reference, driving) if table.rendered else real(table, driving)
-  for source, portrait, driver, count in portraits:
+  for source, portrait, driver, times in portraits:
     path = sources / f'{source}.png'
-    tables.write_still(path, portrait)
+    stills.write_image(path, portrait)
     name = f'{source}_as_{driver}'
     table.reenact(path, driving / f'{driver}.mp4', ours / f'{name}.mp4')
-    tables.write_copies(copies / name, portrait, count)
+    tables.write_copies(copies / f'{name}.mp4', portrait, times)
   answers = table.rendered
   compared = reference if answers else driving
   for name, folder in {tables.OURS: ours, tables.COPY: copies, **table.methods}.items():
@@ -34,7 +36,7 @@ def fill(table: tables.Table) -> None:
 
 
 def rendered(table: tables.Table, reference, driving):
-  """(source, portrait, driver, frames) of rendered people; the drivers follow the sources."""
+  """(source, portrait, driver, its times) of rendered people; the drivers follow the sources."""
   people, frames = table.args.people, table.args.frames
   for k in tqdm(range(people), desc='people', unit='clip'):
     motion = tables.motion_of(people + k, 0, frames)
@@ -43,16 +45,19 @@ def rendered(table: tables.Table, reference, driving):
     source, driver = f'person_{k:03d}', f'driver_{k:03d}'
     tables.render(driving / f'{driver}.mp4', people + k, motion)
     tables.render(reference / f'{source}_as_{driver}.mp4', k, motion)
-    yield source, portrait, driver, frames
+    yield source, portrait, driver, tables.moments(frames)[1]
 
 
 def real(table: tables.Table, driving):
   """The same of real clips: each is driven by the next one, the last by the first."""
-  heads = [(name, frames[0], len(frames)) for name, frames, _ in tables.head_clips(table, driving)]
+  heads = [
+    (name, next(tables.frames_in(path)), times)
+    for name, path, times in tables.head_clips(table, driving)
+  ]
   if len(heads) < 2:
     raise tables.InputError(f'{table.args.videos}: two videos with a face are needed')
-  for (source, portrait, _), (driver, _, count) in zip(heads, heads[1:] + heads[:1], strict=True):
-    yield source, portrait, driver, count
+  for (source, portrait, _), (driver, _, times) in zip(heads, heads[1:] + heads[:1], strict=True):
+    yield source, portrait, driver, times
 
 
 if __name__ == '__main__':

@@ -11,11 +11,14 @@ Beside the .json file a heat map .png is written: error (L1) by source (rows) an
 the driving clips one after another), a person below the other.
 """
 
+import collections
+import itertools
+
 import numpy as np
 import tables
 from tqdm import tqdm
 
-from hybrid_jax.media import replacing
+from hybrid_jax.media import replacing, stills
 
 SOURCES = DRIVERS = 5
 
@@ -26,13 +29,20 @@ def fill(table: tables.Table) -> None:
   for person, portraits in tqdm(people, desc='re-enacting', unit='person'):
     for s, portrait in enumerate(portraits):
       path = sources / f'{person}_s{s}.png'
-      tables.write_still(path, portrait)
+      stills.write_image(path, portrait)
       for d in range(DRIVERS):
         name = f'{person}_s{s}_as_{person}_d{d}'
         table.reenact(path, reference / f'{person}_d{d}.mp4', ours / f'{name}.mp4')
   for name, folder in {tables.OURS: ours, **table.methods}.items():
-    table.row(name, folder, reference, source=sources, answers=True)
+    table.row(name, folder, reference, source=sources, answers=True, person=person_of)
   names = [person for person, _ in people]
+  if tables.OURS not in table.clips:
+    raise tables.InputError(table.left_out[-1])
+  for row, clips in table.clips.items():
+    measured = collections.Counter(person_of(clip.pair.name) for clip in clips)
+    for person in names:
+      if measured[person] < SOURCES * DRIVERS:
+        table.leave_out(f'{row}: {person}: only {measured[person]} clips can be measured')
   spread = {row: robustness(clips, names) for row, clips in table.clips.items()}
   path = table.args.output.with_suffix('.png')
   lowest, highest = draw(path, table.clips[tables.OURS], names)
@@ -58,16 +68,28 @@ def rendered(table: tables.Table, folder):
 def real(table: tables.Table, folder):
   """The same of real clips; too short ones are left out."""
   (whole,) = table.make('whole')
-  for name, frames, times in tables.head_clips(table, whole):
-    half = len(frames) // 2
-    parts = np.array_split(np.arange(half, len(frames)), DRIVERS)
+  for name, path, times in tables.head_clips(table, whole):
+    half = len(times) // 2
+    parts = np.array_split(np.arange(half, len(times)), DRIVERS)
     if half < SOURCES or min(map(len, parts)) < 2:
-      print(f'left out: {name}: {len(frames)} frames')
+      table.leave_out(f'{name}: {len(times)} frames are too few')
       continue
+    chosen, frames = (
+      set(np.linspace(0, half - 1, SOURCES).round().astype(int)),
+      tables.frames_in(path),
+    )
+    portraits = [rgb for k, rgb in enumerate(itertools.islice(frames, half)) if k in chosen]
     for d, part in enumerate(parts):
-      chosen = [times[k] - times[part[0]] for k in part]
-      tables.write_clip(folder / f'{name}_d{d}.mp4', [frames[k] for k in part], chosen)
-    yield name, [frames[k] for k in np.linspace(0, half - 1, SOURCES).round().astype(int)]
+      part = zip(
+        itertools.islice(frames, len(part)), (times[k] - times[part[0]] for k in part), strict=True
+      )
+      tables.write_clip(folder / f'{name}_d{d}.mp4', part)
+    yield name, portraits
+
+
+def person_of(source: str) -> str:
+  """PERSON_sK, or a clip's PERSON_sK_as_PERSON_dK -> PERSON."""
+  return source.split('_as_')[0].rpartition('_s')[0]
 
 
 def grids(clips, people, value):

@@ -7,6 +7,7 @@ Everything but the numbers lies in a temporary folder, or in that of `--keep`.
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import io
 import itertools
@@ -15,7 +16,7 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -29,11 +30,12 @@ from data.face_clips import layouts  # noqa: E402
 from hybrid_jax import compilation, evaluate, reenact  # noqa: E402
 from hybrid_jax.errors import InputError  # noqa: E402
 from hybrid_jax.evaluation import heads, measure, results  # noqa: E402
+from hybrid_jax.evaluation.networks import file_facts  # noqa: E402
 from hybrid_jax.heads import clips as world  # noqa: E402
 from hybrid_jax.heads import people  # noqa: E402
 from hybrid_jax.inference import Model, load_model  # noqa: E402
-from hybrid_jax.media import clips, faces, replacing, sequences, stills, video  # noqa: E402
-from hybrid_jax.triplets import split_people  # noqa: E402
+from hybrid_jax.media import clips, faces, replacing, sequences, video  # noqa: E402
+from hybrid_jax.triplets import INDEX, split_people  # noqa: E402
 
 FPS = 25  # of rendered clips
 CROP_SCALE = 1.6  # of the square around all places of the face, as in training
@@ -67,7 +69,9 @@ def parser(description: str) -> argparse.ArgumentParser:
   add('--method', action='append', default=[], metavar='NAME=DIR', help="a system's videos")
   add('--videos', default='', help='folder of face videos (rendered heads)')
   add('--hdtf', default='', metavar='DIR', help="--videos are HDTF's, this is its metadata")
-  add('--held-out', type=float, default=0.2, help='share of its people (%(default)s)')
+  add('--packed', default='', metavar='DIR', help='its packed data: who is in training is known')
+  add('--held-out', type=float, default=0.2, help='without: share of its people (%(default)s)')
+  add('--corrections', default='', help='CSV of its people, as packing took it')
   add('--cropper', default='', help='YuNet .onnx that finds the heads of --videos')
   add('--people', type=int, default=75, help='clips, of a person each (%(default)s)')
   add('--keep', type=pathlib.Path, help='folder that keeps the clips: run OpenFace over them')
@@ -86,6 +90,9 @@ def methods(options: Sequence[str]) -> dict[str, str]:
     name, equals, folder = text.partition('=')
     if not equals or not pathlib.Path(folder).is_dir():
       raise InputError(f'--method={text}: give NAME=DIR, the folder of its videos')
+    if name in (OURS, COPY, *given):
+      raise InputError(f'--method={text}: there is a row of that name; take another')
+    sequences.find(folder)  # told now, and not after hours
     given[name] = folder
   return given
 
@@ -100,7 +107,11 @@ class Table:
     self.name, self.args = name, args
     self.rendered = not args.videos
     if self.rendered:
+      if args.size not in (heads.SIZE, measure.Protocol.size):
+        raise InputError(f'--size={args.size}: rendered heads are measured at {heads.SIZE} px')
       args.size = heads.SIZE
+    if args.keep and args.keep.is_dir() and any(args.keep.iterdir()):
+      raise InputError(f'--keep={args.keep}: holds files already; give a new folder')
     if args.people < 1:
       raise InputError(f'--people={args.people}: at least 1')
     if not args.output.parent.is_dir():
@@ -109,7 +120,9 @@ class Table:
     self.measured = results.versions()  # before anything is written
     self.nets = evaluate.open_networks(args, self.rendered)
     self.model: Model = load_model(args.workdir)
-    self.rows: dict[str, dict] = {}
+    self.rows: dict[str, dict | None] = {}
+    self.left_out: list[str] = []
+    self.videos: dict[str, str] = {}  # SHA-256 of those whose heads were cut out
     self.clips: dict[str, list[measure.Measured]] = {}
 
   def __enter__(self) -> 'Table':
@@ -134,23 +147,42 @@ class Table:
       reenact.reenact(self.model, options)
 
   def row(
-    self, name: str, generated: str | pathlib.Path, reference: pathlib.Path, *, source='', answers
+    self,
+    name: str,
+    generated: str | pathlib.Path,
+    reference: pathlib.Path,
+    *,
+    source='',
+    answers,
+    person: Callable[[str], str] = str,
   ) -> None:
-    """Measures a system."""
+    """Measures a system; one that cannot be measured is told, and its row stays empty."""
     how = measure.Protocol(self.args.size, self.args.frames, self.args.clip_length, answers)
     openface = self.args.openface and [self.args.openface / side for side in ('reference', name)]
-    if openface and not openface[1].is_dir():
+    missing = [str(folder) for folder in openface or () if not folder.is_dir()]
+    if missing:
       openface = None
-    evaluation = measure.Evaluation(self.nets, how, self.args.face_detector, openface)
-    with contextlib.closing(evaluation):
-      found, measured = evaluate.evaluate(
-        str(reference), str(generated), evaluation, source=str(source)
-      )
+    try:
+      evaluation = measure.Evaluation(self.nets, how, self.args.face_detector, openface)
+      with contextlib.closing(evaluation):
+        found, measured = evaluate.evaluate(
+          str(reference), str(generated), evaluation, source=str(source), person=person
+        )
+    except InputError as error:
+      self.leave_out(f'{name}: {error}'.replace(f'{self.folder}/', ''))
+      self.rows[name] = None
+      return
+    found['problems'] += [f'no folder {folder} of OpenFace' for folder in missing]
     if name == OURS and self.args.report:
       self.args.report.mkdir(parents=True, exist_ok=True)
       evaluate.write(self.args.report, found, measured)
     found['problems'] = [line.replace(f'{self.folder}/', '') for line in found['problems']]
     self.rows[name], self.clips[name] = found, measured
+
+  def leave_out(self, line: str) -> None:
+    """Tells now, and in the result, what is not in it."""
+    tqdm.write(f'left out: {line}')
+    self.left_out.append(line)
 
   def write(self, **more) -> None:
     """The result file, and the table on the terminal."""
@@ -159,7 +191,8 @@ class Table:
       'paper': {'row': PAPER.get(self.name), 'note': PAPER_NOTE[self.name]},
       'rows': rows,
       **more,
-      'data': 'rendered heads, people of the test split' if self.rendered else 'videos',
+      'data': 'rendered heads, people of the test split' if self.rendered else self._cropped(),
+      'left_out': self.left_out,
       'model': pathlib.PurePath(self.args.workdir).name or self.model.name,
       'model_sha256': self.model.digest(),
       'measured': self.measured | {'command': 'python ' + ' '.join(sys.argv)},
@@ -168,9 +201,20 @@ class Table:
       part.write_text(json.dumps(record, indent=1, allow_nan=False) + '\n')
     print(lines(self.rows, PAPER.get(self.name, {})))
 
+  def _cropped(self) -> dict:
+    """How heads were cut out of which videos."""
+    return {
+      'crop': f'one square a clip, {CROP_SCALE} times the union of all boxes of the face, '
+      'OpenCV INTER_AREA or INTER_CUBIC; every fifth frame is looked at',
+      'cropper': file_facts(self.args.cropper),
+      'videos': self.videos,
+    }
 
-def lines(rows: dict[str, dict], paper: dict[str, float]) -> str:
+
+def lines(rows: dict[str, dict | None], paper: dict[str, float]) -> str:
   """The table in words: metrics down, systems across, the paper's own row first."""
+  none = [name for name in SYSTEMS if not rows.get(name)]
+  rows = {name: row for name, row in rows.items() if row}
   known = [
     n for n in results.METRICS if n in paper or any(n in r['metrics'] for r in rows.values())
   ]
@@ -179,7 +223,8 @@ def lines(rows: dict[str, dict], paper: dict[str, float]) -> str:
     values = [r['metrics'].get(name, {}).get('mean') for r in rows.values()]
     said = ['-' if v is None else f'{v:.4g}' for v in (paper.get(name), *values)]
     table.append([results.METRICS[name].label, *said])
-  return '\n'.join(f'{row[0]:36}' + ''.join(f'{x:>20}' for x in row[1:]) for row in table)
+  said = [f'{row[0]:36}' + ''.join(f'{x:>20}' for x in row[1:]) for row in table]
+  return '\n'.join([*said, f'without videos: {", ".join(none)}'] if none else said)
 
 
 def run(name: str, args: argparse.Namespace, fill) -> None:
@@ -192,18 +237,26 @@ def run(name: str, args: argparse.Namespace, fill) -> None:
       fill(table)
   except InputError as error:
     sys.exit(f'error: {error}')
+  except KeyboardInterrupt:
+    sys.exit('stopped; nothing was written')
   print(f'{args.output}: {time.perf_counter() - began:.0f} s')
 
 
 # --- Inputs --------------------------------------------------------------------------------------
 
 
-def write_clip(path: pathlib.Path, frames: Sequence[np.ndarray], times: Sequence[Fraction]) -> None:
-  """Lossless, at the given times."""
-  h, w = frames[0].shape[:2]
-  with video.VideoWriter(path, h, w, codec='ffv1') as writer:
-    for rgb, moment in zip(frames, times, strict=True):
+def write_clip(path: pathlib.Path, shown: Iterable[tuple[np.ndarray, Fraction]]) -> None:
+  """Lossless, of frames (h, w, 3) with their times."""
+  shown = iter(shown)
+  first = next(shown)
+  with video.VideoWriter(path, *first[0].shape[:2], codec='ffv1') as writer:
+    for rgb, moment in itertools.chain([first], shown):
       writer.write(rgb, moment)
+
+
+def frames_in(path: pathlib.Path) -> Iterator[np.ndarray]:
+  """The pictures of a clip that was written here."""
+  return (frame.rgb for frame in video.read_frames(path))
 
 
 def moments(frames: int) -> tuple[np.ndarray, list[Fraction]]:
@@ -223,7 +276,7 @@ def render(
   identity, _, scene = world.vectors(person, scene_of or 0, np.zeros(1, np.float32))
   frames = [draw(identity, m, scene)[0] for m in motion]
   times, exact = moments(len(motion))
-  write_clip(path, frames, exact)
+  write_clip(path, zip(frames, exact, strict=True))
   with open(path.with_suffix('.npz'), 'wb') as file:
     np.savez(file, times=times, motion=motion)
   return frames
@@ -234,26 +287,54 @@ def motion_of(person: int, clip: int, frames: int) -> np.ndarray:
   return world.vectors(people.SPLITS['test'] + person, clip, moments(frames)[0])[1]
 
 
-def videos_of(args: argparse.Namespace) -> dict[str, Callable[[], Iterator[video.Frame]]]:
-  """What reads each clip of `--videos` by name; of HDTF those of people held out of training.
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A video, or a span of it, that heads may be cut out of."""
+
+  path: pathlib.Path
+  read: Callable[[], Iterator[video.Frame]]
+
+
+def videos_of(args: argparse.Namespace) -> dict[str, Source]:
+  """The clips of `--videos` by name; of HDTF one of each person held out of training.
 
   Raises:
-    InputError: no videos, or no metadata of HDTF.
+    InputError: no videos, no metadata of HDTF, or nobody is left.
   """
   if not args.hdtf:
-    found = sequences.find(args.videos)
-    return {name: functools.partial(sequences.read, path) for name, path in found.items()}
-  present = [clip for clip in layouts.hdtf(args.videos, args.hdtf) if clip.path]
-  unseen = split_people([clip.identity for clip in present], args.held_out)['validation']
-  return {
-    clip.name: functools.partial(clips.read_span, clip.path, clip.span)
-    for clip in present
-    if clip.identity in unseen
-  }
+    return {
+      name: Source(path, functools.partial(sequences.read, path))
+      for name, path in sequences.find(args.videos).items()
+    }
+  expected = layouts.read_layout('hdtf', args.videos, args.hdtf, args.corrections)
+  if args.packed:
+    unseen = {clip.identity for clip in expected} - trained_on(args.packed)
+  else:  # as packing divides the whole set
+    unseen = split_people([clip.identity for clip in expected], args.held_out)['validation']
+  found: dict[str, Source] = {}
+  for clip in expected:
+    if clip.path and clip.identity in unseen:
+      unseen.remove(clip.identity)
+      read = functools.partial(clips.read_span, clip.path, clip.span)
+      found[clip.name] = Source(clip.path, read)
+  if not found:
+    raise InputError(f'{args.videos}: no video of a person who was held out of training')
+  return found
 
 
-def head_clips(table: Table, folder: pathlib.Path) -> Iterator[tuple[str, list, list]]:
-  """Heads cut out of `--videos`: (name, frames, times), each written to `folder` as well.
+def trained_on(packed: str) -> set[str]:
+  """People of the training split of a packed data set. Raises InputError where it is none."""
+  path = pathlib.Path(packed) / INDEX
+  try:
+    return {row['identity'] for row in json.loads(path.read_text())['splits']['train']}
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise InputError(f'--packed={packed}: no packed data set ({INDEX} cannot be read)') from error
+
+
+def head_clips(
+  table: Table, folder: pathlib.Path
+) -> Iterator[tuple[str, pathlib.Path, list[Fraction]]]:
+  """Heads cut out of `--videos`: (name, path, times) of each clip, which is written to `folder`.
 
   A video without a usable face is told and left out; the next one takes its place.
   """
@@ -261,29 +342,35 @@ def head_clips(table: Table, folder: pathlib.Path) -> Iterator[tuple[str, list, 
   if not args.cropper:
     raise InputError('--videos needs --cropper=YUNET.onnx, which finds the heads')
   detector, done = faces.FaceDetector(args.cropper), 0
-  for name, read in tqdm(videos_of(args).items(), desc='cutting out heads', unit='video'):
-    usable = lambda: (f for f in itertools.islice(read(), args.frames) if f.rgb is not None)  # noqa: B023, E731
+  for name, given in tqdm(videos_of(args).items(), desc='cutting out heads', unit='video'):
+    path, times = folder / f'{name}.mp4', []
+
+    def usable(read=given.read):
+      return (f for f in itertools.islice(read(), args.frames) if f.rgb is not None)
+
+    def cut(square, times=times, usable=usable):
+      first = None
+      for number, frame in enumerate(usable()):
+        moment = Fraction(number, FPS) if frame.time is None else frame.time
+        first = moment if first is None else first
+        times.append(moment - first)
+        yield faces.crop_square(frame.rgb, square, args.size), times[-1]
+
     try:
       track = faces.track_box((f.rgb for f in usable()), detector, scale=CROP_SCALE, name=name)
-      found = [(faces.crop_square(f.rgb, track.square, args.size), f.time) for f in usable()]
+      write_clip(path, cut(track.square))
     except InputError as error:
-      tqdm.write(f'left out: {error}')
+      path.unlink(missing_ok=True)
+      table.leave_out(str(error))
       continue
-    frames, times = zip(*found, strict=True)
-    if times[0] is None:
-      times = moments(len(times))[1]
-    times = [time - times[0] for time in times]
-    write_clip(folder / f'{name}.mp4', frames, times)
-    yield name, frames, times
+    table.videos[name] = sequences.digest(given.path)
+    yield name, path, times
     done += 1
     if done == args.people:
       return
+  table.leave_out(f'{done} of {args.people} clips that were asked for: there are no more')
 
 
-def write_still(path: pathlib.Path, rgb: np.ndarray) -> None:
-  stills.write_image(path, rgb)
-
-
-def write_copies(path: pathlib.Path, rgb: np.ndarray, count: int) -> None:
+def write_copies(path: pathlib.Path, rgb: np.ndarray, times: Iterable[Fraction]) -> None:
   """A clip that never moves: what a metric says of no motion at all."""
-  np.save(path.with_suffix('.npy'), np.broadcast_to(rgb, (count, *rgb.shape)))
+  write_clip(path, ((rgb, moment) for moment in times))

@@ -10,6 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from hybrid_jax.evaluation import pairing
 from hybrid_jax.media import video
 from hybrid_jax.triplets import split_people
 
@@ -38,9 +39,16 @@ def test_of_hdtf_the_spans_of_people_held_out_are_taken(tables, tmp_path):
   options = [f'--videos={tmp_path / "videos"}', f'--hdtf={tmp_path}', '--output=x']
   found = tables.videos_of(tables.parser('').parse_args(options))
   unseen = split_people(people, 0.2)['validation']
-  assert set(found) == {f'{name}0_{k}' for name in unseen for k in (0, 1)}
-  frames = list(found[f'{min(unseen)}0_1']())
-  assert [int(f.rgb[0, 0, 0]) for f in frames] == list(range(20, 30))
+  assert set(found) == {f'{name}0_0' for name in unseen}  # one of each person
+  frames = list(found[f'{min(unseen)}0_0'].read())
+  assert [int(f.rgb[0, 0, 0]) for f in frames] == list(range(10, 20))
+  # The division is that of the whole set, whoever is at hand, or what packing wrote down.
+  (tmp_path / 'videos' / f'{min(unseen)}0.mp4').unlink()
+  assert set(tables.videos_of(tables.parser('').parse_args(options))) < set(found)
+  rows = [{'identity': name} for name in people if name != 'Cleo']
+  (tmp_path / 'clips.json').write_text(json.dumps({'splits': {'train': rows}}))
+  options += [f'--packed={tmp_path}']
+  assert set(tables.videos_of(tables.parser('').parse_args(options))) <= {'Cleo0_0'}
 
 
 def test_deviations_over_sources_and_drivers(tables):
@@ -99,6 +107,32 @@ def test_tables_of_rendered_heads(tmp_path, script, clips):
     assert ours['metrics']['l1']['mean'] < copy['metrics']['l1']['mean']
 
 
+@pytest.mark.slow
+def test_table_2_of_real_clips_compares_with_the_driver(tmp_path, shared):
+  (tmp_path / 'videos').mkdir()
+  names = sorted(path.name for path in shared('faces/driving').iterdir())[:2]
+  for name in names:
+    (tmp_path / 'videos' / name).symlink_to(shared(f'faces/driving/{name}'))
+  cropper = shared('models/yunet_n_dynamic.onnx')
+  options = [f'--videos={tmp_path / "videos"}', f'--cropper={cropper}', '--frames=16']
+  (tmp_path / 'other').mkdir()
+  np.save(tmp_path / 'other' / 'nobody.npy', np.zeros((2, 8, 8, 3), np.uint8))
+  options += [f'--keep={tmp_path / "kept"}', f'--method=FOMM={tmp_path / "other"}']
+  done = run('table2_cross_identity.py', tmp_path, *options)
+  assert not done.returncode, done.stderr
+  record = json.loads((tmp_path / 'table.json').read_text())
+  first, second = (pathlib.Path(name).stem for name in names)
+  for source, driver in ((first, second), (second, first)):
+    found = pairing.pair(*(tmp_path / 'kept' / of for of in ('driving', 'ours', 'sources')))[0]
+    (pair,) = (pair for pair in found if pair.name == f'{source}_as_{driver}')
+    assert (pair.reference.stem, pair.source.stem) == (driver, source)
+  assert record['rows']['ours']['protocol']['clips'] == 2
+  assert record['rows']['FOMM'] is None
+  assert any(line.startswith('FOMM: no clip can be compared') for line in record['left_out'])
+  assert set(record['data']['videos']) == {first, second}
+  assert record['data']['cropper']['sha256'] and '2 of 75' in record['left_out'][0]
+
+
 @pytest.mark.parametrize(
   ('options', 'said'),
   [
@@ -106,6 +140,9 @@ def test_tables_of_rendered_heads(tmp_path, script, clips):
     (['--videos=nowhere', '--cropper=nowhere.onnx'], 'no such face detector'),
     (['--method=FOMM'], 'give NAME=DIR'),
     (['--people=0'], '--people=0: at least 1'),
+    (['--method=ours=.'], 'there is a row of that name'),
+    (['--size=128'], 'rendered heads are measured at 64 px'),
+    (['--keep=.'], 'holds files already'),
   ],
 )
 @pytest.mark.slow

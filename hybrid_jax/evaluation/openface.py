@@ -79,8 +79,8 @@ def read(path: str | os.PathLike) -> Readings:
 
 
 def _number(text: str) -> float:
-  """Windows writes what is no number as -nan(ind)."""
-  return np.nan if 'nan' in text.lower() else float(text)
+  """Of NaN Windows writes '-nan(ind)'."""
+  return np.nan if text.strip().lstrip('-').startswith('nan') else float(text)
 
 
 def find(folder: str | os.PathLike) -> dict[str, pathlib.Path]:

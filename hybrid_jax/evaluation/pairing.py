@@ -136,7 +136,7 @@ class Aligned:
     self.compared, self.notes = 0, []
 
   def __iter__(self) -> Iterator[Match]:
-    counted, reference, generated = _clocks(self._reference, self._generated)
+    counted, shift, reference, generated = _clocks(self._reference, self._generated)
     held, after = next(generated, None), next(generated, None)
     if held is None:
       raise InputError('the generated clip has no frames')
@@ -160,6 +160,11 @@ class Aligned:
         yield Match(number, float(seconds), frame.rgb, held[1].rgb)
     while after is not None and after[0] - t < step - TICK:  # while the last frame is shown
       after = next(generated, None)
+    if abs(shift) > (1 if counted else step / 2):
+      self.notes.append(
+        f'begins {abs(float(shift)):.6g} {"frames" if counted else "s"} '
+        f'{"after" if shift > 0 else "before"} its reference; the first frame of each is compared'
+      )
     if ended:
       self.notes.append(f'ends before its reference: {self.compared} frames compared')
     elif after is not None and numbers < self.limit:
@@ -180,14 +185,19 @@ Timed = tuple[Fraction | int, Frame, int, Fraction | int | None]
 
 def _clocks(
   reference: Iterable[Frame], generated: Iterable[Frame]
-) -> tuple[bool, Iterator[Timed], Iterator[Timed]]:
-  """(by number?, reference, generated): each as (clock, frame, number, seconds), from its first."""
+) -> tuple[bool, Fraction | int, Iterator[Timed], Iterator[Timed]]:
+  """(by number?, shift, reference, generated): each as (clock, frame, number, seconds).
+
+  All count from the clip's first frame; `shift` is by how much the generated one's is later.
+  """
   streams = []
   for frames in (reference, generated):
     frames = iter(frames)
     first = next(frames, None)
     streams.append((first, itertools.chain([] if first is None else [first], frames)))
   counted = any(first is not None and first.time is None for first, _ in streams)
+  starts = [first and (first.number if counted else first.time) for first, _ in streams]
+  shift = 0 if None in starts else starts[1] - starts[0]
 
   def timed(first, frames):
     for k, frame in enumerate(frames):
@@ -197,7 +207,7 @@ def _clocks(
         seconds = number
       yield number if counted else seconds, frame, number, seconds
 
-  return counted, *(timed(*stream) for stream in streams)
+  return counted, shift, *(timed(*stream) for stream in streams)
 
 
 def nearest(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:

@@ -28,7 +28,11 @@ def rate(fps, count, start=0):
 
 def test_same_clock_whatever_its_start():
   numbers, notes = matched(frames(rate(25, 9, 7)), frames(rate(25, 9)))
-  assert numbers == [(k, k) for k in range(9)] and not notes
+  assert numbers == [(k, k) for k in range(9)]
+  said = 'begins 7 s before its reference; the first frame of each is compared'
+  assert notes == [said]
+  _, notes = matched(frames(rate(25, 9)), frames(rate(25, 9, Fraction(1, 1000))))
+  assert not notes
 
 
 def test_rounded_and_other_rates_take_the_nearest_frame():
@@ -172,6 +176,9 @@ def test_a_missing_picture_is_a_gap_and_no_shift(tmp_path):
     for match in matches:
       assert match.generated[0, 0, 0] == match.reference[0, 0, 0] + 1
     assert aligned.notes == ['has no frame at the time of 2 frames of the reference']
+  (tmp_path / 'holed' / '1.png').unlink()
+  aligned = pairing.Aligned(whole, sequences.read(tmp_path / 'holed'), 100)
+  assert len(list(aligned)) == 27 and aligned.notes[0].startswith('begins 2 frames after its ref')
   aligned = pairing.Aligned(holed, whole, 100)
   assert [match.number for match in aligned] == [k - 1 for k in left] and not aligned.notes
 
