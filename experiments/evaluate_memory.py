@@ -1,17 +1,20 @@
 """Memory and speed of the evaluation command while frames pass, 256 px.
 
   python experiments/evaluate_memory.py --output=experiments/results/evaluate_memory.json
-  python experiments/evaluate_memory.py --output=... -- --inception=FILE --i3d=FILE
+  python experiments/evaluate_memory.py --output=... -- --i3d=tests/golden/i3d_reduced.pt \\
+      --lpips tests/golden/lpips_alex_reduced.pt
 
-The command runs on a pair of clips made here; the metrics are those without weights and those of
-the judges. Options after `--` are for the command. A short run that is not counted comes first: it
-fills the cache of compiled programs. While the command runs its resident memory is read beside its
+The command runs on pairs of clips made here; the metrics are those without weights and those of the
+judges. Options after `--` are for the command: with the networks above, of fewer channels, their
+paths are taken, and the time says nothing of the real ones. A short run that is not counted comes
+first: it fills the cache of compiled programs. While the command runs its memory is read beside its
 progress bar. It goes up and down by 100 MB with every batch, so the highest readings are compared:
 `kb_per_frame` is how much the highest grew from the first fifth of the frames to the end.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -29,21 +32,22 @@ from hybrid_jax.evaluation import results  # noqa: E402
 from hybrid_jax.heads import clips  # noqa: E402
 from hybrid_jax.media import replacing, video  # noqa: E402
 
-SIZE, FPS = 256, 25
+SIZE, FPS, CLIPS = 256, 25, 4
 EVERY = 0.5  # seconds between two readings
 
 
 def write_clips(folder: pathlib.Path, frames: int) -> None:
-  """A second of a rendered head again and again, and the same a few frames later."""
+  """Clips of a second of a rendered head again and again, and the same a few frames later."""
   draw = clips.Renderer(SIZE)
   identity, motion, scene = clips.vectors(0, 0, np.arange(FPS, dtype=np.float32) / FPS)
   drawn = [draw(identity, m, scene)[0] for m in motion]
   for side, shift in (('reference', 0), ('generated', 3)):
     (folder / side).mkdir()
-    path = folder / side / 'clip.mp4'
-    with video.VideoWriter(path, SIZE, SIZE, time_base=Fraction(1, FPS)) as writer:
-      for k in range(frames):
-        writer.write(drawn[(k + shift) % FPS], Fraction(k, FPS))
+    for number, part in enumerate(np.array_split(np.arange(frames), CLIPS)):
+      path = folder / side / f'clip_{number}.mp4'
+      with video.VideoWriter(path, SIZE, SIZE, time_base=Fraction(1, FPS)) as writer:
+        for k in range(len(part)):
+          writer.write(drawn[(k + shift) % FPS], Fraction(k, FPS))
 
 
 def measure(frames: int, options: list[str]) -> tuple[dict[str, float], np.ndarray]:
@@ -64,10 +68,11 @@ def measure(frames: int, options: list[str]) -> tuple[dict[str, float], np.ndarr
       while process.poll() is None:
         time.sleep(EVERY)
         status = read(f'/proc/{process.pid}/status')
-        if done := re.findall(r'(\d+) frames', read(folder / 'log')[-200:]):
+        if done := re.findall(r'(\d+)/\d+ .*?(\d+) frames', read(folder / 'log')[-200:]):
           memory = dict(re.findall(r'(Vm\w+):\s+(\d+) kB', status))
           if 'VmRSS' in memory:  # it has not ended in the meantime
-            readings.append((int(done[-1]), int(memory['VmRSS'])))
+            before, here = map(int, done[-1])
+            readings.append((before * frames // CLIPS + here, int(memory['VmRSS'])))
             peak = int(memory['VmHWM'])
     if process.returncode:
       raise RuntimeError(read(folder / 'log')[-2000:])
@@ -96,7 +101,8 @@ def main() -> None:
   parser.add_argument('options', nargs='*', help='options of the command, after --')
   args = parser.parse_args()
   measured = results.versions() | {'command': 'python ' + ' '.join(sys.argv)}
-  measure(32, args.options)
+  measure(32 * CLIPS, args.options)
+  before = os.getloadavg()[0]
   taken, readings = measure(args.frames, args.options)
   done, memory = readings.T
   highest = [int(memory[done <= args.frames * k / 5].max()) for k in range(1, 6)]
@@ -104,6 +110,9 @@ def main() -> None:
   record = taken | {
     'kb_per_frame': round(grown, 3),
     'highest_mb_by_fifth': [round(x / 1024, 1) for x in highest],
+    'clips': CLIPS,
+    'options': args.options,
+    'load_average': {'before': before, 'after': os.getloadavg()[0]},
     'measured': measured,
   }
   with replacing(args.output) as part:
