@@ -186,20 +186,25 @@ class Table:
 
   def write(self, **more) -> None:
     """The result file, and the table on the terminal."""
-    rows: dict = {name: None for name in SYSTEMS} | self.rows
     record = {
       'paper': {'row': PAPER.get(self.name), 'note': PAPER_NOTE[self.name]},
-      'rows': rows,
+      'rows': {name: None for name in SYSTEMS} | self.rows,
       **more,
+      **self.facts(),
+    }
+    with replacing(self.args.output) as part:
+      part.write_text(json.dumps(record, indent=1, allow_nan=False) + '\n')
+    print(lines(self.rows, PAPER.get(self.name, {})))
+
+  def facts(self) -> dict:
+    """What was measured, and with what."""
+    return {
       'data': 'rendered heads, people of the test split' if self.rendered else self._cropped(),
       'left_out': self.left_out,
       'model': pathlib.PurePath(self.args.workdir).name or self.model.name,
       'model_sha256': self.model.digest(),
       'measured': self.measured | {'command': 'python ' + ' '.join(sys.argv)},
     }
-    with replacing(self.args.output) as part:
-      part.write_text(json.dumps(record, indent=1, allow_nan=False) + '\n')
-    print(lines(self.rows, PAPER.get(self.name, {})))
 
   def _cropped(self) -> dict:
     """How heads were cut out of which videos."""

@@ -108,6 +108,24 @@ def test_tables_of_rendered_heads(tmp_path, script, clips):
 
 
 @pytest.mark.slow
+def test_figure_5_of_rendered_heads_and_of_real_clips(tmp_path, shared):
+  done = run('figure5_anchor.py', tmp_path, '--people=3', '--moments=4')
+  assert not done.returncode, done.stderr
+  record = json.loads((tmp_path / 'table.json').read_text())
+  assert record['people'] == 3 and 0 < record['variance_ratio']['yaw'] < 0.1
+  assert record['identity_cosine']['anchors_of_a_person']['mean'] > 0.5
+  (tmp_path / 'videos').mkdir()
+  for path in sorted(shared('faces/driving').iterdir())[:2]:
+    (tmp_path / 'videos' / path.name).symlink_to(path)
+  options = [f'--videos={tmp_path / "videos"}', '--frames=20', '--moments=3']
+  options += [f'--cropper={shared("models/yunet_n_dynamic.onnx")}']
+  done = run('figure5_anchor.py', tmp_path, *options)
+  assert not done.returncode, done.stderr
+  record = json.loads((tmp_path / 'table.json').read_text())
+  assert record['people'] == 2 and record['variance_ratio'].startswith('not available')
+
+
+@pytest.mark.slow
 def test_table_2_of_real_clips_compares_with_the_driver(tmp_path, shared):
   (tmp_path / 'videos').mkdir()
   names = sorted(path.name for path in shared('faces/driving').iterdir())[:2]
