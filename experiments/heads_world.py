@@ -288,7 +288,8 @@ def provenance(part: str) -> dict:
     (x.split(':')[1].strip() for x in open('/proc/cpuinfo') if x.startswith('model name')), ''
   )
   return {
-    'commit': git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--short') else ''),
+    'commit': git('rev-parse', '--short=12', 'HEAD')
+    + ('+' if git('status', '--short', '--', ':/*.py') else ''),
     'date': datetime.date.today().isoformat(),
     'command': f'python experiments/heads_world.py --parts={part}',
     'device': f'{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, {cpu}',

@@ -176,7 +176,7 @@ class Table:
     if name == OURS and self.args.report:
       self.args.report.mkdir(parents=True, exist_ok=True)
       evaluate.write(self.args.report, found, measured)
-    found['problems'] = [line.replace(f'{self.folder}/', '') for line in found['problems']]
+    found = json.loads(json.dumps(found).replace(f'{self.folder}/', ''))  # of this machine
     self.rows[name], self.clips[name] = found, measured
 
   def leave_out(self, line: str) -> None:

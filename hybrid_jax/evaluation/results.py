@@ -203,7 +203,7 @@ def versions() -> dict:
 
 
 def commit(file: pathlib.Path) -> str | None:
-  """That of the repository which knows the file, '+' where it has changed; None for a mere copy."""
+  """That of the repository which knows the file, '+' where code changed; None for a mere copy."""
 
   def git(*arguments: str) -> str:
     command = ['git', *arguments]
@@ -212,7 +212,9 @@ def commit(file: pathlib.Path) -> str | None:
 
   try:
     git('ls-files', '--error-unmatch', file.name)
-    return git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--short') else '')
+    return git('rev-parse', '--short=12', 'HEAD') + (
+      '+' if git('status', '--short', '--', ':/*.py') else ''
+    )
   except (OSError, subprocess.CalledProcessError):  # no git, or none of ours
     return None
 
