@@ -44,7 +44,7 @@ def _library():
     return c2pa
   except ImportError:
     raise InputError(
-      "--certificate: needs the package c2pa-python; pip install 'hybrid_jax[c2pa]'"
+      "--certificate: needs the package c2pa-python; pip install -e '.[c2pa]'"
     ) from None
 
 
