@@ -3,16 +3,17 @@
   python -m hybrid_jax.main --config=configs/ablations.py:without_8_10 --workdir=runs/without_8_10
 
 experiments/ablations.py trains all of them with three seeds each. All start from the shipped
-inversion encoder and take the same number of steps, a budget and no convergence: STEPS are what
-2 CPU cores do in less than 20 minutes. The ablations of inference (without CMA, with PTI) need no
-training of their own.
+inversion encoder and take the same number of steps, a budget and no convergence: STEPS are those of
+configs/pretrain.py:heads, with half its batch. The ablations of inference (without CMA, with PTI)
+need no training of their own.
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
 
-STEPS = 1_500, 300  # of stage 1 and 2
+STEPS = 300, 80  # of stage 1 and 2
+BATCH = 4
 VARIANTS = {
   'full': {},
   # The text names eqs. 8 and 10; as 8 and 9 are one block it may mean all three.
@@ -30,6 +31,7 @@ def get_config(variant: str = 'full') -> ConfigDict:
   if variant not in VARIANTS:
     raise ValueError(f"configs/ablations.py has no variant '{variant}'; it has {sorted(VARIANTS)}")
   config = common.merged(common.heads(), VARIANTS[variant])
+  config['data'] |= {'batch_size': BATCH}
   first, second = STEPS
   config['train'] |= {'num_steps': first, 'val_steps': first // 5, 'sample_steps': first}
   config['then']['train'] |= {'num_steps': second, 'val_steps': second // 5}

@@ -3,16 +3,21 @@
   python experiments/ablations.py --work runs/ablations --output experiments/results/ablations.json
 
 Trainings: every variant of configs/ablations.py with every seed, from the same encoder, within the
-same budget of steps (--budget). At inference the full model is also run with CMA and with PTI, with
-the settings that experiments/cma.py chose on the validation split (--settings).
+same budget of steps (--budget), --processes of them side by side, each on its share of the cores;
+what one prints is in the .log beside its folder. At inference the full model is also run with CMA
+and with PTI, with the settings that experiments/cma.py chose on the validation split (--settings).
 
 Everything is judged on the same test episodes of out_of_domain.py, of people whom cma.py does not
 use, against the true answer. Beside the .json: the table (.md) and the figure (.png).
 """
 
 import argparse
+import concurrent.futures
+import itertools
 import json
+import os
 import pathlib
+import queue
 import subprocess
 import sys
 import time
@@ -40,36 +45,68 @@ INFERENCE = {'full_cma': 'cma', 'full_cma_lambda_1': 'cma_lambda_1', 'full_pti':
 GROUPS = ('inside', 'out_of_domain')
 
 
-def trained(work: pathlib.Path, variant: str, seed: int, budget: tuple[int, int]) -> dict:
-  """Trains one variant unless that is done; returns what it took, as its done.json has it."""
+def trained(
+  work: pathlib.Path, variant: str, seed: int, budget: tuple[int, int], cores: set[int]
+) -> dict:
+  """Trains one variant on `cores` unless that is done; returns what it took, of its done.json."""
   workdir = work / f'{variant}-{seed}-{budget[0]}+{budget[1]}'
-  done = workdir / 'done.json'
+  done, log = workdir / 'done.json', workdir.with_name(workdir.name + '.log')
   if not done.is_file():
-    print(f'{workdir}: training', flush=True)
     fields = {'train.num_steps': budget[0], 'then.train.num_steps': budget[1]}
     fields |= {'train.seed': seed, 'data.seed': seed}
     command = [sys.executable, '-m', 'hybrid_jax.main', f'--workdir={workdir}']
     command += [f'--config=configs/ablations.py:{variant}']
     command += [f'--config.{name}={value}' for name, value in fields.items()]
+    work.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True)
-    if not (workdir / 'finetune' / 'checkpoints' / str(budget[1])).is_dir():
-      sys.exit(f'{workdir}: stopped; the same command goes on')
+    with (
+      log.open('ab') as told,
+      subprocess.Popen(command, cwd=ROOT, stdout=told, stderr=told) as process,
+    ):
+      os.sched_setaffinity(process.pid, cores)
+      process.wait()
+    if process.returncode or not (workdir / 'finetune/checkpoints' / str(budget[1])).is_dir():
+      raise InputError(f'{workdir}: stopped, see {log.name}; the same command goes on')
     with replacing(done) as part:
       # Of the last call: a training that was interrupted took longer.
       part.write_text(json.dumps({'last_call_s': round(time.perf_counter() - began, 1)}) + '\n')
   return json.loads(done.read_text()) | {'workdir': str(workdir / 'finetune')}
 
 
+def trainings(
+  work: pathlib.Path, runs: list[tuple[str, int]], budget: tuple[int, int], processes: int
+) -> dict[tuple[str, int], dict]:
+  """What `trained` returns for each (variant, seed), `processes` trained at a time."""
+  cores, free = sorted(os.sched_getaffinity(0)), queue.SimpleQueue()
+  for k in range(min(processes, len(cores))):
+    free.put(set(cores[k::processes]))
+
+  def one(run: tuple[str, int]) -> dict:
+    mine = free.get()
+    try:
+      return trained(work, *run, budget, mine)
+    finally:
+      free.put(mine)
+
+  with concurrent.futures.ThreadPoolExecutor(processes) as pool:
+    waiting = {pool.submit(one, run): run for run in runs}
+    done = concurrent.futures.as_completed(waiting)
+    try:
+      return {waiting[of]: of.result() for of in tqdm(done, 'trainings', len(runs))}
+    except (InputError, KeyboardInterrupt):
+      pool.shutdown(wait=False, cancel_futures=True)
+      raise
+
+
 def answers(
-  work: pathlib.Path, workdir: str, some: list[out_of_domain.Episode], settings: dict | None
+  work: pathlib.Path, workdir: str, some: list[out_of_domain.Episode], settings: dict
 ) -> dict[str, np.ndarray]:
-  """Frames of all episodes by a training: 'none', and with `settings` 'cma' and 'pti' too."""
+  """Frames of all episodes by a training: 'none', and of each method of `settings`."""
   model = load_model(workdir)
   bench = tunings.Bench(model, work / 'tunings' / model.digest()[:12])
   made = {'none': np.concatenate([bench.untuned(e) for e in some])}
-  for method in INFERENCE.values() if settings else ():
-    rate, weight, steps = (settings[method][key] for key in tunings.SETTINGS)
+  for method, values in settings.items():
+    rate, weight, steps = (values[key] for key in tunings.SETTINGS)
     bar, variant = tqdm(some, method), method.split('_')[0]
     tuned = [bench.tuned('ablations', e, variant, rate, weight, (steps,)) for e in bar]
     made[method] = np.concatenate([t[str(steps)] for t in tuned])
@@ -151,7 +188,9 @@ def main() -> None:
   parser.add_argument('--settings', default=str(ROOT / 'experiments/results/cma.json'))
   parser.add_argument('--seeds', default='0,1,2')
   parser.add_argument('--variants', default=','.join(VARIANTS))
+  parser.add_argument('--inference', default=','.join(INFERENCE), help='rows of the full model')
   parser.add_argument('--budget', default=','.join(map(str, STEPS)), help='steps of stage 1 and 2')
+  parser.add_argument('--processes', type=int, default=1, help='trainings at a time (CPU)')
   parser.add_argument('--count', type=int, default=8, help='test sources of a kind')
   args = parser.parse_args()
   settings = pathlib.Path(args.settings)
@@ -159,6 +198,10 @@ def main() -> None:
     sys.exit(f'error: {settings}: no such file; run experiments/cma.py --parts choose first')
   chosen = json.loads(settings.read_text())['choose']['chosen']
   chosen['cma_lambda_1'] = chosen['cma'] | {'lambda': 1.0}
+  inference = {INFERENCE.get(row, ''): row for row in args.inference.split(',')}
+  if '' in inference:
+    sys.exit(f'error: --inference={args.inference}: some of {", ".join(INFERENCE)}')
+  chosen = {method: chosen[method] for method in inference}
   variants, seeds = args.variants.split(','), list(map(int, args.seeds.split(',')))
   if REFERENCE not in variants or not set(variants) <= set(VARIANTS):
     sys.exit(f'error: --variants has {REFERENCE} and others of {", ".join(VARIANTS)}')
@@ -169,19 +212,24 @@ def main() -> None:
   measured = provenance('') | {'command': 'python ' + ' '.join(sys.argv)}
   compilation.use_cache()
 
-  runs = {(v, s): trained(work, v, s, budget) for s in seeds for v in variants}
+  every = [(variant, seed) for seed, variant in itertools.product(seeds, variants)]
+  try:
+    runs = trainings(work, every, budget, args.processes)
+  except InputError as error:
+    sys.exit(f'error: {error}')
   judge = heads.Judges()
   some = out_of_domain.episodes('test', tunings.KINDS, args.count, FIRST)
   data = out_of_domain.joined(some)
   ends = heads.scale(judge, data, True)
-  values: dict = {name: [] for name in (*variants, *INFERENCE)}
+  values: dict = {name: [] for name in (*variants, *inference.values())}
   first: dict = {}  # frames of the first seed
-  for (variant, _), run in runs.items():
+  for variant, seed in every:
+    workdir = runs[variant, seed]['workdir']
     try:
-      made = answers(work, run['workdir'], some, chosen if variant == REFERENCE else None)
+      made = answers(work, workdir, some, chosen if variant == REFERENCE else {})
     except InputError as error:
       sys.exit(f'error: {error}')
-    names = {'none': variant} | {method: name for name, method in INFERENCE.items()}
+    names = {'none': variant} | inference
     for method, frames in made.items():
       first.setdefault(names[method], frames)
       values[names[method]].append(tunings.judged(judge, frames, data, ends))
@@ -190,9 +238,9 @@ def main() -> None:
   result: dict = {
     'budget_steps': budget,
     'seeds': seeds,
-    'settings': {method: chosen[method] for method in INFERENCE.values()},
+    'settings': chosen,
     'sources_of_a_kind': args.count,
-    'last_call_s': {f'{v}-{s}': run['last_call_s'] for (v, s), run in runs.items()},
+    'last_call_s': {f'{v}-{s}': runs[v, s]['last_call_s'] for v, s in every},
   }
   for group, here in zip(GROUPS, (inside, ~inside), strict=True):
     result[group] = summary(values, here, data['person'][here])
