@@ -8,8 +8,10 @@ The command runs on pairs of clips made here; the metrics are those without weig
 judges. Options after `--` are for the command: with the networks above, of fewer channels, their
 paths are taken, and the time says nothing of the real ones. A short run that is not counted comes
 first: it fills the cache of compiled programs. While the command runs its memory is read beside its
-progress bar. It goes up and down by 100 MB with every batch, so the highest readings are compared:
-`kb_per_frame` is how much the highest grew from the first fifth of the frames to the end.
+progress bar. It goes up and down by 100 MB with every batch, so three figures are told, all without
+the first fifth of the frames, in which programs are loaded: `kb_per_frame`, the slope of the
+least-squares line through all readings, with twice its standard error; `median_mb_by_fifth`; and
+`highest_mb_by_fifth`, of which the last has the report's making too.
 """
 
 import argparse
@@ -88,6 +90,13 @@ def measure(frames: int, options: list[str]) -> tuple[dict[str, float], np.ndarr
   return taken, np.array(readings)
 
 
+def line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+  """Slope of the least-squares line, and its standard error where the errors are independent."""
+  x, y = x - x.mean(), y - y.mean()
+  slope = (x @ y) / (x @ x)
+  return float(slope), float(np.sqrt(np.sum((y - slope * x) ** 2) / (len(x) - 2) / (x @ x)))
+
+
 def read(path: str | pathlib.Path) -> str:
   return pathlib.Path(path).read_text()
 
@@ -105,11 +114,15 @@ def main() -> None:
   before = os.getloadavg()[0]
   taken, readings = measure(args.frames, args.options)
   done, memory = readings.T
-  highest = [int(memory[done <= args.frames * k / 5].max()) for k in range(1, 6)]
-  grown = (highest[-1] - highest[0]) / (args.frames * 4 / 5)
+  fifth = np.minimum(done * 5 // args.frames, 4)
+  settled = fifth > 0
+  slope, error = line(done[settled], memory[settled])
   record = taken | {
-    'kb_per_frame': round(grown, 3),
-    'highest_mb_by_fifth': [round(x / 1024, 1) for x in highest],
+    'kb_per_frame': round(slope, 3),
+    'kb_per_frame_plus_minus': round(2 * error, 3),
+    'readings': int(settled.sum()),
+    'median_mb_by_fifth': [round(np.median(memory[fifth == k]) / 1024, 1) for k in range(5)],
+    'highest_mb_by_fifth': [round(memory[fifth == k].max() / 1024, 1) for k in range(5)],
     'clips': CLIPS,
     'options': args.options,
     'load_average': {'before': before, 'after': os.getloadavg()[0]},
