@@ -26,6 +26,8 @@ SOURCES = DRIVERS = 5
 def fill(table: tables.Table) -> None:
   reference, ours, sources = table.make('reference', 'ours', 'sources')
   people = list((rendered if table.rendered else real)(table, reference))
+  if not people:
+    raise tables.InputError(f'{table.args.videos}: no video is long enough and has a face')
   for person, portraits in tqdm(people, desc='re-enacting', unit='person'):
     for s, portrait in enumerate(portraits):
       path = sources / f'{person}_s{s}.png'

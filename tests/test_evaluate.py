@@ -1,5 +1,6 @@
 """The evaluation command: known answers through files, and folders in which something is wrong."""
 
+import hashlib
 import html.parser
 import json
 import pathlib
@@ -173,6 +174,13 @@ def test_openface_files_are_correlated(folders, monkeypatch, capsys):
   assert found['au_correlation']['mean'] == pytest.approx(lagged)  # AU02 is constant
   assert found['pose_correlation']['mean'] == pytest.approx(lagged)
   assert found['gaze_correlation']['mean'] == pytest.approx(1)
+  assert result['channels']['au_correlation'] == {
+    'AU01_r': {'mean': pytest.approx(lagged), 'clips': 1}
+  }
+  data = result['protocol']['data']
+  for side in ('reference', 'generated'):
+    csv = folder / f'{side}_csv' / 'a.csv'
+    assert data[f'openface_of_{side}'] == {'a.csv': hashlib.sha256(csv.read_bytes()).hexdigest()}
   write_clip(folder / 'generated' / 'b.mp4', references[1])
   for side in ('reference', 'generated'):
     (folder / f'{side}_csv' / 'c.csv').write_text('nothing of OpenFace\n')

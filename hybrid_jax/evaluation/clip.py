@@ -36,7 +36,10 @@ class Protocol:
 
 @dataclasses.dataclass(eq=False)
 class Measured:
-  """One clip: means by metric, and per frame `times` (t,) and `timeline` {metric: (t,)}."""
+  """One clip: means by metric, and per frame `times` (t,) and `timeline` {metric: (t,)}.
+
+  channels: what the correlations are the means of, by metric and channel.
+  """
 
   pair: Pair
   frames: int
@@ -44,6 +47,7 @@ class Measured:
   times: np.ndarray
   timeline: dict[str, np.ndarray]
   notes: list[str]
+  channels: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
 
 
 class Clip:
@@ -211,12 +215,13 @@ class Clip:
     if self.mouthless:
       notes.append(f'{self.mouthless} clips without a mouth, left out of mouth_fvd')
     notes = [f'{self.pair.generated}: {note}' for note in notes]
-    values |= self._correlations(notes)
+    channels = self._correlations(notes)
+    values |= {name: float(np.mean(list(r.values()))) for name, r in channels.items()}
     times = np.array(self.times)
-    return Measured(self.pair, len(times), values, times, timeline, notes)
+    return Measured(self.pair, len(times), values, times, timeline, notes, channels)
 
-  def _correlations(self, notes: list[str]) -> dict[str, float]:
-    """The mean over channels of each source of motion that is there; tells what is not."""
+  def _correlations(self, notes: list[str]) -> dict[str, dict[str, float]]:
+    """By channel, of each source of motion that is there; tells what is not."""
     sources = {}
     for group in self.detector.groups if self.detector else ():
       both = tuple(self.channels[side].group(group) for side in SIDES)
@@ -234,8 +239,14 @@ class Clip:
         sources |= {f'{group}_correlation_truth': both for group, both in found.items()}
     except InputError as error:
       notes.append(f'{self.pair.name}: no true motion: {error}')
+    for name, both in sources.items():
+      if lost := correlation.frozen(*both):
+        notes.append(
+          f'{self.pair.generated}: {name} leaves out {len(lost)} of {len(both[0])} channels, which '
+          f'move in the reference alone: {", ".join(lost)}'
+        )
     found = {name: correlation.correlations(*both) for name, both in sources.items()}
-    return {name: float(np.mean(list(r.values()))) for name, r in found.items() if r}
+    return {name: r for name, r in found.items() if r}
 
 
 def mean_of(name: str, values: np.ndarray) -> float:

@@ -39,6 +39,17 @@ def correlations(
   return {name: r for name, r in found.items() if r is not None}
 
 
+def frozen(reference: Mapping[str, np.ndarray], generated: Mapping[str, np.ndarray]) -> list[str]:
+  """Channels that move in the reference, and stand still in the generated clip.
+
+  `correlations` has none of them: a mean over channels does not tell that they were lost.
+  """
+  moves = lambda x: pearson(x, x) is not None  # noqa: E731
+  still = lambda x: np.isfinite(x).sum() >= LEAST and not moves(x)  # noqa: E731
+  common = [name for name in reference if name in generated]
+  return [name for name in common if moves(reference[name]) and still(generated[name])]
+
+
 class Channels:
   """Readings that arrive moment by moment, 4 bytes each; NaN where there are none."""
 

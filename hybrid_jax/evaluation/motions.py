@@ -52,7 +52,7 @@ def of_truth(pair: Pair, times: np.ndarray, read: np.ndarray, notes: list[str]) 
   Raises:
     InputError: what lies there holds no true motion.
   """
-  path = pair.reference.with_name(f'{name_of(pair.reference)}.npz')
+  path = truth_file(pair)
   if not path.is_file():
     return {}
   try:
@@ -75,6 +75,11 @@ def of_truth(pair: Pair, times: np.ndarray, read: np.ndarray, notes: list[str]) 
     group: tuple({n: x[:, names.index(n)] for n in trusted(group)} for x in (known, read))
     for group in GROUPS
   }
+
+
+def truth_file(pair: Pair) -> pathlib.Path:
+  """Where the true motion of a rendered reference lies, if anywhere."""
+  return pair.reference.with_name(f'{name_of(pair.reference)}.npz')
 
 
 def _from_first(times: np.ndarray) -> np.ndarray:

@@ -6,16 +6,17 @@ import importlib.metadata
 import pathlib
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
 
 from hybrid_jax import __version__
-from hybrid_jax.evaluation import frechet, images
+from hybrid_jax.evaluation import frechet, images, motions
 from hybrid_jax.evaluation.detectors import SIDE
 from hybrid_jax.evaluation.measure import Evaluation, Measured
 from hybrid_jax.evaluation.openface import CONFIDENT
+from hybrid_jax.evaluation.pairing import Pair
 from hybrid_jax.evaluation.squares import MOUTH_SIDE
 from hybrid_jax.media import sequences
 
@@ -141,12 +142,22 @@ def not_available(evaluation: Evaluation, found: Mapping) -> dict[str, str]:
 def protocol(evaluation: Evaluation, clips: Sequence[Measured], seconds: float) -> dict:
   """Everything that the numbers depend on."""
   how, frames = evaluation.protocol, sum(clip.frames for clip in clips)
+  pairs = [clip.pair for clip in clips]
+
+  def openface_files(side: int, name: Callable[[Pair], str]) -> set[pathlib.Path]:
+    files = evaluation.openface[side] if evaluation.openface else {}
+    return {files[name(pair)] for pair in pairs if name(pair) in files}
+
+  truth = map(motions.truth_file, pairs if evaluation.networks.judges else ())
   used = {
     side: {path.name: sequences.digest(path) for path in sorted(paths)}
     for side, paths in {
-      'reference': {clip.pair.reference for clip in clips},
-      'generated': {clip.pair.generated for clip in clips},
-      'source': {clip.pair.source for clip in clips if clip.pair.source},
+      'reference': {pair.reference for pair in pairs},
+      'generated': {pair.generated for pair in pairs},
+      'source': {pair.source for pair in pairs if pair.source},
+      'openface_of_reference': openface_files(0, lambda pair: sequences.name_of(pair.reference)),
+      'openface_of_generated': openface_files(1, lambda pair: pair.name),
+      'true_motion': {path for path in truth if path.is_file()},
     }.items()
   }
   return {
@@ -219,6 +230,19 @@ def commit(file: pathlib.Path) -> str | None:
     return None
 
 
+def channels(clips: Sequence[Measured]) -> dict[str, dict[str, dict]]:
+  """Mean correlation of each channel by metric, and the clips in which it moves on both sides."""
+  read: dict = {}
+  for clip in clips:
+    for metric, values in clip.channels.items():
+      for channel, r in values.items():
+        read.setdefault(metric, {}).setdefault(channel, []).append(r)
+  return {
+    metric: {name: {'mean': float(np.mean(r)), 'clips': len(r)} for name, r in of.items()}
+    for metric, of in read.items()
+  }
+
+
 def finite(value: float) -> float | None:
   """JSON knows no infinity."""
   return float(value) if np.isfinite(value) else None
@@ -237,6 +261,7 @@ def result(
   found = {name: found[name] for name in METRICS if name in found}
   return {
     'metrics': found,
+    'channels': channels(clips),
     'not_available': not_available(evaluation, found),
     'problems': list(problems),
     'clips': [

@@ -29,6 +29,10 @@ def test_constant_channels_are_skipped():
     {'a': t, 'still': 0.1 + 0 * t, 'alone': t}, {'a': -t, 'still': t, 'other': t}
   )
   assert found == {'a': pytest.approx(-1)}
+  gone = np.full(50, np.nan)
+  reference = {'a': t, 'still': 0 * t, 'lost': t, 'unseen': t}
+  lost = correlation.frozen(reference, {'a': t, 'still': t, 'lost': 1 + 0 * t, 'unseen': gone})
+  assert lost == ['lost']
   assert correlation.pearson(t, 1e9 + 1e-3 * np.sin(t)) is None
 
 
