@@ -76,16 +76,13 @@ def real(table: tables.Table, folder):
     if half < SOURCES or min(map(len, parts)) < 2:
       table.leave_out(f'{name}: {len(times)} frames are too few')
       continue
-    chosen, frames = (
-      set(np.linspace(0, half - 1, SOURCES).round().astype(int)),
-      tables.frames_in(path),
-    )
+    chosen = set(np.linspace(0, half - 1, SOURCES).round().astype(int))
+    frames = tables.frames_in(path)
     portraits = [rgb for k, rgb in enumerate(itertools.islice(frames, half)) if k in chosen]
     for d, part in enumerate(parts):
-      part = zip(
-        itertools.islice(frames, len(part)), (times[k] - times[part[0]] for k in part), strict=True
-      )
-      tables.write_clip(folder / f'{name}_d{d}.mp4', part)
+      clock = [times[k] - times[part[0]] for k in part]
+      shown = zip(itertools.islice(frames, len(part)), clock, strict=True)
+      tables.write_clip(folder / f'{name}_d{d}.mp4', shown)
     yield name, portraits
 
 

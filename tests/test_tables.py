@@ -151,6 +151,23 @@ def test_table_2_of_real_clips_compares_with_the_driver(tmp_path, shared):
   assert record['data']['cropper']['sha256'] and '2 of 75' in record['left_out'][0]
 
 
+@pytest.mark.slow
+def test_table_3_of_a_real_clip(tmp_path, shared):
+  (tmp_path / 'videos').mkdir()
+  path = sorted(shared('faces/driving').iterdir())[0]
+  (tmp_path / 'videos' / path.name).symlink_to(path)
+  options = [f'--videos={tmp_path / "videos"}', f'--keep={tmp_path / "kept"}']
+  options += [f'--cropper={shared("models/yunet_n_dynamic.onnx")}', '--frames=20']
+  done = run('table3_one_shot_robustness.py', tmp_path, *options)
+  assert not done.returncode, done.stderr
+  record = json.loads((tmp_path / 'table.json').read_text())
+  assert record['rows']['ours']['protocol']['clips'] == 25
+  assert record['rows']['ours']['protocol']['frames'] == 25 * 2
+  assert record['robustness']['ours']['l1']['deviation_over_sources'] > 0
+  done = run('table3_one_shot_robustness.py', tmp_path, options[0], options[2], '--frames=9')
+  assert done.returncode == 1 and 'no video is long enough' in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
   ('options', 'said'),
   [
