@@ -4,9 +4,10 @@
 
 experiments/ablations.py trains all of them with three seeds each. All start from the shipped
 inversion encoder and take the same number of steps, a budget and no convergence: STEPS fit into 20
-minutes of a core, with half the batch of configs/pretrain.py:heads. After the 300 + 80 steps of
-that config the motion has only begun to be learnt, and the comparison is of who begins first. The
-ablations of inference (without CMA, with PTI) need no training of their own.
+minutes of a core, with half the batch of configs/pretrain.py:heads. A first run took the 300 + 80
+steps of that config (experiments/results/ablations_short.json): by then the motion has only begun
+to be learnt, and the comparison is of who begins first. STEPS were raised after it, and are judged
+on other people. The ablations of inference (without CMA, with PTI) need no training of their own.
 """
 
 from ml_collections import ConfigDict

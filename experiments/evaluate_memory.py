@@ -8,10 +8,10 @@ The command runs on pairs of clips made here; the metrics are those without weig
 judges. Options after `--` are for the command: with the networks above, of fewer channels, their
 paths are taken, and the time says nothing of the real ones. A short run that is not counted comes
 first: it fills the cache of compiled programs. While the command runs its memory is read beside its
-progress bar. It goes up and down by 100 MB with every batch, so three figures are told, all without
-the first fifth of the frames, in which programs are loaded: `kb_per_frame`, the slope of the
-least-squares line through all readings, with twice its standard error; `median_mb_by_fifth`; and
-`highest_mb_by_fifth`, of which the last has the report's making too.
+progress bar. It goes up and down by 100 MB with every batch. `kb_per_frame` has the slope of the
+least-squares line, with twice its standard error, through the lowest (what the process keeps), the
+median and the highest reading of every 100 frames, without the first fifth of the frames, in which
+programs are loaded; `mb_by_fifth` has the medians of the same. The report is made after the last.
 """
 
 import argparse
@@ -35,7 +35,9 @@ from hybrid_jax.heads import clips  # noqa: E402
 from hybrid_jax.media import replacing, video  # noqa: E402
 
 SIZE, FPS, CLIPS = 256, 25, 4
-EVERY = 0.5  # seconds between two readings
+EVERY = 0.1  # seconds between two readings
+WINDOW = 100  # frames whose readings are taken together
+LEVELS = {'lowest': np.min, 'median': np.median, 'highest': np.max}
 
 
 def write_clips(folder: pathlib.Path, frames: int) -> None:
@@ -114,15 +116,19 @@ def main() -> None:
   before = os.getloadavg()[0]
   taken, readings = measure(args.frames, args.options)
   done, memory = readings.T
-  fifth = np.minimum(done * 5 // args.frames, 4)
-  settled = fifth > 0
-  slope, error = line(done[settled], memory[settled])
-  record = taken | {
-    'kb_per_frame': round(slope, 3),
-    'kb_per_frame_plus_minus': round(2 * error, 3),
-    'readings': int(settled.sum()),
-    'median_mb_by_fifth': [round(np.median(memory[fifth == k]) / 1024, 1) for k in range(5)],
-    'highest_mb_by_fifth': [round(memory[fifth == k].max() / 1024, 1) for k in range(5)],
+  window = done // WINDOW
+  seen = np.array([k for k in range(args.frames // WINDOW) if (window == k).any()])
+  fifth = seen * WINDOW * 5 // args.frames
+  record, slopes, levels = taken, {}, {}
+  for name, level in LEVELS.items():
+    values = np.array([level(memory[window == k]) for k in seen])
+    slope, error = line(WINDOW * seen[fifth > 0], values[fifth > 0])
+    slopes[name] = {'slope': round(slope, 3), 'plus_minus': round(2 * error, 3)}
+    levels[name] = [round(np.median(values[fifth == k]) / 1024, 1) for k in range(5)]
+  record |= {
+    'kb_per_frame': slopes,
+    'mb_by_fifth': levels,
+    'readings': len(memory),
     'clips': CLIPS,
     'options': args.options,
     'load_average': {'before': before, 'after': os.getloadavg()[0]},
