@@ -27,6 +27,7 @@ from hybrid_jax.weights import load
 
 CHUNK = 25  # steps between two signs of progress
 BATCH = 8  # frames drawn together for the sheet
+TRACED = ('driver_weight', 'rate', 'enough_lpips')  # options that are inputs of the program
 DRIFT = ('identity_similarity', 'perceptual_distance')  # of R to the untuned R
 
 
@@ -36,18 +37,17 @@ def cache_folder() -> pathlib.Path:
 
 
 class Adjuster:
-  """Tunes generators of one model; its jobs run through one compiled program.
+  """Tunes generators of one model; jobs whose options differ in TRACED alone share one program.
 
   Raises:
     InputError: the weights of the model's perceptual or identity network are missing.
   """
 
   def __init__(self, model: Model, options: cma.Options):
-    config = model.config.copy_and_resolve_references()
-    config.model.polyphase_from, config.model.half_dtype = 0, ''  # weights are trained here
     self.model, self.options = model, options
-    self.tuner = cma.Tuner(networks.build(config.model), options, model.rows)
-    self.frozen, _ = load.load(model.networks, model.config.weights, model.config.train.seed)
+    self.traced = {name: np.float32(getattr(options, name)) for name in TRACED}
+    shared = dataclasses.replace(options, **dict.fromkeys(TRACED, 0.0))
+    self.tuner, self.frozen = program(model, shared)
 
   def key(self, source: np.ndarray, drivers: np.ndarray) -> str:
     """SHA-256 of everything that the result follows from."""
@@ -84,6 +84,7 @@ class Adjuster:
         f'{path.parent}: adjusted generators cannot be kept ({reason(error)})'
       ) from error
     job = self.tuner.job(self.model.G, self.model.E, self.frozen, source, drivers)
+    job = job.replace(**self.traced)
     drifts, steps = {}, 0
     with tqdm(total=self.options.steps, desc='adjusting the generator', unit='step') as bar:
       for state in self.tuner.tune(job, CHUNK):
@@ -117,10 +118,13 @@ class Adjuster:
     )
 
 
-@functools.lru_cache(maxsize=2)
-def adjuster(model: Model, options: cma.Options) -> Adjuster:
-  """The same for every job of a process: its program is compiled once."""
-  return Adjuster(model, options)
+@functools.lru_cache(maxsize=4)
+def program(model: Model, options: cma.Options) -> tuple[cma.Tuner, Mapping]:
+  """The tuner and the networks that look on, the same for every job of a process."""
+  config = model.config.copy_and_resolve_references()
+  config.model.polyphase_from, config.model.half_dtype = 0, ''  # weights are trained here
+  frozen, _ = load.load(model.networks, model.config.weights, model.config.train.seed)
+  return cma.Tuner(networks.build(config.model), options, model.rows), frozen
 
 
 def to_clip(
@@ -140,7 +144,7 @@ def to_clip(
     options, frames = dataclasses.replace(options, pool=1), source[None]
   else:
     frames = np.stack(list(crops(found[cma.evenly(len(found), options.pool)].tolist())))
-  return adjuster(model, options).adjust(source, frames)
+  return Adjuster(model, options).adjust(source, frames)
 
 
 def write_curve(path: pathlib.Path, history: np.ndarray, drifts: Mapping[int, tuple]) -> None:

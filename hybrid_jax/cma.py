@@ -19,6 +19,7 @@ import numpy as np
 import optax
 
 from hybrid_jax import losses
+from hybrid_jax.latents import truncate
 from hybrid_jax.models.hybrid import Hybrid, Styles
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
 from hybrid_jax.networks import Networks
@@ -53,6 +54,8 @@ class Options:
   # PTI's locality regularisation: weight (off there too), and distance in W+.
   locality: float = 0.0
   locality_distance: float = 30.0
+  # Of the random latents towards which that distance goes. PTI.
+  truncation_psi: float = 0.5
   seed: int = 0
 
 
@@ -206,27 +209,29 @@ class Tuner:
     return loss, jnp.stack((loss, *source, *driver, near))
 
   def _sample(self, G: Mapping, key: jax.Array) -> jax.Array:
-    """A random latent (1, l, d), every row the same."""
+    """A random latent (1, l, d): one of every row, truncated."""
     generator = self.networks.hybrid.generator
     if 'w_samples' in G:
       w = G['w_samples'][jax.random.randint(key, (1,), 0, len(G['w_samples']))]
     else:
       z = jax.random.normal(key, (1, generator.w_dim))
       w = generator.apply({'params': G['params']}, z, method='map')
-    return jnp.repeat(w[:, None], self.networks.hybrid.encoder.num_ws, 1)
+    w = jnp.repeat(w[:, None], self.networks.hybrid.encoder.num_ws, 1)
+    return truncate(w, G['w_avg'], self.options.truncation_psi)
 
   def _run(self, state: Tuning, job: Job, until: jax.Array) -> Tuning:
     """Steps until `until`, until LPIPS is good enough or until a loss is not finite."""
     options = self.options
 
     def step(state: Tuning) -> Tuning:
-      key = jax.random.fold_in(job.key, state.step)
-      pick = jax.random.choice(key, options.pool, (options.drivers,), replace=False)
+      key_drivers, key_near = jax.random.split(jax.random.fold_in(job.key, state.step))
+      pick = jax.random.choice(key_drivers, options.pool, (options.drivers,), replace=False)
       D = jax.tree.map(lambda x: x[pick], job.drivers)
       (loss, terms), grads = jax.value_and_grad(self.objective, has_aux=True)(
-        state.params, job, D, key
+        state.params, job, D, key_near
       )
-      both = (terms[2] + terms[4]) / (1 if options.method == 'pti' else 2)
+      weight = 0.0 if options.method == 'pti' else job.driver_weight
+      both = (terms[2] + weight * terms[4]) / (1 + weight)  # as eq. 15 weighs them
       lpips = jnp.where(state.step == 0, both, MEMORY * state.lpips + (1 - MEMORY) * both)
       finished = (lpips <= job.enough_lpips) | ~jnp.isfinite(loss)
       updates, opt = self.optimizer.update(grads, state.opt)
@@ -279,7 +284,7 @@ class Tuner:
       if not np.isfinite(np.asarray(state.history[before:done, 0])).all():
         raise FloatingPointError(
           f'{self.options.method}: the loss is not finite at step {done}; the generator stays as '
-          f'it was; try a lower rate than {self.options.rate:g}'
+          f'it was; try a lower rate than {float(job.rate):g}'
         )
       yield state
       if bool(state.finished):

@@ -1,6 +1,7 @@
 """Adjusted models: found again by content, whole or not at all, exported, refused where foreign."""
 
 import csv
+import dataclasses
 
 import jax
 import numpy as np
@@ -23,7 +24,7 @@ def frames(seed, n=4):
 
 @pytest.fixture(scope='module')
 def adjuster(model):
-  return adjustment.adjuster(model, OPTIONS)
+  return adjustment.Adjuster(model, OPTIONS)
 
 
 @pytest.fixture(scope='module')
@@ -81,13 +82,16 @@ def test_anything_else_is_another_job(model, adjuster):
 
 def test_jobs_run_through_one_compiled_program(model, adjuster, kept, tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-  for seed, count in ((5, 3), (7, 60)):
+  other = dataclasses.replace(OPTIONS, driver_weight=0.3, rate=1e-3, enough_lpips=0.01)
+  for seed, count, options in ((5, 3, OPTIONS), (7, 60, OPTIONS), (5, 3, other)):
     clip = frames(seed + 1, count)
     adjustment.to_clip(
-      model, OPTIONS, frames(seed)[0], lambda chosen, clip=clip: clip[chosen], np.arange(count)
+      model, options, frames(seed)[0], lambda chosen, clip=clip: clip[chosen], np.arange(count)
     )
-  assert len(list(adjustment.cache_folder().glob('*.safetensors'))) == 2
-  assert adjustment.adjuster(model, OPTIONS) is adjuster
+  deltas = [safetensors.numpy.load_file(x) for x in adjustment.cache_folder().glob('*.safetensors')]
+  assert len(deltas) == 3
+  assert len({x['const'].tobytes() for x in deltas}) == 3  # each with its own options
+  assert adjustment.Adjuster(model, other).tuner is adjuster.tuner
   assert adjuster.tuner.run._cache_size() == 1
 
 

@@ -181,6 +181,16 @@ def test_it_stops_when_lpips_is_enough(world, tuned):
   assert all(not x.any() for x in cma.delta(G, state).values())
 
 
+def test_without_a_driver_the_source_alone_is_enough(world, tuned):
+  tuner, job, *_ = tuned
+  alone = job.replace(driver_weight=jnp.float32(0))
+  *_, state = tuner.tune(alone)
+  first = np.asarray(state.history)[0]
+  assert first[4] > first[2]  # the mean would not be enough
+  (state,) = tuner.tune(alone.replace(enough_lpips=jnp.float32(first[2] + 1e-4)))
+  assert int(state.step) == 1 and bool(state.finished)
+
+
 def test_a_loss_that_is_not_finite_leaves_the_generator(world, tuned):
   _, G, *_ = world
   tuner, job, *_ = tuned
