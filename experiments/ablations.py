@@ -42,8 +42,8 @@ from hybrid_jax.evaluation import heads  # noqa: E402
 from hybrid_jax.inference import load_model  # noqa: E402
 from hybrid_jax.media import composite, replacing, stills  # noqa: E402
 
-# Number of the first episode of a kind. Those from 1,000 on were seen by ablations_short.json, after
-# which the budget was raised.
+# Number of the first episode of a kind. Those from 1,000 on were seen by ablations_short.json,
+# after which the budget was raised.
 FIRST = 2_000
 REFERENCE, TRUTH, PTI = 'full', 'truth', 'full_pti'
 INFERENCE = {'full_cma': 'cma_lambda_1', 'full_cma_lambda_0': 'cma_lambda_0', PTI: 'pti'}
@@ -151,9 +151,9 @@ def shown(metric: str, group: str) -> bool:
 def table(result: dict) -> str:
   """Markdown: a row for each variant and group, mean and interval of the difference to full."""
   lines = [
-    f'Means over {len(result["seeds"])} seeds, and of what is no training, the difference to `full` '
-    'with its 95 % interval over people. More is better of ssim and identity_score (1: the person, '
-    '0: another), less of the others. `truth` is the true answer itself.',
+    f'Means over {len(result["seeds"])} seeds; in brackets the difference to `full` with its 95 % '
+    'interval over people. More is better of ssim and identity_score (1: the person, 0: another), '
+    'less of the others. `truth` is the true answer itself.',
     '',
   ]
   for group in GROUPS:
@@ -285,7 +285,9 @@ def main() -> None:
   columns = [data['source'], data['driving'], data['truth'], *first.values()]
   rows = range(0, len(kind), out_of_domain.TARGETS * max(1, len(some) // 12))
   pictures = [[column[k] for column in columns] for k in rows]
-  sheet = composite.labelled(pictures, [kind[k] for k in rows], ['source', 'driver', 'truth', *first], 112)
+  sheet = composite.labelled(
+    pictures, [kind[k] for k in rows], ['source', 'driver', 'truth', *first], 112
+  )
   stills.write_image(args.output.with_name(f'{args.output.stem}_sheet.png'), sheet)
   print(told)
 

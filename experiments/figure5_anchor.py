@@ -56,7 +56,11 @@ def people_of(table: tables.Table) -> Iterator[np.ndarray]:
       yield frames_of(person, count)
     return
   (whole,) = table.make('whole')
+  seen: set[str] = set()
   for name, path, times in tables.head_clips(table, whole):
+    if table.people[name] in seen:
+      return  # everybody was there once
+    seen.add(table.people[name])
     chosen = np.unique(np.linspace(0, len(times) - 1, count).round().astype(int))
     if len(chosen) < 2:
       table.leave_out(f'{name}: {len(times)} frames are too few')

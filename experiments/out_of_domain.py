@@ -10,10 +10,10 @@ draws some of them. This file was committed before anything was measured on it. 
   paint      bars on the cheeks, half of the face, or a clown's white (the same), in turn
 
 Everything follows from split, kind and number; what is pushed, worn and painted from kind and
-number alone, so that it is the same for one number of both splits, on other people. The driver is an ordinary person of the same split.
-An episode is what a tuning may see (the source, and POOL moments of WINDOW seconds of the driver's
-clip) and what it is judged on: TARGETS other moments of those seconds, with the true answer, one
-more render. The motion of sources and drivers is ordinary.
+number alone, so that it is the same for one number of both splits, on other people. The driver is
+an ordinary person of the same split. An episode is what a tuning may see (the source, and POOL
+moments of WINDOW seconds of the driver's clip) and what it is judged on: TARGETS other moments of
+those seconds, with the true answer, one more render. The motion of sources and drivers is ordinary.
 """
 
 import argparse

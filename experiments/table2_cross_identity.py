@@ -49,14 +49,17 @@ def rendered(table: tables.Table, reference, driving):
 
 
 def real(table: tables.Table, driving):
-  """The same of real clips: each is driven by the next one, the last by the first."""
+  """The same of real clips: each is driven by the next one of another person, in a circle."""
   heads = [
     (name, next(tables.frames_in(path)), times)
     for name, path, times in tables.head_clips(table, driving)
   ]
-  if len(heads) < 2:
-    raise tables.InputError(f'{table.args.videos}: two videos with a face are needed')
-  for (source, portrait, _), (driver, _, times) in zip(heads, heads[1:] + heads[:1], strict=True):
+  person = table.people
+  if len({person[name] for name, *_ in heads}) < 2:
+    raise tables.InputError(f'{table.args.videos}: videos with a face of two people are needed')
+  for k, (source, portrait, _) in enumerate(heads):
+    others = (head for head in heads[k + 1 :] + heads[:k] if person[head[0]] != person[source])
+    driver, _, times = next(others)
     yield source, portrait, driver, times
 
 

@@ -12,6 +12,7 @@ the driving clips one after another), a person below the other.
 """
 
 import collections
+import importlib.util
 import itertools
 
 import numpy as np
@@ -24,6 +25,8 @@ SOURCES = DRIVERS = 5
 
 
 def fill(table: tables.Table) -> None:
+  if not importlib.util.find_spec('matplotlib'):  # told now, and not after hours
+    raise tables.InputError("the heat map needs matplotlib: pip install -e '.[experiments]'")
   reference, ours, sources = table.make('reference', 'ours', 'sources')
   people = list((rendered if table.rendered else real)(table, reference))
   if not people:
@@ -36,7 +39,7 @@ def fill(table: tables.Table) -> None:
         name = f'{person}_s{s}_as_{person}_d{d}'
         table.reenact(path, reference / f'{person}_d{d}.mp4', ours / f'{name}.mp4')
   for name, folder in {tables.OURS: ours, **table.methods}.items():
-    table.row(name, folder, reference, source=sources, answers=True, person=person_of)
+    table.row(name, folder, reference, source=sources, answers=True, clip_of=person_of)
   names = [person for person, _ in people]
   if tables.OURS not in table.clips:
     raise tables.InputError(table.left_out[-1])
@@ -103,10 +106,11 @@ def grids(clips, people, value):
 def robustness(clips, people) -> dict[str, dict[str, float]]:
   """By metric: mean, deviation over the 25 clips of a person, and over the sources of a driver.
 
-  Deviations are means over people, and over drivers.
+  Deviations are means over people, and over drivers; of a metric over the people of whom every clip
+  has it.
   """
   found = {}
-  for metric in clips[0].values:
+  for metric in dict.fromkeys(metric for clip in clips for metric in clip.values):
     values = np.array(grids(clips, people, lambda c, m=metric: c.values.get(m)), float)  # p s d
     values = values[np.isfinite(values).all((1, 2))]
     if not len(values):
@@ -115,6 +119,7 @@ def robustness(clips, people) -> dict[str, dict[str, float]]:
       'mean': float(values.mean()),
       'deviation': float(values.std((1, 2), ddof=1).mean()),
       'deviation_over_sources': float(values.std(1, ddof=1).mean()),
+      'people': len(values),
     }
   return found
 

@@ -66,14 +66,20 @@ def parser(description: str) -> argparse.ArgumentParser:
   add = made.add_argument
   add('--output', type=pathlib.Path, required=True, help='.json file to write')
   add('--workdir', default='', help='of the encoder (the shipped model)')
-  add('--method', action='append', default=[], metavar='NAME=DIR', help="a system's videos")
+  add(
+    '--method',
+    action='append',
+    default=[],
+    metavar='NAME=DIR',
+    help="a system's videos, made of what --keep keeps",
+  )
   add('--videos', default='', help='folder of face videos (rendered heads)')
   add('--hdtf', default='', metavar='DIR', help="--videos are HDTF's, this is its metadata")
   add('--packed', default='', metavar='DIR', help='its packed data: who is in training is known')
   add('--held-out', type=float, default=0.2, help='without: share of its people (%(default)s)')
   add('--corrections', default='', help='CSV of its people, as packing took it')
   add('--cropper', default='', help='YuNet .onnx that finds the heads of --videos')
-  add('--people', type=int, default=75, help='clips, of a person each (%(default)s)')
+  add('--people', type=int, default=75, help='clips; further ones of a person come last')
   add('--keep', type=pathlib.Path, help='folder that keeps the clips: run OpenFace over them')
   add(
     '--openface', type=pathlib.Path, help='folder of its .csv: reference/, ours/, NAME/ of others'
@@ -123,6 +129,7 @@ class Table:
     self.rows: dict[str, dict | None] = {}
     self.left_out: list[str] = []
     self.videos: dict[str, str] = {}  # SHA-256 of those whose heads were cut out
+    self.people: dict[str, str] = {}  # whom they show
     self.clips: dict[str, list[measure.Measured]] = {}
 
   def __enter__(self) -> 'Table':
@@ -154,9 +161,13 @@ class Table:
     *,
     source='',
     answers,
-    person: Callable[[str], str] = str,
+    clip_of: Callable[[str], str] = str,
   ) -> None:
-    """Measures a system; one that cannot be measured is told, and its row stays empty."""
+    """Measures a system; one that cannot be measured is told, and its row stays empty.
+
+    `clip_of` tells from the name of a source, or a clip, of which given video it is.
+    """
+    person = lambda name: self.people.get(clip_of(name), clip_of(name))  # noqa: E731
     how = measure.Protocol(self.args.size, self.args.frames, self.args.clip_length, answers)
     openface = self.args.openface and [self.args.openface / side for side in ('reference', name)]
     missing = [str(folder) for folder in openface or () if not folder.is_dir()]
@@ -294,21 +305,24 @@ def motion_of(person: int, clip: int, frames: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A video, or a span of it, that heads may be cut out of."""
+  """A video of a person, or a span of it, that heads may be cut out of."""
 
+  person: str
   path: pathlib.Path
   read: Callable[[], Iterator[video.Frame]]
 
 
 def videos_of(args: argparse.Namespace) -> dict[str, Source]:
-  """The clips of `--videos` by name; of HDTF one of each person held out of training.
+  """The clips of `--videos` by name; of HDTF those of people held out of training.
+
+  Of every person there comes one clip first, then the second ones, and so on.
 
   Raises:
     InputError: no videos, no metadata of HDTF, or nobody is left.
   """
   if not args.hdtf:
     return {
-      name: Source(path, functools.partial(sequences.read, path))
+      name: Source(name, path, functools.partial(sequences.read, path))
       for name, path in sequences.find(args.videos).items()
     }
   expected = layouts.read_layout('hdtf', args.videos, args.hdtf, args.corrections)
@@ -316,12 +330,14 @@ def videos_of(args: argparse.Namespace) -> dict[str, Source]:
     unseen = {clip.identity for clip in expected} - trained_on(args.packed)
   else:  # as packing divides the whole set
     unseen = split_people([clip.identity for clip in expected], args.held_out)['validation']
-  found: dict[str, Source] = {}
+  of_person: dict[str, list[tuple[str, Source]]] = {}
   for clip in expected:
     if clip.path and clip.identity in unseen:
-      unseen.remove(clip.identity)
       read = functools.partial(clips.read_span, clip.path, clip.span)
-      found[clip.name] = Source(clip.path, read)
+      known = clip.name, Source(clip.identity, clip.path, read)
+      of_person.setdefault(clip.identity, []).append(known)
+  rounds = itertools.zip_longest(*of_person.values())
+  found = dict(known for of_round in rounds for known in of_round if known)
   if not found:
     raise InputError(f'{args.videos}: no video of a person who was held out of training')
   return found
@@ -368,7 +384,7 @@ def head_clips(
       path.unlink(missing_ok=True)
       table.leave_out(str(error))
       continue
-    table.videos[name] = sequences.digest(given.path)
+    table.videos[name], table.people[name] = sequences.digest(given.path), given.person
     yield name, path, times
     done += 1
     if done == args.people:

@@ -39,7 +39,9 @@ def test_of_hdtf_the_spans_of_people_held_out_are_taken(tables, tmp_path):
   options = [f'--videos={tmp_path / "videos"}', f'--hdtf={tmp_path}', '--output=x']
   found = tables.videos_of(tables.parser('').parse_args(options))
   unseen = split_people(people, 0.2)['validation']
-  assert set(found) == {f'{name}0_0' for name in unseen}  # one of each person
+  # One clip of each person comes first.
+  assert list(found) == [f'{name}0_{k}' for k in range(2) for name in people if name in unseen]
+  assert [source.person for source in found.values()] == 2 * [n for n in people if n in unseen]
   frames = list(found[f'{min(unseen)}0_0'].read())
   assert [int(f.rgb[0, 0, 0]) for f in frames] == list(range(10, 20))
   # The division is that of the whole set, whoever is at hand, or what packing wrote down.
@@ -48,7 +50,7 @@ def test_of_hdtf_the_spans_of_people_held_out_are_taken(tables, tmp_path):
   rows = [{'identity': name} for name in people if name != 'Cleo']
   (tmp_path / 'clips.json').write_text(json.dumps({'splits': {'train': rows}}))
   options += [f'--packed={tmp_path}']
-  assert set(tables.videos_of(tables.parser('').parse_args(options))) <= {'Cleo0_0'}
+  assert set(tables.videos_of(tables.parser('').parse_args(options))) == {'Cleo0_0', 'Cleo0_1'}
 
 
 def test_deviations_over_sources_and_drivers(tables):
@@ -63,6 +65,7 @@ def test_deviations_over_sources_and_drivers(tables):
   assert grid[3][1] == 31
   spread = table3.robustness(clips, ['p'])['l1']
   assert spread['mean'] == pytest.approx(22)
+  assert spread['people'] == 1
   assert spread['deviation_over_sources'] == pytest.approx(np.std([0, 10, 20, 30, 40], ddof=1))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import correlation, detectors, frechet, motions
-from hybrid_jax.evaluation.networks import MOUTH, Networks, motion_features
+from hybrid_jax.evaluation.networks import MOUTH, TRUSTED, Networks, motion_features
 from hybrid_jax.evaluation.pairing import Match, Pair
 from hybrid_jax.evaluation.squares import mouth, one_shape, resized
 from hybrid_jax.media import sequences
@@ -105,9 +105,11 @@ class Clip:
     if nets.judges:
       said, own = [nets.judges(x) for x in (R, G)], self._once('judge', nets.judges)
       read = [x[:, -motions.MOTION :] for x in said]
-      self._feed('fid_judge', *said)
-      embedded = (said[0] if own is None else own)[:, : -motions.MOTION]
-      self._similarity('identity_similarity_judge', embedded, said[1][:, : -motions.MOTION])
+      embeddings = [x[:, : -motions.MOTION] for x in said]
+      both = zip(embeddings, read, strict=True)
+      self._feed('fid_judge', *(np.hstack((e, m[:, TRUSTED])) for e, m in both))
+      known = embeddings[0] if own is None else own[:, : -motions.MOTION]
+      self._similarity('identity_similarity_judge', known, embeddings[1])
       self.motion.extend(read[1].ravel().tolist())
     points = [
       [self._look(side, x) for x in shown] for side, shown in zip(SIDES, frames, strict=True)
@@ -183,7 +185,7 @@ class Clip:
           self._queue('mouth_fvd', mouths)
     if nets.judges:
       motion = [np.stack([m for _, _, m in side]) for side in sides]
-      self._feed('fvd_judge', *map(motion_features, motion))
+      self._feed('fvd_judge', *(motion_features(m[:, TRUSTED]) for m in motion))
       self._feed('mouth_fvd_judge', *(motion_features(m[:, MOUTH]) for m in motion))
 
   def _queue(self, name: str, both: Sequence[np.ndarray]) -> None:
@@ -196,8 +198,8 @@ class Clip:
     sides = zip(*self.queues.pop(name), strict=True)
     self._feed(name, *(self.networks.fvd(np.stack(side)) for side in sides))
 
-  def finish(self, notes: Sequence[str]) -> Measured:
-    """The whole clip, once its last frame was added; `notes` are those of `Aligned`."""
+  def finish(self, notes: Sequence[str], timeless: bool) -> Measured:
+    """The whole clip, once its last frame was added; both arguments are of `Aligned`."""
     for name in tuple(self.queues):
       self._run_queue(name)
     timeline = {name: np.array(x, np.float32) for name, x in self.timeline.items()}
@@ -215,17 +217,21 @@ class Clip:
     if self.mouthless:
       notes.append(f'{self.mouthless} clips without a mouth, left out of mouth_fvd')
     notes = [f'{self.pair.generated}: {note}' for note in notes]
-    channels = self._correlations(notes)
+    channels = self._correlations(notes, timeless)
     values |= {name: float(np.mean(list(r.values()))) for name, r in channels.items()}
     times = np.array(self.times)
     return Measured(self.pair, len(times), values, times, timeline, notes, channels)
 
-  def _correlations(self, notes: list[str]) -> dict[str, dict[str, float]]:
+  def _correlations(self, notes: list[str], timeless: bool) -> dict[str, dict[str, float]]:
     """By channel, of each source of motion that is there; tells what is not."""
     sources = {}
     for group in self.detector.groups if self.detector else ():
       both = tuple(self.channels[side].group(group) for side in SIDES)
       sources[f'{group}_correlation_mediapipe'] = both
+    for side in SIDES if sources else ():
+      gone, frames = self.channels[side].unread, self.channels[side].count
+      if gone > motions.LOST * frames:
+        notes.append(f'{self.pair.generated}: no face in {gone} of {frames} {side} frames')
     try:
       if self.openface:
         found = motions.of_openface(self.pair, self.openface, self.protocol.frames, notes)
@@ -235,7 +241,7 @@ class Clip:
     try:
       if self.networks.judges:
         read = np.array(self.motion, np.float32).reshape(-1, motions.MOTION)
-        found = motions.of_truth(self.pair, np.array(self.times), read, notes)
+        found = motions.of_truth(self.pair, np.array(self.times), read, notes, timeless)
         sources |= {f'{group}_correlation_truth': both for group, both in found.items()}
     except InputError as error:
       notes.append(f'{self.pair.name}: no true motion: {error}')

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-LEAST = 3  # moments at which both clips were read
+# Moments at which both clips were read: so many, and this share of them.
+LEAST, SHARE = 3, 0.5
 # A channel that moves less than this, relative to its size, is constant but for rounding.
 CONSTANT = 1e-6
 
@@ -13,11 +14,11 @@ CONSTANT = 1e-6
 def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
   """Correlation of two signals (t,) where both are finite; None where nothing can be said.
 
-  That is where less than `LEAST` moments are left, or a signal is constant.
+  That is where less than `LEAST` moments are left or `SHARE` of all, or a signal is constant.
   """
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
   both = np.isfinite(x) & np.isfinite(y)
-  if both.sum() < LEAST:
+  if both.sum() < max(LEAST, SHARE * len(x)):
     return None
   spread = []
   for signal in (x[both], y[both]):
@@ -51,20 +52,24 @@ def frozen(reference: Mapping[str, np.ndarray], generated: Mapping[str, np.ndarr
 
 
 class Channels:
-  """Readings that arrive moment by moment, 4 bytes each; NaN where there are none."""
+  """Readings that arrive moment by moment, 4 bytes each; NaN where there are none.
+
+  count: moments; unread: those without any reading.
+  """
 
   def __init__(self):
     self._columns: dict[str, array.array] = {}
-    self._count = 0
+    self.count = self.unread = 0
 
   def add(self, values: Mapping[str, float]) -> None:
     """The readings of one moment; {} where nothing was found."""
     for name in values:
       if name not in self._columns:
-        self._columns[name] = array.array('f', [np.nan]) * self._count
+        self._columns[name] = array.array('f', [np.nan]) * self.count
     for name, column in self._columns.items():
       column.append(values.get(name, np.nan))
-    self._count += 1
+    self.count += 1
+    self.unread += not values
 
   def group(self, name: str) -> dict[str, np.ndarray]:
     """(t,) by channel, of the channels called 'NAME ...'."""

@@ -59,7 +59,7 @@ class Evaluation:
     if not aligned.compared:
       what = '; '.join(aligned.notes) or 'no frames at the same times'
       raise InputError(f'{pair.generated}: cannot be compared with {pair.reference} ({what})')
-    measured = one.finish(aligned.notes)
+    measured = one.finish(aligned.notes, aligned.timeless)
     for name, both in one.sets.items():
       known = self.sets.setdefault(name, (frechet.Moments(), frechet.Moments()))
       for total, part in zip(known, both, strict=True):

@@ -39,15 +39,24 @@ def of_openface(
   known = whole.first(frames)
   index = nearest(_from_first(known.times), _from_first(generated.times))
   _doubt_clock(paths[1], known.times, generated.times, index, len(whole.times) > frames, notes)
+  for side, readings in (('reference', known), ('generated', generated)):
+    gone = (~np.isfinite(list(readings.channels.values())).any(0)).sum()
+    if gone > LOST * len(readings.times):
+      notes.append(
+        f'{paths[1]}: no face in {gone} of {len(readings.times)} rows of the {side} clip'
+      )
   moved = {name: _at(index, x) for name, x in generated.channels.items()}
   aligned = openface.Readings(known.times, moved)
   return {group: (known.group(group), aligned.group(group)) for group in openface.GROUPS}
 
 
-def of_truth(pair: Pair, times: np.ndarray, read: np.ndarray, notes: list[str]) -> Channels:
+def of_truth(
+  pair: Pair, times: np.ndarray, read: np.ndarray, notes: list[str], timeless: bool = False
+) -> Channels:
   """True motion of the rendered reference, and the judge's reading (t, 16) of generated frames.
 
-  `times` (t,) are seconds from the reference's first frame. {} where no NAME.npz lies beside it.
+  `times` (t,) are seconds from the reference's first frame, or where it is `timeless` numbers. {}
+  where no NAME.npz lies beside it.
 
   Raises:
     InputError: what lies there holds no true motion.
@@ -67,7 +76,10 @@ def of_truth(pair: Pair, times: np.ndarray, read: np.ndarray, notes: list[str]) 
       f'{path}: times {clock.shape} and motion {motion.shape}; increasing times (t,) and motion '
       f'(t, {MOTION}) are needed'
     )
-  index = nearest(times, _from_first(clock))
+  if timeless:
+    index = np.where(times < len(clock), times, -1).astype(int)
+  else:
+    index = nearest(times, _from_first(clock))
   if (index < 0).mean() > LOST:
     notes.append(f'{path}: knows nothing of {(index < 0).sum()} of {len(index)} frames')
   known, names = _at(index, motion), list(parameters.MOTION)

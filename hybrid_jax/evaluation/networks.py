@@ -28,11 +28,17 @@ from hybrid_jax.weights import load, shapes, shipped
 
 Run = Callable[..., np.ndarray]
 
-MOUTH = [list(parameters.MOTION).index(n) for n in ('jaw_open', 'smile', 'mouth_shift')]
+TRUSTED, MOUTH = (
+  [list(parameters.MOTION).index(name) for name in names]
+  for names in (judges.TRUSTED_MOTION, ('jaw_open', 'smile', 'mouth_shift'))
+)
 
 
 def everywhere(function: Callable, tree: Any, rows: int) -> Run:
-  """function(tree, *arrays) over arrays (n, ...) of any n, `rows` a device at a time."""
+  """function(tree, *arrays) over arrays (n, ...) of any n, `rows` a device at a time.
+
+  Products are of full float32 on every device: a metric must not depend on it.
+  """
   mesh = parallel.make_mesh()
   _, replicated = parallel.shardings(mesh)
   tree, step, rows = jax.device_put(tree, replicated), jax.jit(function), rows * mesh.size
@@ -43,7 +49,8 @@ def everywhere(function: Callable, tree: Any, rows: int) -> Run:
       chunk = [x[k : k + rows] for x in arrays]
       count = len(chunk[0])
       padded = [np.concatenate((x, np.repeat(x[-1:], rows - count, 0))) for x in chunk]
-      parts.append(np.asarray(step(tree, *parallel.put_batch(padded, mesh)))[:count])
+      with jax.default_matmul_precision('highest'):
+        parts.append(np.asarray(step(tree, *parallel.put_batch(padded, mesh)))[:count])
     return np.concatenate(parts)
 
   return run

@@ -19,6 +19,7 @@ from hybrid_jax.media.video import Frame
 JOINTS = ('_as_', '--')
 FARTHEST = 0.1  # seconds between two frames that are compared, at most
 TICK = 1e-3  # seconds, to which containers round
+RATES = 0.005  # by how much frame rates may differ, relative, that are taken as one
 SHOWN = 5  # names in a line
 
 
@@ -128,24 +129,27 @@ class Aligned:
   number from the clip's first, and seconds are those of the other clip, or numbers where that knows
   none either.
 
-  After the iteration `notes` says in a line each what was not compared, and why.
+  After the iteration `notes` says in a line each what was not compared, and why; `timeless` is
+  whether the seconds are numbers.
   """
 
   def __init__(self, reference: Iterable[Frame], generated: Iterable[Frame], limit: int):
     self._reference, self._generated, self.limit = reference, generated, limit
-    self.compared, self.notes = 0, []
+    self.compared, self.notes, self.timeless = 0, [], False
 
   def __iter__(self) -> Iterator[Match]:
-    counted, shift, reference, generated = _clocks(self._reference, self._generated)
+    counted, self.timeless, shift, reference, generated = _clocks(self._reference, self._generated)
     held, after = next(generated, None), next(generated, None)
     if held is None:
       raise InputError('the generated clip has no frames')
     gaps = broken = numbers = 0
+    made = 0  # number of the frame that is held
     ended, step, t, before = False, 0, 0, None
     for k, (now, frame, number, seconds) in enumerate(itertools.islice(reference, self.limit)):
       numbers, step, t = k + 1, now - t, now
       while after is not None and abs(after[0] - t) <= abs(held[0] - t):
         before, held, after = held, after, next(generated, None)
+        made += 1
       reach = _reach([abs(other[0] - held[0]) for other in (before, after) if other], counted)
       if after is None and t - held[0] > reach:
         ended = True
@@ -158,6 +162,8 @@ class Aligned:
         self.compared += 1
         seconds = held[3] if seconds is None else seconds
         yield Match(number, float(seconds), frame.rgb, held[1].rgb)
+    if not (counted or gaps):
+      self._compare_rates(t, numbers - 1, held[0], made)
     while after is not None and after[0] - t < step - TICK:  # while the last frame is shown
       after = next(generated, None)
     if abs(shift) > (1 if counted else step / 2):
@@ -174,6 +180,22 @@ class Aligned:
     if broken:
       self.notes.append(f'{broken} frames are not finite, in it or its reference, and left out')
 
+  def _compare_rates(self, *spans: Fraction | int) -> None:
+    """Of the seconds and intervals of the reference, and of the generated clip.
+
+    A clip that answers its reference frame by frame, written at another rate, would be compared at
+    the wrong moments. A whole multiple of a rate is no such mistake.
+    """
+    if min(spans) <= 0:
+      return
+    wanted, made = spans[1] / spans[0], spans[3] / spans[2]
+    ratio = float(max(wanted, made) / min(wanted, made))
+    if abs(ratio - round(ratio)) > RATES * ratio:
+      self.notes.append(
+        f'has {float(made):.4g} frames a second and its reference {float(wanted):.4g}: those '
+        'nearest in time are compared; where they answer one by one, write both at one rate'
+      )
+
 
 def _reach(intervals: list, counted: bool) -> float:
   """How far a frame with these intervals to its neighbours may be from the time asked for."""
@@ -185,8 +207,10 @@ Timed = tuple[Fraction | int, Frame, int, Fraction | int | None]
 
 def _clocks(
   reference: Iterable[Frame], generated: Iterable[Frame]
-) -> tuple[bool, Fraction | int, Iterator[Timed], Iterator[Timed]]:
-  """(by number?, shift, reference, generated): each as (clock, frame, number, seconds).
+) -> tuple[bool, bool, Fraction | int, Iterator[Timed], Iterator[Timed]]:
+  """(by number?, no times at all?, shift, reference, generated).
+
+  The last two are of (clock, frame, number, seconds).
 
   All count from the clip's first frame; `shift` is by how much the generated one's is later.
   """
@@ -195,6 +219,7 @@ def _clocks(
     frames = iter(frames)
     first = next(frames, None)
     streams.append((first, itertools.chain([] if first is None else [first], frames)))
+  lacking = [first is None or first.time is None for first, _ in streams]
   counted = any(first is not None and first.time is None for first, _ in streams)
   starts = [first and (first.number if counted else first.time) for first, _ in streams]
   shift = 0 if None in starts else starts[1] - starts[0]
@@ -203,11 +228,11 @@ def _clocks(
     for k, frame in enumerate(frames):
       number = k if first.number is None else frame.number - first.number
       seconds = None if first.time is None else frame.time - first.time
-      if seconds is None and all(f is None or f.time is None for f, _ in streams):
+      if seconds is None and all(lacking):
         seconds = number
       yield number if counted else seconds, frame, number, seconds
 
-  return counted, shift, *(timed(*stream) for stream in streams)
+  return counted, all(lacking), shift, *(timed(*stream) for stream in streams)
 
 
 def nearest(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:

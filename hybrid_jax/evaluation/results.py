@@ -49,8 +49,8 @@ METRICS = {
   'gaze_correlation_mediapipe': Metric('iris gaze, MediaPipe', 'correlation', True),
   'pose_correlation_mediapipe': Metric('head transform, MediaPipe', 'correlation', True),
   'identity_similarity_judge': Metric('identity similarity, judge', 'cosine', True),
-  'fid_judge': Metric('Fréchet distance of frames, judges', '', False, 1440),
-  'fvd_judge': Metric('Fréchet distance of clips, judge', '', False, 320),
+  'fid_judge': Metric('Fréchet distance of frames, judges', '', False, 1380),
+  'fvd_judge': Metric('Fréchet distance of clips, judge', '', False, 200),
   'mouth_fvd_judge': Metric('Fréchet distance of mouths, judge', '', False, 60),
   'expression_correlation_truth': Metric('expression, judge to truth', 'correlation', True),
   'gaze_correlation_truth': Metric('gaze, judge to truth', 'correlation', True),
@@ -162,7 +162,7 @@ def protocol(evaluation: Evaluation, clips: Sequence[Measured], seconds: float) 
   }
   return {
     'resolution': how.size,
-    'resize': 'OpenCV: INTER_AREA where it shrinks, INTER_CUBIC where it grows; to a square',
+    'resize': 'OpenCV: INTER_AREA where both sides shrink, else INTER_CUBIC; to a square',
     'resize_for_fid_and_fvd': 'bilinear, half-pixel centres, no antialiasing, to 299 and 224 px',
     'colour': '8 bit RGB in full range; L1 on 0 to 255, PSNR and SSIM with peak 255',
     'psnr': 'of frames that differ from their reference; a note tells how many do not',
@@ -173,7 +173,8 @@ def protocol(evaluation: Evaluation, clips: Sequence[Measured], seconds: float) 
     'mouth': f'a square of {MOUTH_SIDE} distances between the eyes, fixed for a clip of FVD',
     'frechet': 'squared distance of Gaussians in float64, covariance over n - 1; of the generated '
     f'frames, or clips, to those of {REFERENCE_IS[how.answers]}',
-    'correlation': 'of Pearson by channel over time; mean over channels that move, then over clips',
+    'correlation': 'of Pearson by channel over time, where half of the moments or more were read; '
+    'mean over channels that move, then over clips',
     'sampling': f'the first {how.frames} frames of each reference; of the generated clip the frame '
     'nearest in time, both clocks from their first frame; by number where a clip has no times',
     'reference_is': REFERENCE_IS[how.answers],

@@ -9,7 +9,7 @@ MOUTH_SIDE = 1.5  # of the square around the mouth, in distances between the eye
 
 
 def resized(rgb: np.ndarray, size: int) -> np.ndarray:
-  """(h, w, 3) uint8 -> (size, size, 3): averaged where it shrinks, bicubic where it grows."""
+  """(h, w, 3) uint8 -> (size, size, 3): averaged where both sides shrink, else bicubic."""
   if rgb.shape[:2] == (size, size):
     return rgb
   smaller = size < min(rgb.shape[:2])

@@ -133,8 +133,14 @@ def _array(path: pathlib.Path) -> Iterator[Frame]:
     frames = np.load(path, mmap_mode='r', allow_pickle=False)
   except (OSError, ValueError, EOFError) as error:
     raise MediaError(f'{path}: no array can be read ({reason(error)}); write it anew') from error
+  if not isinstance(frames, np.ndarray):
+    raise MediaError(f'{path}: an archive of arrays (.npz); write its frames as one .npy')
   real = frames.dtype.kind == 'f'
-  if frames.ndim != 4 or frames.shape[-1] != 3 or not (real or frames.dtype == np.uint8):
+  if (
+    frames.ndim != 4
+    or frames.shape[-1] != 3
+    or not (frames.size and (real or frames.dtype == np.uint8))
+  ):
     raise MediaError(
       f'{path}: {frames.dtype} {frames.shape}; frames are (t, h, w, 3), uint8 or reals in [0, 1]'
     )

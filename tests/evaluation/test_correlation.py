@@ -23,6 +23,12 @@ def test_missing_moments_are_masked():
   assert correlation.pearson(gone, np.where(both, np.nan, y)) is None
 
 
+def test_few_of_the_moments_tell_nothing():
+  t = np.linspace(0, 1, 60)
+  assert correlation.pearson(t, np.where(np.arange(60) < 29, t, np.nan)) is None
+  assert correlation.pearson(t, np.where(np.arange(60) < 30, t, np.nan)) == pytest.approx(1)
+
+
 def test_constant_channels_are_skipped():
   t = np.linspace(0, 1, 50)
   found = correlation.correlations(

@@ -102,6 +102,40 @@ def test_frames_that_psnr_leaves_out_are_told(tmp_path):
   assert any('psnr leaves out 4 of 10 frames' in note for note in one.notes)
 
 
+class Finds:
+  """Instead of MediaPipe, which no test can rely on: a head that turns, lost from a moment on."""
+
+  groups = {'pose': 'pose'}
+
+  def __init__(self, lost_from):
+    self.seen, self.lost_from = 0, lost_from
+
+  def read(self, rgb):
+    self.seen += 1
+    number = (self.seen - 1) // 8 // 2 * 8 + (self.seen - 1) % 8  # 8 of a side, then of the other
+    generated = (self.seen - 1) // 8 % 2
+    if generated and number >= self.lost_from:
+      return None
+    return {'pose yaw': float(np.sin(number))}, np.zeros((5, 2))
+
+
+@pytest.mark.parametrize(
+  ('lost_from', 'known', 'told'), [(16, True, 0), (13, True, 1), (3, False, 1)]
+)
+def test_faces_that_were_lost_are_told(tmp_path, lost_from, known, told):
+  (clip,) = clips(5, frames=16)
+  np.save(tmp_path / 'a.npy', clip)
+  nets = networks.Networks(rows=2)
+  assert nets.together == 8
+  evaluation = measure.Evaluation(nets, measure.Protocol(SIZE))
+  evaluation.detector = Finds(lost_from)
+  one = evaluation.measure(Pair('a', tmp_path / 'a.npy', tmp_path / 'a.npy', None))
+  assert ('pose_correlation_mediapipe' in one.values) == known
+  lost = [note for note in one.notes if 'no face in' in note]
+  assert len(lost) == told
+  assert all(f'no face in {16 - lost_from} of 16 generated frames' in note for note in lost)
+
+
 def test_shapes_matter_where_squares_are_compared(tmp_path):
   (clip,) = clips(5, frames=4)
   for name, x in (('a', clip), ('wide', clip[:, :16])):

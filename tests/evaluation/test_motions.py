@@ -37,6 +37,27 @@ def test_true_motion_is_that_of_the_same_moments(tmp_path):
   assert len(notes) == 1 and 'knows nothing of 10 of 12 frames' in notes[0]
 
 
+def test_true_motion_of_clips_without_times_goes_by_number(tmp_path):
+  motion = np.random.default_rng(0).random((12, motions.MOTION))
+  np.savez(tmp_path / 'a.npz', times=np.arange(12) / 25, motion=motion)
+  pair, notes = Pair('a', tmp_path / 'x.npy', tmp_path / 'a.npy', None), []
+  numbers = np.array([0, 3, 11, 12])
+  found = motions.of_truth(pair, numbers.astype(float), motion[numbers.clip(max=11)], notes, True)
+  known, read = found['pose']
+  np.testing.assert_array_equal(known['yaw'][:3], read['yaw'][:3])
+  assert np.isnan(known['yaw'][3]) and 'knows nothing of 1 of 4 frames' in notes[0]
+
+
+def test_rows_of_openface_without_a_face_are_told(tmp_path):
+  header = 'frame, timestamp, confidence, success, AU01_r'
+  for side, found in (('reference', 40), ('generated', 30)):
+    rows = [f'{k + 1}, {k / 25:.4f}, 0.9, {int(k < found)}, {np.sin(k)}' for k in range(40)]
+    (tmp_path / f'{side}.csv').write_text('\n'.join([header, *rows]))
+  files, notes = [{'a': tmp_path / f'{side}.csv'} for side in ('reference', 'generated')], []
+  motions.of_openface(Pair('a', tmp_path / 'a', tmp_path / 'a.mp4', None), files, 500, notes)
+  assert len(notes) == 1 and 'no face in 10 of 40 rows of the generated clip' in notes[0]
+
+
 @pytest.mark.parametrize(
   ('rate', 'count', 'frames', 'told'),
   [(25, 40, 500, ''), (25, 39, 500, ''), (25, 80, 30, ''), (50, 80, 500, ''),

@@ -45,6 +45,30 @@ def test_rounded_and_other_rates_take_the_nearest_frame():
   assert all(abs(r - 2 * g) <= 1 for r, g in halved)
 
 
+@pytest.mark.parametrize(
+  ('reference', 'generated', 'told'),
+  [
+    (30, 25, 'has 25 frames a second and its reference 30: those nearest'),
+    (24, 25, 'has 25 frames a second and its reference 24: those nearest'),
+    (25, 25, ''),
+    (50, 25, ''),
+    (25, 75, ''),
+    (Fraction(30_000, 1001), 30, ''),
+  ],
+)
+def test_a_clip_of_another_rate_may_answer_other_moments(reference, generated, told):
+  """Also where the limit ends it before the clips do."""
+  numbers, notes = matched(frames(rate(reference, 99)), frames(rate(generated, 99)), limit=30)
+  assert len(numbers) == 30 and len(notes) == bool(told)
+  assert all(note.startswith(told) for note in notes)
+
+
+def test_irregular_times_are_no_other_rate():
+  times = [Fraction(k * k + 20 * k, 600) for k in range(40)]
+  numbers, notes = matched(frames(times), frames(times), limit=25)
+  assert numbers == [(k, k) for k in range(25)] and not notes
+
+
 def test_other_lengths_are_told():
   numbers, notes = matched(frames(rate(25, 10)), frames(rate(25, 6)))
   assert numbers == [(k, k) for k in range(6)]
@@ -230,12 +254,21 @@ def test_every_form_of_a_clip_is_read_alike(tmp_path):
     sequences.find(tmp_path)
 
 
+def test_an_archive_is_no_array(tmp_path):
+  with open(tmp_path / 'a.npy', 'wb') as file:
+    np.savez(file, frames=np.zeros((1, 4, 4, 3), np.uint8))
+  with pytest.raises(MediaError, match='a.npy: an archive of arrays'):
+    list(sequences.read(tmp_path / 'a.npy'))
+
+
 @pytest.mark.parametrize(
   ('array', 'said'),
   [
     (np.zeros((3, 4, 4), np.uint8), r'frames are \(t, h, w, 3\)'),
     (np.full((1, 4, 4, 3), 200.0), 'values from 200 to 200'),
     (np.zeros((1, 4, 4, 3), np.int64), 'int64'),
+    (np.zeros((4, 0, 0, 3), np.uint8), r'uint8 \(4, 0, 0, 3\)'),
+    (np.zeros((4, 0, 0, 3)), r'float64 \(4, 0, 0, 3\)'),
   ],
 )
 def test_other_arrays_are_refused(tmp_path, array, said):
