@@ -129,6 +129,34 @@ def test_figure_5_of_rendered_heads_and_of_real_clips(tmp_path, shared):
 
 
 @pytest.mark.slow
+def test_table_1_of_real_clips_as_mediapipe_reads_them(tmp_path, shared):
+  """The references once more as a system of their own: its correlations are 1."""
+  pytest.importorskip('mediapipe')
+  (tmp_path / 'videos').mkdir()
+  paths = sorted(shared('faces/driving').iterdir())[2:4]
+  for path in paths:
+    (tmp_path / 'videos' / path.name).symlink_to(path)
+  options = [f'--videos={tmp_path / "videos"}', '--frames=40']
+  options += [f'--cropper={shared("models/yunet_n_dynamic.onnx")}']
+  task = shared('models/face_landmarker_v2_with_blendshapes.task')
+  kept = tmp_path / 'kept'
+  done = run('table1_same_identity.py', tmp_path, *options, f'--keep={kept}')
+  assert not done.returncode, done.stderr
+  options += [f'--method=same={kept / "reference"}', f'--face-detector={task}']
+  done = run('table1_same_identity.py', tmp_path, *options)
+  assert not done.returncode, done.stderr
+  rows = json.loads((tmp_path / 'table.json').read_text())['rows']
+  same = rows['same']
+  assert same['metrics']['l1']['mean'] == 0 and same['protocol']['frames'] == 80
+  for name in ('blendshape', 'gaze', 'pose'):
+    found = same['metrics'][f'{name}_correlation_mediapipe']
+    assert found['mean'] == pytest.approx(1) and found['clips'] == 2
+    assert f'{name}_correlation_mediapipe' not in rows['copy of the source']['metrics']
+  assert len(same['channels']['blendshape_correlation_mediapipe']) > 20
+  assert rows['ours']['metrics']['l1']['mean'] > 1
+
+
+@pytest.mark.slow
 def test_table_2_of_real_clips_compares_with_the_driver(tmp_path, shared):
   (tmp_path / 'videos').mkdir()
   names = sorted(path.name for path in shared('faces/driving').iterdir())[:2]
