@@ -19,14 +19,13 @@ import argparse
 import csv
 import dataclasses
 import pathlib
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from absl import logging
 
-from hybrid_jax import compilation, heap, pipeline
+from hybrid_jax import pipeline
+from hybrid_jax.command import running
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
 from hybrid_jax.media import composite, refuse_overwriting, replacing, stills
@@ -176,13 +175,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   args = parse_args()
-  heap.share()
-  compilation.use_cache()
-  logging.set_verbosity(logging.ERROR)
-  try:
+  with running():
     write(load_model(args.workdir), args)
-  except (InputError, FloatingPointError) as error:
-    sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

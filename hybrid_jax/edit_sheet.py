@@ -17,14 +17,12 @@ all others are added to the person.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 import numpy as np
-from absl import logging
 
-from hybrid_jax import compilation, edits, heap, pipeline
-from hybrid_jax.errors import InputError
+from hybrid_jax import edits, pipeline
+from hybrid_jax.command import running
 from hybrid_jax.inference import Model, load_model
 from hybrid_jax.media import composite, refuse_overwriting, stills
 
@@ -125,13 +123,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   args = parse_args()
-  heap.share()
-  compilation.use_cache()
-  logging.set_verbosity(logging.ERROR)
-  try:
+  with running():
     edit_sheet(load_model(args.workdir), args)
-  except (InputError, FloatingPointError) as error:
-    sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

@@ -8,12 +8,10 @@ The file holds s_f of every frame, its time, and hashes of encoder and clip; it 
 
 import argparse
 import pathlib
-import sys
 import tempfile
 
-from absl import logging
-
-from hybrid_jax import compilation, heap, motion_file, pipeline
+from hybrid_jax import motion_file, pipeline
+from hybrid_jax.command import running
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
 from hybrid_jax.reenact import bar, missing_line
@@ -53,13 +51,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
   args = parse_args()
-  heap.share()
-  compilation.use_cache()
-  logging.set_verbosity(logging.ERROR)
-  try:
+  with running():
     extract_motion(load_model(args.workdir), args)
-  except (InputError, FloatingPointError) as error:
-    sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

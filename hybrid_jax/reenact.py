@@ -40,20 +40,10 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 
 import numpy as np
-from absl import logging
 from tqdm import tqdm
 
-from hybrid_jax import (
-  adjustment,
-  cma,
-  compilation,
-  edits,
-  heap,
-  motion_file,
-  pipeline,
-  provenance,
-  quality,
-)
+from hybrid_jax import adjustment, cma, edits, motion_file, pipeline, provenance, quality
+from hybrid_jax.command import running
 from hybrid_jax.edits import Edit
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, load_model
@@ -307,18 +297,12 @@ def parse_args(argv: list[str] | None = None) -> Options:
 
 def main() -> None:
   options = parse_args()
-  heap.share()
-  compilation.use_cache()
-  logging.set_verbosity(logging.ERROR)  # Orbax warns of what reading only means
-  try:
-    reenact(load_model(options.workdir), options)
-  except (InputError, FloatingPointError) as error:
-    sys.exit(f'error: {error}')
-  except quality.LowQuality as error:
-    print(f'low quality: {error}', file=sys.stderr)
-    sys.exit(3)
-  except KeyboardInterrupt:
-    sys.exit('stopped; the same command goes on from the last finished part')
+  with running('stopped; the same command goes on from the last finished part'):
+    try:
+      reenact(load_model(options.workdir), options)
+    except quality.LowQuality as error:
+      print(f'low quality: {error}', file=sys.stderr)
+      sys.exit(3)
 
 
 if __name__ == '__main__':

@@ -154,7 +154,7 @@ def test_style_space_table_of_the_reference():
 
 ORDER = [
   {'errors', 'compilation', 'heap', 'latents', 'config_flag'},
-  {'media', 'models.ops'},
+  {'media', 'models.ops', 'command'},
   {'models.irse', 'models.stylegan2', 'heads', 'motion_file'},
   {'models.encoder', 'models.perceptual', 'models.inception'},
   {'models.hybrid', 'models.i3d', 'losses', 'optim'},

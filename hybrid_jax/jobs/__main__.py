@@ -21,10 +21,7 @@ import os
 import pathlib
 import sys
 
-from absl import logging
-
-from hybrid_jax import compilation, heap
-from hybrid_jax.errors import InputError
+from hybrid_jax.command import running
 from hybrid_jax.inference import load_model
 from hybrid_jax.jobs import report, shard, table, work
 
@@ -54,9 +51,12 @@ def run(args: argparse.Namespace) -> int:
     InputError: the table, the model or the division cannot be used.
   """
   jobs = table.read(args.jobs, args.options)
-  mine = shard.choose(args.shard, args.coordinator, args.processes, args.process, dict(os.environ))
-  if mine.count > 1:  # processes may share a device
-    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  environment = dict(os.environ)
+  # Processes may share a device. Set before jax.distributed opens it.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  mine = shard.choose(args.shard, args.coordinator, args.processes, args.process, environment)
+  if mine.count == 1 and 'XLA_PYTHON_CLIENT_PREALLOCATE' not in environment:
+    del os.environ['XLA_PYTHON_CLIENT_PREALLOCATE']
   device = shard.use_device(mine)
   rows = mine.of(jobs)
   print(
@@ -79,15 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
 def main() -> None:
   args = parse_args()
-  heap.share()
-  compilation.use_cache()
-  logging.set_verbosity(logging.ERROR)
-  try:
+  with running('stopped; the same command goes on with the rows that are not finished'):
     sys.exit(run(args))
-  except InputError as error:
-    sys.exit(f'error: {error}')
-  except KeyboardInterrupt:
-    sys.exit('stopped; the same command goes on with the rows that are not finished')
 
 
 if __name__ == '__main__':
