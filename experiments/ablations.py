@@ -17,6 +17,7 @@ figure (.png) and pictures (_sheet.png).
 
 import argparse
 import concurrent.futures
+import csv
 import itertools
 import json
 import os
@@ -48,6 +49,7 @@ FIRST = 2_000
 REFERENCE, TRUTH, PTI = 'full', 'truth', 'full_pti'
 INFERENCE = {'full_cma': 'cma_lambda_1', 'full_cma_lambda_0': 'cma_lambda_0', PTI: 'pti'}
 GROUPS = ('inside', 'out_of_domain', *out_of_domain.KINDS)
+CURVES = ('reenactment', 'self_reconstruction', 'anchor_identity', 'puppet_identity')
 MOTION = ('expression_error', 'pose_error')
 READABLE = ('inside', 'beyond')  # by the judge of motion
 
@@ -104,6 +106,16 @@ def trainings(
     except (InputError, KeyboardInterrupt):
       pool.shutdown(wait=False, cancel_futures=True)
       raise
+
+
+def curves(workdir: pathlib.Path) -> dict[str, list[float]]:
+  """Steps of stage 1, and the validation losses CURVES there; those without weight are told too."""
+  with open(workdir / 'validation.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  columns = {name: f'validation_pretrain/{name}' for name in CURVES}
+  return {
+    name: [float(row[key]) for row in rows] for name, key in {'step': 'step', **columns}.items()
+  }
 
 
 def answers(
@@ -177,7 +189,10 @@ def table(result: dict) -> str:
 
 
 def figure(path: pathlib.Path, result: dict) -> None:
-  """Paired difference to the full model with its interval, and each seed as a tick."""
+  """Above, paired differences to the full model with intervals, and each seed as a tick.
+
+  Below, what stage 1 does to the validation losses, mean over seeds.
+  """
   import matplotlib
 
   matplotlib.use('Agg')
@@ -185,7 +200,9 @@ def figure(path: pathlib.Path, result: dict) -> None:
 
   metrics = ('l1', 'identity_score', *MOTION)
   names = [name for name in result[GROUPS[0]] if name not in (REFERENCE, TRUTH)]
-  fig, axes = plt.subplots(1, len(metrics), figsize=(13, 3.4), sharey=True)
+  fig = plt.figure(figsize=(13, 6.4), layout='constrained')
+  above, below = fig.subfigures(2, 1)
+  axes = above.subplots(1, len(metrics), sharey=True)
   for ax, metric in zip(axes, metrics, strict=True):
     groups = READABLE if metric in MOTION else GROUPS[:2]
     for offset, group in zip((-0.15, 0.15), groups, strict=True):
@@ -201,7 +218,12 @@ def figure(path: pathlib.Path, result: dict) -> None:
     ax.set(yticks=range(len(names)), yticklabels=names)
     ax.legend(fontsize=7)
   axes[0].invert_yaxis()
-  fig.tight_layout()
+  for ax, term in zip(below.subplots(1, len(CURVES)), CURVES, strict=True):
+    for variant in dict.fromkeys(name.rpartition('-')[0] for name in result['validation']):
+      of = [x for name, x in result['validation'].items() if name.rpartition('-')[0] == variant]
+      ax.plot(of[0]['step'], np.mean([x[term] for x in of], 0), marker='.', label=variant)
+    ax.set(title=f'validation: {term}', xlabel='step of stage 1', yscale='log')
+  ax.legend(fontsize=7)
   with replacing(path) as part:
     fig.savefig(part, format='png', dpi=110)
   plt.close(fig)
@@ -272,6 +294,9 @@ def main() -> None:
     'sources_of_a_kind': args.count,
     'trainings': {
       f'{v}-{s}': {key: runs[v, s].get(key) for key in ('last_call_s', 'commit')} for v, s in every
+    },
+    'validation': {
+      f'{v}-{s}': curves(pathlib.Path(runs[v, s]['workdir']).parent) for v, s in every
     },
   }
   for group in GROUPS:
