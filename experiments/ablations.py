@@ -222,7 +222,7 @@ def figure(path: pathlib.Path, result: dict) -> None:
     for variant in dict.fromkeys(name.rpartition('-')[0] for name in result['validation']):
       of = [x for name, x in result['validation'].items() if name.rpartition('-')[0] == variant]
       ax.plot(of[0]['step'], np.mean([x[term] for x in of], 0), marker='.', label=variant)
-    ax.set(title=f'validation: {term}', xlabel='step of stage 1', yscale='log')
+    ax.set(title=f'validation: {term}', xlabel='step of stage 1')
   ax.legend(fontsize=7)
   with replacing(path) as part:
     fig.savefig(part, format='png', dpi=110)
