@@ -18,6 +18,7 @@ figure (.png) and pictures (_sheet.png).
 import argparse
 import concurrent.futures
 import csv
+import importlib.util
 import itertools
 import json
 import os
@@ -109,7 +110,7 @@ def trainings(
 
 
 def curves(workdir: pathlib.Path) -> dict[str, list[float]]:
-  """Steps of stage 1, and the validation losses CURVES there; those without weight are told too."""
+  """Steps of stage 1, and its validation losses CURVES; a loss without weight is told too."""
   with open(workdir / 'validation.csv', newline='') as file:
     rows = list(csv.DictReader(file))
   columns = {name: f'validation_pretrain/{name}' for name in CURVES}
@@ -243,6 +244,8 @@ def main() -> None:
   parser.add_argument('--processes', type=int, default=1, help='trainings at a time (CPU)')
   parser.add_argument('--count', type=int, default=8, help='test sources of a kind')
   args = parser.parse_args()
+  if not importlib.util.find_spec('matplotlib'):  # told now, and not after hours
+    sys.exit("error: the figure needs matplotlib: pip install -e '.[experiments]'")
   settings = pathlib.Path(args.settings)
   if not settings.is_file():
     sys.exit(f'error: {settings}: no such file; run experiments/cma.py --parts choose first')
