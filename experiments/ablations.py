@@ -261,6 +261,7 @@ def main() -> None:
   budget = tuple(map(int, args.budget.split(',')))
   if len(budget) != 2:
     sys.exit(f'error: --budget={args.budget}: two numbers, the steps of stage 1 and 2')
+  args.output.parent.mkdir(parents=True, exist_ok=True)
   work = args.work.absolute()
   measured = provenance('') | {'command': 'python ' + ' '.join(sys.argv)}
   compilation.use_cache()
