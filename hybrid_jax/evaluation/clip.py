@@ -11,7 +11,7 @@ import numpy as np
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import correlation, detectors, frechet, motions
 from hybrid_jax.evaluation.networks import MOUTH, TRUSTED, Networks, motion_features
-from hybrid_jax.evaluation.pairing import Match, Pair
+from hybrid_jax.evaluation.pairing import SHOWN, Match, Pair
 from hybrid_jax.evaluation.squares import mouth, one_shape, resized
 from hybrid_jax.media import sequences
 
@@ -249,7 +249,8 @@ class Clip:
       if lost := correlation.frozen(*both):
         notes.append(
           f'{self.pair.generated}: {name} leaves out {len(lost)} of {len(both[0])} channels, which '
-          f'move in the reference alone: {", ".join(lost)}'
+          f'move in the reference alone: {", ".join(lost[:SHOWN])}'
+          + (f' and {len(lost) - SHOWN} more' if len(lost) > SHOWN else '')
         )
     found = {name: correlation.correlations(*both) for name, both in sources.items()}
     return {name: r for name, r in found.items() if r}
