@@ -85,7 +85,7 @@ class Bench:
     weight: float,
     marks: tuple[int, ...],
   ) -> dict:
-    """Frames after so many steps: {str(steps): (TARGETS, 64, 64, 3)}, 'drift', 'seconds'."""
+    """Frames after so many steps: {str(steps): (TARGETS, 64, 64, 3)}, 'drift'."""
     settings = f'{variant}-{rate:g}-{weight:g}-{"-".join(map(str, marks))}'
     name = f'{episode.name.replace(" ", "-")}-{settings}'
     path = self.work / split / f'{name}.npz'
@@ -97,18 +97,15 @@ class Bench:
     model, tuner = self.model, adjuster.tuner
     job = tuner.job(model.G, model.E, adjuster.frozen, episode.source, drivers)
     job = job.replace(driver_weight=np.float32(weight), rate=np.float32(rate))
-    kept, took = {}, 0.0
+    kept = {}
     chunk = int(np.gcd.reduce(marks))
     tuning = tuner.tune(job, chunk)
     for done in range(chunk, marks[-1] + 1, chunk):
-      began = time.perf_counter()
       state = next(tuning)
-      took += time.perf_counter() - began  # it has been waited for
       if done in marks:
         G = cma.adjusted(model.G, cma.delta(model.G, state))
         kept[str(done)] = self.frames(model.with_generator(G, ''), episode)
     kept['drift'] = np.array(tuner.drift(job, state.params))
-    kept['history'], kept['seconds'] = np.asarray(state.history)[: marks[-1]], np.array(took)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, open(part, 'wb') as file:
       np.savez_compressed(file, **kept)

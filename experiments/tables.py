@@ -79,7 +79,9 @@ def parser(description: str) -> argparse.ArgumentParser:
   add('--held-out', type=float, default=0.2, help='without: share of its people (%(default)s)')
   add('--corrections', default='', help='CSV of its people, as packing took it')
   add('--cropper', default='', help='YuNet .onnx that finds the heads of --videos')
-  add('--people', type=int, default=75, help='clips; further ones of a person come last')
+  add(
+    '--people', type=int, default=75, help='clips; further ones of a person come last (%(default)s)'
+  )
   add('--keep', type=pathlib.Path, help='folder that keeps the clips: run OpenFace over them')
   add(
     '--openface', type=pathlib.Path, help='folder of its .csv: reference/, ours/, NAME/ of others'

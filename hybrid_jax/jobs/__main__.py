@@ -17,6 +17,7 @@ of each row. The exit code is 1 if a row of this process failed, 3 if one has lo
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import sys
@@ -51,12 +52,12 @@ def run(args: argparse.Namespace) -> int:
     InputError: the table, the model or the division cannot be used.
   """
   jobs = table.read(args.jobs, args.options)
-  environment = dict(os.environ)
-  # Processes may share a device. Set before jax.distributed opens it.
-  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-  mine = shard.choose(args.shard, args.coordinator, args.processes, args.process, environment)
-  if mine.count == 1 and 'XLA_PYTHON_CLIENT_PREALLOCATE' not in environment:
-    del os.environ['XLA_PYTHON_CLIENT_PREALLOCATE']
+  share = functools.partial(os.environ.setdefault, 'XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  if args.coordinator:  # jax.distributed opens the device
+    share()
+  mine = shard.choose(args.shard, args.coordinator, args.processes, args.process, dict(os.environ))
+  if mine.count > 1:  # processes may share a device
+    share()
   device = shard.use_device(mine)
   rows = mine.of(jobs)
   print(

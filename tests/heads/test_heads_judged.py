@@ -38,7 +38,7 @@ def test_yunet_finds_each_head_where_it_is(heads, shared):
 
 
 def test_mediapipe_reads_the_rendered_expression(renderer, shared):
-  pytest.importorskip('mediapipe', reason='needs mediapipe, which no extra installs')
+  pytest.importorskip('mediapipe', reason='needs the extra [mediapipe], which tests do not')
   judge = blendshapes.Landmarker(shared('models/face_landmarker_v2_with_blendshapes.task'))
   person = people.identity(people.SPLITS['validation'] + 3)
   read = lambda **m: judge(renderer(person, pack(MOTION, **m), pack(SCENE))[0])  # noqa: E731
