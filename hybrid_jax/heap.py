@@ -1,30 +1,21 @@
-"""Keeps the memory of a long run where it was after the first frames.
-
-Both functions are for glibc, and do nothing with another C library.
-"""
+"""Keeps the memory of a long run where it was after the first frames."""
 
 import ctypes
 import platform
 
-_M_ARENA_MAX = -8  # of glibc's malloc.h
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 _libc = ctypes.CDLL(None) if platform.libc_ver()[0] == 'glibc' else None
+LARGE = 2**16  # bytes: a frame of 256 px has 3 of them, a program of XLA's hundreds
 
 
-def share() -> None:
-  """One heap for all threads, which would otherwise have their own: to be called before they start.
+def keep_steady() -> None:
+  """Large blocks go back to the system when they are freed; all threads share the heap of the rest.
 
-  A frame is decoded, computed and encoded on different threads: room that it leaves in the heap of
-  one is of no use to the others, and the process grows for thousands of frames until each heap has
-  held every size.
+  To be called before threads start. A frame is decoded, computed and encoded on different threads,
+  by libraries whose blocks of all sizes lie among small ones that stay: a heap grows for thousands
+  of frames until each size finds a hole, and if every thread has its own, each of them does. Is for
+  glibc, and does nothing with another C library.
   """
   if _libc:
     _libc.mallopt(_M_ARENA_MAX, 1)
-
-
-def give_back() -> None:
-  """Gives free pages back to the system, also those between blocks that are in use.
-
-  An encoder leaves some 50 MB of holes, which the next one does not fit into exactly.
-  """
-  if _libc:
-    _libc.malloc_trim(0)
+    _libc.mallopt(_M_MMAP_THRESHOLD, LARGE)

@@ -6,7 +6,6 @@ A clip that cannot be read to its end leaves nothing behind.
 
 from collections.abc import Callable, Sequence
 
-from hybrid_jax import heap
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import frechet, openface
 from hybrid_jax.evaluation.clip import Clip, Measured, Protocol
@@ -19,7 +18,6 @@ from hybrid_jax.media import sequences
 __all__ = ['Evaluation', 'Measured', 'Protocol']
 
 AHEAD = 8  # frames decoded ahead
-TRIM = 16  # batches after which free memory is given back
 
 
 class Evaluation:
@@ -55,11 +53,9 @@ class Evaluation:
       *(ahead(sequences.read(path), AHEAD) for path in (pair.reference, pair.generated)),
       self.protocol.frames,
     )
-    for count, chunk in enumerate(batched(aligned, self.networks.together), 1):
+    for chunk in batched(aligned, self.networks.together):
       one.add(chunk)
       progress(len(chunk))
-      if count % TRIM == 0:
-        heap.give_back()
     if not aligned.compared:
       what = '; '.join(aligned.notes) or 'no frames at the same times'
       raise InputError(f'{pair.generated}: cannot be compared with {pair.reference} ({what})')
