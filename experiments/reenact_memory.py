@@ -101,7 +101,7 @@ def main() -> None:
   parser.add_argument('--output', type=pathlib.Path, required=True, help='.json file to write')
   args = parser.parse_args()
   workdir = args.workdir and str(pathlib.Path(args.workdir).absolute())
-  measured = provenance('') | {'command': 'python experiments/reenact_memory.py'}
+  measured = provenance('') | {'command': 'python ' + ' '.join(sys.argv)}
   runs = repeated(args.lengths, args.runs, workdir)
   peaks = medians(runs)
   grown = slope(peaks)
