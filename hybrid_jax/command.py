@@ -17,7 +17,7 @@ def running(stopped: str = 'stopped') -> Iterator[None]:
   Args:
     stopped: that line after Ctrl-C.
   """
-  heap.keep_steady()
+  heap.share()
   compilation.use_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax warns of what reading only means
   try:

@@ -178,7 +178,8 @@ def main() -> None:
   add('--rendered', action='store_true', help='rendered heads: let their judges stand in')
   add_networks(parser)
   args = parser.parse_args()
-  heap.keep_steady()
+  heap.share()
+  heap.map_blocks()
   compilation.use_cache()
   try:
     nets = open_networks(args, args.rendered)

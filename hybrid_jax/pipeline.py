@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from hybrid_jax import edits, motion_file
+from hybrid_jax import edits, heap, motion_file
 from hybrid_jax.edits import Edit
 from hybrid_jax.errors import InputError
 from hybrid_jax.inference import Model, ahead
@@ -28,6 +28,7 @@ from hybrid_jax.quality import Watch
 LAYOUTS = ('result', 'pasted', 'side-by-side', 'grid')
 MOVING_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.ts')
 SEGMENT = 256  # frames, about
+TIDY = 32  # frames, after which free memory goes back to the system
 AHEAD = 8  # frames that are read, and that wait to be written
 SHEET = 6  # pictures in a row and in a column of a sheet of crops
 
@@ -358,6 +359,8 @@ def render(
     with target.segment(folder, k, layout.shape) as write:
       for number, picture in zip(numbers, pictures, strict=False):
         write(picture, plan.time(number))
+        if number % TIDY == 0:
+          heap.give_back()
   for _ in pictures:  # ends the bar and the thread
     pass
   for _ in rows:  # to the end, for the figures taken on the way
