@@ -1,0 +1,84 @@
+"""How fast the evaluation command is with every network in its full size.
+
+  python experiments/evaluate_speed.py --output=experiments/results/evaluate_speed.json
+
+LPIPS (AlexNet), ArcFace, FID's Inception and FVD's I3D have the shapes of the public files, and one
+number everywhere: what comes out means nothing, how long it takes does. It is the command's own
+time, clips decoded and all. A short run that is not counted fills the cache of programs before.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+os.environ.setdefault('XLA_FLAGS', '')  # the tests, whose writers of files are used, want 4 devices
+
+import convert_full_size as full  # noqa: E402
+import evaluate_memory  # noqa: E402
+import numpy as np  # noqa: E402
+
+from hybrid_jax.evaluation import results  # noqa: E402
+from hybrid_jax.media import replacing  # noqa: E402
+
+NUMBER = 1e-3  # a normalised layer of it neither grows nor vanishes
+LINEAR = (64, 192, 384, 256, 256)  # channels of LPIPS' layers on AlexNet
+
+
+def linear(path: pathlib.Path) -> None:
+  writer = full.Writer()
+  shapes = {f'lin{k}.model.1.weight': (1, width, 1, 1) for k, width in enumerate(LINEAR)}
+  writer.write_zip(path, writer.state(shapes))
+
+
+def write_networks(folder: pathlib.Path) -> list[str]:
+  """Files of all networks; returns the options that name them."""
+  full.numbers = lambda shape: np.full(shape, NUMBER, np.float32)
+  makers = {
+    'alexnet.pth': full.FILES['alexnet.pth'],
+    'linear.pth': linear,
+    'arcface.pth': full.arcface,
+    'inception.pth': full.inception,
+    'i3d.pt': full.FILES['rgb_imagenet.pt'],
+  }
+  for name, make in makers.items():
+    make(folder / name)
+  options = [
+    f'--{net}={folder / file}'
+    for net, file in zip(
+      ('arcface', 'inception', 'i3d'), ('arcface.pth', 'inception.pth', 'i3d.pt'), strict=True
+    )
+  ]
+  return [*options, '--lpips', str(folder / 'alexnet.pth'), str(folder / 'linear.pth')]
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--frames', type=int, default=256, help='of all clips (%(default)s)')
+  parser.add_argument('--output', type=pathlib.Path, required=True, help='.json file to write')
+  args = parser.parse_args()
+  measured = results.versions() | {'command': 'python ' + ' '.join(sys.argv)}
+  with tempfile.TemporaryDirectory() as name:
+    options = write_networks(pathlib.Path(name))
+    evaluate_memory.measure(32 * evaluate_memory.CLIPS, options)
+    before = os.getloadavg()[0]
+    taken, _ = evaluate_memory.measure(args.frames, options)
+  record = taken | {
+    'networks': 'LPIPS alex, ArcFace, Inception, I3D in full size; the judges of rendered heads',
+    'size': evaluate_memory.SIZE,
+    'load_average': {'before': before, 'after': os.getloadavg()[0]},
+    'measured': measured,
+  }
+  with replacing(args.output) as part:
+    part.write_text(json.dumps(record, indent=1) + '\n')
+  print(json.dumps(record, indent=1))
+
+
+if __name__ == '__main__':
+  main()
