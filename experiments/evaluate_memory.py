@@ -99,6 +99,14 @@ def line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
   return float(slope), float(np.sqrt(np.sum((y - slope * x) ** 2) / (len(x) - 2) / (x @ x)))
 
 
+def write(path: pathlib.Path, record: dict) -> None:
+  """To a .json file and the screen."""
+  text = json.dumps(record, indent=1)
+  with replacing(path) as part:
+    part.write_text(text + '\n')
+  print(text)
+
+
 def read(path: str | pathlib.Path) -> str:
   return pathlib.Path(path).read_text()
 
@@ -134,9 +142,7 @@ def main() -> None:
     'load_average': {'before': before, 'after': os.getloadavg()[0]},
     'measured': measured,
   }
-  with replacing(args.output) as part:
-    part.write_text(json.dumps(record, indent=1) + '\n')
-  print(json.dumps(record, indent=1))
+  write(args.output, record)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ time, clips decoded and all. A short run that is not counted fills the cache of 
 """
 
 import argparse
-import json
 import os
 import pathlib
 import sys
@@ -23,7 +22,6 @@ import evaluate_memory  # noqa: E402
 import numpy as np  # noqa: E402
 
 from hybrid_jax.evaluation import results  # noqa: E402
-from hybrid_jax.media import replacing  # noqa: E402
 
 NUMBER = 1e-3  # a normalised layer of it neither grows nor vanishes
 LINEAR = (64, 192, 384, 256, 256)  # channels of LPIPS' layers on AlexNet
@@ -75,9 +73,7 @@ def main() -> None:
     'load_average': {'before': before, 'after': os.getloadavg()[0]},
     'measured': measured,
   }
-  with replacing(args.output) as part:
-    part.write_text(json.dumps(record, indent=1) + '\n')
-  print(json.dumps(record, indent=1))
+  evaluate_memory.write(args.output, record)
 
 
 if __name__ == '__main__':

@@ -21,15 +21,15 @@ def share() -> None:
     _libc.mallopt(_M_ARENA_MAX, 1)
 
 
-def map_blocks(least: int = 2**16) -> None:
-  """Gives blocks of `least` bytes and more back to the system whenever one is freed.
+def map_blocks() -> None:
+  """Gives blocks of 64 kB and more back to the system whenever one is freed.
 
   Otherwise they lie among small ones that stay, and the heap grows by some kB a frame. It costs a
   page fault for every 4 kB of a new block: next to nothing where networks take seconds for a batch
   of frames, a third of the time where large pictures are pasted.
   """
   if _libc:
-    _libc.mallopt(_M_MMAP_THRESHOLD, least)
+    _libc.mallopt(_M_MMAP_THRESHOLD, 2**16)
 
 
 def give_back() -> None:
