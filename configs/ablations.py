@@ -2,7 +2,7 @@
 
   python -m hybrid_jax.main --config=configs/ablations.py:without_8_10 --workdir=runs/without_8_10
 
-experiments/ablations.py trains all of them with three seeds each. All start from the shipped
+experiments/paper/ablations.py trains all of them with three seeds each. All start from the shipped
 inversion encoder and take the same number of steps, a budget and no convergence: STEPS fit into 20
 minutes of a core, with half the batch of configs/pretrain.py:heads. A first run took the 300 + 80
 steps of that config (experiments/results/ablations_short.json): by then the motion has only begun

@@ -5,7 +5,7 @@ section, "e4e" (omertov/encoder4editing, from which the paper starts), or "ours"
 silent. Nothing here needs ml_collections, so that scripts without it can read the same values.
 """
 
-from hybrid_jax.latents import first_convolutions
+from hybrid_jax.models.latents import first_convolutions
 from hybrid_jax.weights import shipped
 
 

@@ -24,12 +24,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hybrid_jax import pipeline
 from hybrid_jax.command import running
 from hybrid_jax.errors import InputError
-from hybrid_jax.inference import Model, load_model
 from hybrid_jax.media import composite, refuse_overwriting, replacing, stills
 from hybrid_jax.reenact import bar
+from hybrid_jax.reenactment import pipeline
+from hybrid_jax.reenactment.model import Model, load_model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

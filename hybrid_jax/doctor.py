@@ -41,7 +41,8 @@ class Check:
 
 def examine(config: Any, compile_step: bool = True) -> Iterator[Check]:
   """The checks of a config, each as soon as it is made."""
-  from hybrid_jax import config_check, networks
+  from hybrid_jax.method import networks
+  from hybrid_jax.training import config_check
 
   try:
     config_check.check(config)
@@ -212,8 +213,8 @@ def attempt(name: str, work: Any, status: str) -> Check:
 
 def check_data(config: Any) -> Iterator[Check]:
   """Where the clips come from, and the face detector."""
-  from hybrid_jax import sources, triplets
   from hybrid_jax.media import faces
+  from hybrid_jax.training import sources, triplets
   from hybrid_jax.weights import public
 
   data = config.data
@@ -244,7 +245,8 @@ def check_start(config: Any, nets: Any) -> Iterator[Check]:
   """The encoder that training starts from, where one is named."""
   import jax
 
-  from hybrid_jax import checkpoint, networks
+  from hybrid_jax.method import networks
+  from hybrid_jax.training import checkpoint
   from hybrid_jax.weights import load
 
   path = config.train.init_from
@@ -293,7 +295,7 @@ def check_step(config: Any, nets: Any, compile_step: bool) -> Iterator[Check]:
   """
   import jax
 
-  from hybrid_jax import estimate, parallel, steps
+  from hybrid_jax.training import estimate, parallel, steps
 
   if config.data.batch_size % jax.device_count():
     return
@@ -321,7 +323,8 @@ def step_arguments(config: Any, nets: Any) -> tuple[Any, Any, Any]:
   """(state, frozen, batch) of the training step as shapes."""
   import jax
 
-  from hybrid_jax import networks, parallel, steps, triplets
+  from hybrid_jax.method import networks
+  from hybrid_jax.training import parallel, steps, triplets
   from hybrid_jax.weights import shipped
 
   key, source = jax.random.key(0), config.weights.e4e
@@ -344,7 +347,7 @@ def step_arguments(config: Any, nets: Any) -> tuple[Any, Any, Any]:
 
 def check_memory(needed: int | None, whole: bool) -> Check:
   """`needed` bytes a device, or at least these where it is not the `whole`."""
-  from hybrid_jax import estimate
+  from hybrid_jax.training import estimate
 
   has = estimate.available()
   if needed is None or has is None:

@@ -1,6 +1,6 @@
 """Writes a picture of what edits do to a person: one a row, the source left of the strengths.
 
-  # the rendered world's own edits, on a portrait of `python -m hybrid_jax.heads out/`
+  # the rendered world's own edits, on a portrait of `python -m hybrid_jax.world out/`
   python -m hybrid_jax.edit_sheet --source out/portraits/person_0.png --output sheet.png
 
   # some of them, with the motion of another picture
@@ -12,8 +12,8 @@
       --directions ffhq_directions --edits age,smile,ffhq_pca:3:2-6,sefa:0,style:9:409 \\
       --strengths=-4,-2,0,2,4 --face-detector face_detection_yunet.onnx
 
-What can be named is told by hybrid_jax.edits. A component of GANSpace (FILE:K) leads to a strength;
-all others are added to the person.
+hybrid_jax/reenactment/edits.py lists what can be named. A component of GANSpace (FILE:K) leads to a
+strength; all others are added to the person.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hybrid_jax import edits, pipeline
 from hybrid_jax.command import running
-from hybrid_jax.inference import Model, load_model
 from hybrid_jax.media import composite, refuse_overwriting, stills
+from hybrid_jax.reenactment import edits, pipeline
+from hybrid_jax.reenactment.model import Model, load_model
 
 
 def rows_of(

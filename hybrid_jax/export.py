@@ -29,14 +29,15 @@ def export(workdir: str, output: str, part: str = 'all', cma: str = '') -> str:
     InputError: nothing was trained there, weights are missing, `cma` is of another generator, or
       `output` cannot be written.
   """
-  from hybrid_jax import adjustment, inference
+  from hybrid_jax.reenactment import model as inference
+  from hybrid_jax.reenactment import tuning
   from hybrid_jax.weights import export as formats
   from hybrid_jax.weights import exported
 
   formats.check_path(output)  # before a long read
   model = inference.load_model(workdir)
   if cma:
-    model = adjustment.with_delta(model, cma)
+    model = tuning.with_delta(model, cma)
   if part == 'generator':
     content = formats.rosinality(model.G, model.networks.hybrid.generator.channels)
     told = f'rosinality generator of {model.resolution} px'

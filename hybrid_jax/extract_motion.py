@@ -10,12 +10,12 @@ import argparse
 import pathlib
 import tempfile
 
-from hybrid_jax import motion_file, pipeline
 from hybrid_jax.command import running
 from hybrid_jax.errors import InputError
-from hybrid_jax.inference import Model, load_model
 from hybrid_jax.reenact import bar, missing_line
-from hybrid_jax.reenact_options import add_cropping
+from hybrid_jax.reenactment import motion_file, pipeline
+from hybrid_jax.reenactment.model import Model, load_model
+from hybrid_jax.reenactment.options import add_cropping
 
 
 def extract_motion(model: Model, args: argparse.Namespace) -> int:

@@ -37,8 +37,9 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected argument {argv[1]!r}; options are written --name=value')
   # Imported here: data worker processes import this module again and need none of it.
-  from hybrid_jax import compilation, parallel
+  from hybrid_jax import compilation
   from hybrid_jax.errors import InputError
+  from hybrid_jax.training import parallel
 
   compilation.use_cache(_CACHE.value)
   if not flags.FLAGS['verbosity'].present:
@@ -54,17 +55,18 @@ def run(config: Any, workdir: str) -> None:
   """The training of a config, the one that it says follows, and the showcase of the last."""
   import jax
 
-  from hybrid_jax import showcase, train
+  from hybrid_jax.reenactment import showcase
+  from hybrid_jax.training import loop
 
   last = workdir
-  if train.train(config, workdir) is None:
+  if loop.train(config, workdir) is None:
     return  # interrupted
   if config.then:
     following = ConfigDict(config.to_dict())
     following.update(config.then.to_dict())
     following.train.init_from, following.then = workdir, {}
     last = os.path.join(workdir, following.stage)
-    if train.train(following, last) is None:
+    if loop.train(following, last) is None:
       return
   if config.showcase and jax.process_index() == 0:
     showcase.show(last, workdir)

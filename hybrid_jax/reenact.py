@@ -16,7 +16,7 @@
   python -m hybrid_jax.extract_motion --driving clip.mp4 --output talk.safetensors
   python -m hybrid_jax.reenact --source me.png --driving talk.safetensors --output out.mp4
 
-  # another person than the source: glasses from the first second on (hybrid_jax.edits says more)
+  # another person than the source: glasses from the first second on (edit_sheet shows them)
   python -m hybrid_jax.reenact ... --edit glasses=0@0s,1@1s,hair_dark=-0.5
   python -m hybrid_jax.reenact ... --directions ffhq_directions --edit age=+2,smile=-1
 
@@ -42,16 +42,18 @@ from fractions import Fraction
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_jax import adjustment, cma, edits, motion_file, pipeline, provenance, quality
 from hybrid_jax.command import running
-from hybrid_jax.edits import Edit
 from hybrid_jax.errors import InputError
-from hybrid_jax.inference import Model, load_model
 from hybrid_jax.media import refuse_overwriting, stills, video
 from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.media.segments import PictureTarget, VideoTarget
-from hybrid_jax.pipeline import Cropping, Input
-from hybrid_jax.reenact_options import CODECS, Options, parse
+from hybrid_jax.method import cma
+from hybrid_jax.provenance import record
+from hybrid_jax.reenactment import edits, motion_file, pipeline, quality, tuning
+from hybrid_jax.reenactment.edits import Edit
+from hybrid_jax.reenactment.model import Model, load_model
+from hybrid_jax.reenactment.options import CODECS, Options, parse
+from hybrid_jax.reenactment.pipeline import Cropping, Input
 
 
 def bar(items: Iterable, what: str, total: int | None) -> Iterable:
@@ -140,10 +142,10 @@ def reenact(model: Model, options: Options) -> int:
   ):
     raise InputError(f'--crop={options.crop}: needs --face-detector or a file of landmarks')
   edit = edits.resolve(options.edit, options.directions, model)
-  made = provenance.record(model, options)
+  made = record.record(model, options)
   if edit:
     made['edit_sha256'] = edits.digest(edit)
-  sign = provenance.pen(options, made)
+  sign = record.pen(options, made)
   of_model = model.digest() + edits.digest(edit)
   folder = pipeline.work_folder(options.output, given, options, of_model)
   try:
@@ -202,7 +204,7 @@ def _reenact(
   if options.cma:
     how = cma.Options(options.cma, options.cma_lambda, options.cma_rate, options.cma_steps)
     crops = lambda chosen: pipeline.crops(driving, chosen, model.size)  # noqa: E731
-    model, adjusted = adjustment.to_clip(model, how, head, crops, np.flatnonzero(~gone))
+    model, adjusted = tuning.to_clip(model, how, head, crops, np.flatnonzero(~gone))
     print(f'{options.cma:<9}{adjusted}')
     made['weights']['adjusted_generator_sha256'] = model.digests['generator']
   target = target_of(options, plan.time_base, json.dumps(made), sign)
@@ -237,7 +239,7 @@ def _reenact(
       measure()
     raise
   measured = measure() if watch else {}
-  provenance.seal(options, made, figures | measured)
+  record.seal(options, made, figures | measured)
   shutil.rmtree(folder)
   h, w = layout.shape
   took = time.perf_counter() - began
@@ -260,7 +262,7 @@ def _reenact(
   if options.smooth_motion:
     told[-1] += f', {raw.value:.2f} before it was smoothed'
   told += quality.lines(measured) if measured else ()
-  told.append(provenance.signs(options) if options.certificate else '')
+  told.append(record.signs(options) if options.certificate else '')
   for line in filter(None, told):
     print(f'  {line}')
   if measured:

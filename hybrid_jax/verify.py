@@ -20,8 +20,8 @@ import sys
 from collections.abc import Iterator
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import credentials, sidecar
-from hybrid_jax.media.sidecar import Finding
+from hybrid_jax.provenance import credentials, sidecar
+from hybrid_jax.provenance.sidecar import Finding
 
 CODES = {'verified': 0, 'altered': 3, 'remuxed': 4, 'no sidecar': 5}
 

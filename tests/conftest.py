@@ -20,12 +20,10 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
+from parity import GOLDEN, SHARED  # noqa: E402
 
 jax.config.update('jax_default_matmul_precision', 'float32')
 flags.FLAGS.mark_as_parsed()
-
-GOLDEN = pathlib.Path(__file__).parent / 'golden'
-SHARED = pathlib.Path(__file__).resolve().parents[2] / 'shared'
 
 
 COMPILES_WHOLE_STEPS = {
@@ -84,14 +82,3 @@ def inputs(tmp_path_factory):
   import reenacting
 
   return reenacting.write_inputs(tmp_path_factory.mktemp('inputs'))
-
-
-def error(actual, expected) -> float:
-  """max|a - b| / max|b| over the whole array."""
-  actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-  assert actual.shape == expected.shape, (actual.shape, expected.shape)
-  return float(np.abs(actual - expected).max() / np.abs(expected).max())
-
-
-def nhwc(x) -> np.ndarray:
-  return np.moveaxis(np.asarray(x), 1, -1)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from data.face_clips.layouts import Expected, read_layout
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import clips, faces
-from hybrid_jax.triplets import split_people
+from hybrid_jax.training.triplets import split_people
 
 SPLITS = ('train', 'validation')
 JPEG_QUALITY = 95

@@ -14,7 +14,7 @@ import pathlib
 import re
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.triplets import find_videos
+from hybrid_jax.training.triplets import find_videos
 
 HDTF_SUBSETS = ('RD', 'WDA', 'WRA')
 

@@ -63,7 +63,7 @@ def pack(*, videos: str, out: str, name: str, **fields) -> str:
   """
   from data.face_clips.layouts import read_layout
   from hybrid_jax.media import faces, replacing
-  from hybrid_jax.triplets import INDEX
+  from hybrid_jax.training.triplets import INDEX
 
   if fields['size'] < 16 or fields['frames'] < 2 or not 0 < fields['held_out'] < 1:
     raise InputError('--size is at least 16, --frames at least 2, --held_out between 0 and 1')

@@ -17,7 +17,7 @@ def build(out: str, config: str) -> pathlib.Path:
   """Renders what is not there yet; returns the folder of the records and their index."""
   from data.synthetic_heads import SyntheticHeads
   from hybrid_jax.media import replacing
-  from hybrid_jax.triplets import INDEX
+  from hybrid_jax.training.triplets import INDEX
 
   builder = SyntheticHeads(config=config, data_dir=out)
   builder.download_and_prepare()

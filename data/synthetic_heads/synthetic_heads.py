@@ -2,7 +2,7 @@
 
   python -m data.synthetic_heads packed/ --config heads_64
 
-One record is one clip. Splits are disjoint in people (`hybrid_jax.heads.people.SPLITS`), and so in
+One record is one clip. Splits are disjoint in people (`hybrid_jax.world.people.SPLITS`), and so in
 motions. Rendering takes about 8, 36 or 150 ms a frame at 64, 128 or 256 px on 2 CPU cores.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from hybrid_jax.heads import clips, parameters, people
+from hybrid_jax.world import clips, parameters, people
 
 
 @dataclasses.dataclass

@@ -1,7 +1,7 @@
 """Parity and speed of the 1024 px model on whatever device JAX finds, with random weights.
 
-  python experiments/accelerator.py --output=experiments/results/h100.json
-  python experiments/accelerator.py --parts=golden,generator    # some parts only
+  python -m experiments.cost.accelerator --output=experiments/results/h100.json
+  python -m experiments.cost.accelerator --parts=golden,generator    # some parts only
 
 Needs jax, flax, optax and numpy, nothing else of the project's dependencies (jax 0.10 or 0.11).
 Each part runs in a process of its own, so that its peak memory is its own and one that does not fit
@@ -19,8 +19,8 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
 
 PARTS = ('golden', 'generator', 'encoder', 'reenact', 'train_step')
 EXTRA_PARTS = ('compile_paper', 'suite')  # needs pytest and the other dependencies
@@ -158,7 +158,7 @@ def golden() -> None:
 def random_model(precision: str):
   import jax
 
-  from hybrid_jax import networks
+  from hybrid_jax.method import networks
 
   config = paper_config(precision)
   nets = networks.build(config.model)
@@ -230,7 +230,8 @@ def train_step() -> None:
   import jax.numpy as jnp
   import numpy as np
 
-  from hybrid_jax import networks, parallel, steps
+  from hybrid_jax.method import networks
+  from hybrid_jax.training import parallel, steps
 
   cpu = jax.default_backend() == 'cpu'
   runs = [('float32', 1, 256)] if cpu else [('bf16', 8, 0), ('tf32', 8, 256)]
@@ -274,7 +275,8 @@ def compile_paper() -> None:
   """The paper's own step, bfloat16 and 8 triplets, compiled ahead of time: no array is made."""
   import jax
 
-  from hybrid_jax import networks, parallel, steps
+  from hybrid_jax.method import networks
+  from hybrid_jax.training import parallel, steps
 
   config = paper_config('bf16')
   nets = networks.build(config.model)

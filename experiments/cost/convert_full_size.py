@@ -1,6 +1,7 @@
 """Converts a full-size file of each public format: time, peak memory, and an image from one.
 
-  python experiments/convert_full_size.py --folder=full --output=experiments/results/convert.json
+  python -m experiments.cost.convert_full_size --folder=full \
+      --output=experiments/results/convert.json
 
 The files have the names and shapes of the public ones (tests/golden/keys) and random numbers, in
 the containers that their authors wrote: zip .pt, legacy .pth, NVlabs' .pkl of modules, a module
@@ -19,12 +20,10 @@ import time
 import zipfile
 
 import numpy as np
+from test_modules import binary, module
+from test_torch_file import asm, call, legacy, storage, tensor
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'tests'), str(ROOT / 'tests' / 'weights')]
-
-from test_modules import binary, module  # noqa: E402
-from test_torch_file import asm, call, legacy, storage, tensor  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 SEED = np.random.default_rng(0)
 DRAW = """
@@ -203,7 +202,7 @@ def main() -> None:
   np.save(small, np.ones((1, 512), np.float32))
   base_s, base = measured('-m', 'hybrid_jax.convert', str(small), '--output', str(out))
   results = {
-    'command': 'python experiments/convert_full_size.py',
+    'command': 'python -m experiments.cost.convert_full_size',
     'cpu_cores': len(os.sched_getaffinity(0)),
     'load_average_at_start': os.getloadavg()[0],
     'of_a_2_KB_file': {'seconds': round(base_s, 1), 'peak_MB': round(base)},

@@ -1,7 +1,7 @@
 """Memory and speed of the evaluation command while frames pass, 256 px.
 
-  python experiments/evaluate_memory.py --output=experiments/results/evaluate_memory.json
-  python experiments/evaluate_memory.py --output=... -- --i3d=tests/golden/i3d_reduced.pt \\
+  python -m experiments.cost.evaluate_memory --output=experiments/results/evaluate_memory.json
+  python -m experiments.cost.evaluate_memory --output=... -- --i3d=tests/golden/i3d_reduced.pt \\
       --lpips tests/golden/lpips_alex_reduced.pt
 
 The command runs on pairs of clips made here; the metrics are those without weights and those of the
@@ -25,14 +25,13 @@ import tempfile
 import time
 from fractions import Fraction
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
 
-import numpy as np  # noqa: E402
+from hybrid_jax.evaluation import results
+from hybrid_jax.media import replacing, video
+from hybrid_jax.world import clips
 
-from hybrid_jax.evaluation import results  # noqa: E402
-from hybrid_jax.heads import clips  # noqa: E402
-from hybrid_jax.media import replacing, video  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 SIZE, FPS, CLIPS = 256, 25, 4
 EVERY = 0.1  # seconds between two readings

@@ -1,6 +1,6 @@
 """How fast the evaluation command is with every network in its full size.
 
-  python experiments/evaluate_speed.py --output=experiments/results/evaluate_speed.json
+  python -m experiments.cost.evaluate_speed --output=experiments/results/evaluate_speed.json
 
 LPIPS (AlexNet), ArcFace, FID's Inception and FVD's I3D have the shapes of the public files, and one
 number everywhere: what comes out means nothing, how long it takes does. It is the command's own
@@ -13,15 +13,13 @@ import pathlib
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
 os.environ.setdefault('XLA_FLAGS', '')  # the tests, whose writers of files are used, want 4 devices
 
-import convert_full_size as full  # noqa: E402
-import evaluate_memory  # noqa: E402
-import numpy as np  # noqa: E402
+import numpy as np
 
-from hybrid_jax.evaluation import results  # noqa: E402
+from experiments.cost import convert_full_size as full
+from experiments.cost import evaluate_memory
+from hybrid_jax.evaluation import results
 
 NUMBER = 1e-3  # a normalised layer of it neither grows nor vanishes
 LINEAR = (64, 192, 384, 256, 256)  # channels of LPIPS' layers on AlexNet

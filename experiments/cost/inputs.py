@@ -1,6 +1,6 @@
 """Tries every clip and picture of a folder on the re-enactment tool and writes what came of each.
 
-  python experiments/inputs.py FACES --face_detector=FILE.onnx --workdir=runs/heads \\
+  python -m experiments.cost.inputs FACES --face_detector=FILE.onnx --workdir=runs/heads \\
       --output=experiments/results/inputs.csv
 
 FACES has subfolders of clips and pictures. Clips drive the portrait `--source`; pictures are driven
@@ -16,20 +16,16 @@ import csv
 import io
 import json
 import pathlib
-import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import av
+from tqdm import tqdm
 
-import av  # noqa: E402
-from heads_world import provenance  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from hybrid_jax import compilation, extract_motion, reenact  # noqa: E402
-from hybrid_jax.errors import InputError  # noqa: E402
-from hybrid_jax.inference import load_model  # noqa: E402
-from hybrid_jax.media import replacing  # noqa: E402
+from experiments.world.measure import provenance
+from hybrid_jax import compilation, extract_motion, reenact
+from hybrid_jax.errors import InputError
+from hybrid_jax.media import replacing
+from hybrid_jax.reenactment.model import load_model
 
 CLIPS = {'.mp4', '.mov', '.mkv', '.webm'}
 PICTURES = {'.png', '.jpg', '.jpeg', '.webp', '.gif'}
@@ -75,7 +71,7 @@ def main() -> None:
   parser.add_argument('--driving', default='driving/drive_07_man_expressive_11.988fps.mp4')
   parser.add_argument('--output', type=pathlib.Path, default='experiments/results/inputs.csv')
   args = parser.parse_args()
-  measured = provenance('') | {'command': 'python experiments/inputs.py'}
+  measured = provenance('') | {'command': 'python -m experiments.cost.inputs'}
   compilation.use_cache()
   model, found = load_model(args.workdir), {'face_detector': args.face_detector}
   source, driving = args.faces / args.source, args.faces / args.driving

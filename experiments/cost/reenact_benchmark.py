@@ -1,9 +1,9 @@
 """What the way through files costs: cross-identity figures through the re-enactment command.
 
-  python experiments/reenact_benchmark.py --workdir=runs/heads --face_detector=YUNET.onnx \\
+  python -m experiments.cost.reenact_benchmark --workdir=runs/heads --face_detector=YUNET.onnx \\
       --output=experiments/results/reenact_benchmark.json
 
-The pairs are those of experiments/heads_benchmark.py, held-out rendered people whose true answer is
+The pairs are those of experiments/world/benchmark.py, held-out rendered people whose true answer is
 one more render. Each source is a picture, its drivers a clip of one moment a second, so that
 nothing is smoothed across them. Steps, each of which adds one thing that costs:
   direct   the networks alone, on arrays, in one call
@@ -23,22 +23,19 @@ import sys
 import tempfile
 from fractions import Fraction
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
 
-import cv2  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from heads_world import provenance  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from hybrid_jax import compilation, reenact  # noqa: E402
-from hybrid_jax.errors import InputError  # noqa: E402
-from hybrid_jax.evaluation import heads, images  # noqa: E402
-from hybrid_jax.inference import Model, load_model  # noqa: E402
-from hybrid_jax.media import replacing, stills, video  # noqa: E402
-from hybrid_jax.models.ops import from_uint8, to_uint8  # noqa: E402
+from experiments.world.measure import provenance
+from hybrid_jax import compilation, reenact
+from hybrid_jax.errors import InputError
+from hybrid_jax.evaluation import images, rendered
+from hybrid_jax.media import replacing, stills, video
+from hybrid_jax.models.ops import from_uint8, to_uint8
+from hybrid_jax.reenactment.model import Model, load_model
 
 CODECS = {'ffv1': 'ffv1', 'h264': 'libx264', 'cropped': 'ffv1'}
 
@@ -52,7 +49,7 @@ def direct(model: Model, data: dict[str, np.ndarray]) -> np.ndarray:
     W_S = hybrid.identity(E, G, from_uint8(source), model.rows)
     return to_uint8(hybrid.reenact(G, W_S, hybrid.deformation(E, from_uint8(driving))))
 
-  return heads.in_batches(
+  return rendered.in_batches(
     lambda s, d: network(model.E, model.G, s, d), data['source'], data['driving']
   )
 
@@ -91,7 +88,7 @@ def through_command(
 
 def small(frames: np.ndarray) -> np.ndarray:
   """(n, s, s, 3) uint8 -> (n, 64, 64, 3) uint8, averaged."""
-  side = (heads.SIZE, heads.SIZE)
+  side = (rendered.SIZE, rendered.SIZE)
   return np.stack([cv2.resize(rgb, side, interpolation=cv2.INTER_AREA) for rgb in frames])
 
 
@@ -119,17 +116,17 @@ def main() -> None:
   except InputError as error:
     sys.exit(f'error: {error}')
 
-  judge, groups, worst, gone = heads.Judges(), [], 0, 0
+  judge, groups, worst, gone = rendered.Judges(), [], 0, 0
   steps = [step for step in CODECS if args.face_detector or step != 'cropped']
   values: dict[str, dict[str, list]] = {step: {} for step in ('direct', *steps)}
   for seed in args.seeds:
-    data = heads.pairs(seed, args.people, args.frames, True)
-    ends = heads.scale(judge, data, True)
+    data = rendered.pairs(seed, args.people, args.frames, True)
+    ends = rendered.scale(judge, data, True)
     groups.append(data['person'])
     made = {'direct': direct(model, data)}
     for step in steps:
       if step == 'cropped':
-        large = heads.pairs(seed, args.people, args.frames, True, size=args.size)
+        large = rendered.pairs(seed, args.people, args.frames, True, size=args.size)
         frames, notes = through_command(model, large, step, args.frames, args.face_detector)
         made[step], gone = small(frames), gone + len(notes)
       else:
@@ -137,7 +134,7 @@ def main() -> None:
     worst = max(worst, int(np.abs(made['ffv1'].astype(int) - made['direct']).max()))
     for step, frames in made.items():
       method = np.asarray(from_uint8(jnp.asarray(frames)))
-      for metric, value in heads.measure(judge, method, data, ends).items():
+      for metric, value in rendered.measure(judge, method, data, ends).items():
         values[step].setdefault(metric, []).append(value)
 
   people = np.concatenate(groups)

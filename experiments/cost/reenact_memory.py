@@ -1,6 +1,6 @@
 """Peak memory of the re-enactment command against the length of the clip, 512 px with paste back.
 
-  python experiments/reenact_memory.py --workdir=runs/heads \\
+  python -m experiments.cost.reenact_memory --workdir=runs/heads \\
       --output=experiments/results/reenact_memory.json
 
 Each run of the command is a process of its own, on a driving clip and a source made here. How far
@@ -20,13 +20,12 @@ import tempfile
 import time
 from fractions import Fraction
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import numpy as np
 
-import numpy as np  # noqa: E402
-from heads_world import provenance  # noqa: E402
+from experiments.world.measure import provenance
+from hybrid_jax.media import replacing, stills, video
 
-from hybrid_jax.media import replacing, stills, video  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 SIZE, HEAD = 512, 64
 

@@ -1,7 +1,7 @@
 """Runs both stages on packed rendered heads and on real clips, and measures what they cost.
 
-  python experiments/training.py --output=experiments/results/training.json --work=runs/training
-  python experiments/training.py --output=... --work=... --videos=DIR --face_detector=yunet.onnx
+  python -m experiments.cost.training --output=experiments/results/training.json --work=runs/train
+  python -m experiments.cost.training --output=... --work=... --videos=DIR --face_detector=FILE
 
 Parts: `heads` (stage 1 and 2 of configs :heads on a packed rendered world), `clips` (both stages of
 the same model on packed real clips, from --videos), `data` (batches a second of the data alone),
@@ -20,13 +20,11 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+from experiments.world import measure
+from hybrid_jax.media import replacing
+from hybrid_jax.training import sources, triplets
 
-import heads_world  # noqa: E402
-
-from hybrid_jax import sources, triplets  # noqa: E402
-from hybrid_jax.media import replacing  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 PARTS = ('heads', 'clips', 'data', 'packing')
 
@@ -125,7 +123,7 @@ def packing(work: pathlib.Path) -> dict:
   """Peak memory of packing 6, 24 and 96 rendered clips of 50 frames, 128 px."""
   folder = work / 'rendered'
   if not folder.is_dir():
-    command('hybrid_jax.heads', str(folder), '--people=1', '--clips=6', '--size=128', '--seconds=2')
+    command('hybrid_jax.world', str(folder), '--people=1', '--clips=6', '--size=128', '--seconds=2')
   videos = sorted((folder / 'driving').glob('*.mp4'))
   result = {}
   for count in (6, 24, 96):
@@ -164,8 +162,8 @@ def main() -> None:
     packed = re.search(r'packed: (.*)', told)[1]
   for part in args.parts.split(','):
     # Before the run, whose processes read the code as it stands now.
-    measured = heads_world.provenance(part) | {
-      'command': f'python experiments/training.py --parts={part} --steps={args.steps}'
+    measured = measure.provenance(part) | {
+      'command': f'python -m experiments.cost.training --parts={part} --steps={args.steps}'
     }
     if part == 'heads':
       value = stages(work / 'heads', packed, steps, [])

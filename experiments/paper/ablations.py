@@ -1,12 +1,13 @@
 """Trains and judges the paper's ablations on rendered heads; goes on where it was stopped.
 
-  python experiments/ablations.py --work runs/ablations --output experiments/results/ablations.json
+  python -m experiments.paper.ablations --work runs/ablations \
+      --output experiments/results/ablations.json
 
 Trainings: every variant of configs/ablations.py with every seed, from the same encoder, within the
 same budget of steps (--budget), --processes of them side by side, each on its share of the cores;
 what one prints is in the .log beside its folder. At inference the full model is also run with CMA
-and with PTI, with rate and steps that experiments/cma.py chose on the validation split (--settings)
-and with both ends of lambda: 1, the driver's cycle, as the paper has it, and 0.
+and with PTI, with rate and steps that cma.py chose on the validation split (--settings), and
+with both ends of lambda: 1, the driver's cycle, as the paper has it, and 0.
 
 Everything is judged on the same test episodes of out_of_domain.py, of people whom neither cma.py
 nor an earlier run used, against the true answer. The row `truth` is that answer itself: what the
@@ -28,21 +29,20 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import numpy as np
+from tqdm import tqdm
 
-import cma as tunings  # noqa: E402
-import numpy as np  # noqa: E402
-import out_of_domain  # noqa: E402
-from heads_world import provenance  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+from configs.ablations import STEPS, VARIANTS
+from experiments.paper import cma as tunings
+from experiments.paper import out_of_domain
+from experiments.world.measure import provenance
+from hybrid_jax import compilation
+from hybrid_jax.errors import InputError
+from hybrid_jax.evaluation import rendered
+from hybrid_jax.media import composite, replacing, stills
+from hybrid_jax.reenactment.model import load_model
 
-from configs.ablations import STEPS, VARIANTS  # noqa: E402
-from hybrid_jax import compilation  # noqa: E402
-from hybrid_jax.errors import InputError  # noqa: E402
-from hybrid_jax.evaluation import heads  # noqa: E402
-from hybrid_jax.inference import load_model  # noqa: E402
-from hybrid_jax.media import composite, replacing, stills  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # Number of the first episode of a kind. Those from 1,000 on were seen by ablations_short.json,
 # after which the budget was raised.
@@ -248,7 +248,7 @@ def main() -> None:
     sys.exit("error: the figure needs matplotlib: pip install -e '.[experiments]'")
   settings = pathlib.Path(args.settings)
   if not settings.is_file():
-    sys.exit(f'error: {settings}: no such file; run experiments/cma.py --parts choose first')
+    sys.exit(f'error: {settings}: no such file; run experiments/paper/cma.py --parts choose first')
   chosen = json.loads(settings.read_text())['choose']['chosen']
   chosen |= {f'cma_lambda_{weight}': chosen['cma'] | {'lambda': float(weight)} for weight in (0, 1)}
   inference = {INFERENCE.get(row, ''): row for row in args.inference.split(',')}
@@ -271,10 +271,10 @@ def main() -> None:
     runs = trainings(work, every, budget, args.processes)
   except InputError as error:
     sys.exit(f'error: {error}')
-  judge = heads.Judges()
+  judge = rendered.Judges()
   some = out_of_domain.episodes('test', tunings.KINDS, args.count, FIRST)
   data = out_of_domain.joined(some)
-  ends = heads.scale(judge, data, True)
+  ends = rendered.scale(judge, data, True)
   values: dict = {name: [] for name in (*variants, *inference.values())}
   first: dict = {}  # frames of the first seed
   for variant, seed in every:

@@ -1,7 +1,7 @@
 """What Cyclic Manifold Adjustment costs and gains on sources that no network can have learnt.
 
-  python experiments/cma.py --work runs/cma --output experiments/results/cma.json
-  python experiments/cma.py --work runs/cma --output ... --parts cost --workdir runs/heads/finetune
+  python -m experiments.paper.cma --work runs/cma --output experiments/results/cma.json
+  python -m experiments.paper.cma --work ... --output ... --parts cost --workdir runs/heads/finetune
 
 Parts, in this order; each is written to the file as it ends, and what is in --work is not computed
 again:
@@ -23,22 +23,20 @@ import pathlib
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import jax
+import numpy as np
+from tqdm import tqdm
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import out_of_domain  # noqa: E402
-from heads_world import provenance  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from hybrid_jax import cma, compilation, networks  # noqa: E402
-from hybrid_jax.adjustment import Adjuster  # noqa: E402
-from hybrid_jax.errors import InputError  # noqa: E402
-from hybrid_jax.evaluation import heads, images  # noqa: E402
-from hybrid_jax.inference import Model, load_model  # noqa: E402
-from hybrid_jax.media import composite, replacing, stills  # noqa: E402
-from hybrid_jax.models.ops import from_uint8  # noqa: E402
+from experiments.paper import out_of_domain
+from experiments.world.measure import provenance
+from hybrid_jax import compilation
+from hybrid_jax.errors import InputError
+from hybrid_jax.evaluation import images, rendered
+from hybrid_jax.media import composite, replacing, stills
+from hybrid_jax.method import cma, networks
+from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.reenactment.model import Model, load_model
+from hybrid_jax.reenactment.tuning import Adjuster
 
 PARTS = ('cost', 'choose', 'test', 'floor')
 SETTINGS = 'rate', 'lambda', 'steps'
@@ -112,8 +110,10 @@ class Bench:
     return kept
 
 
-def judged(judge: heads.Judges, made: np.ndarray, data: dict, ends: dict) -> dict[str, np.ndarray]:
-  values = heads.measure(judge, np.asarray(from_uint8(made.astype(np.float32))), data, ends)
+def judged(
+  judge: rendered.Judges, made: np.ndarray, data: dict, ends: dict
+) -> dict[str, np.ndarray]:
+  values = rendered.measure(judge, np.asarray(from_uint8(made.astype(np.float32))), data, ends)
   return {name: values[name] for name in TOLD}
 
 
@@ -208,10 +208,10 @@ def choose(bench: Bench, variants: list[str], count: int) -> dict:
 
   First the RATES with the first of LAMBDAS, then the other lambdas with the best rate.
   """
-  judge = heads.Judges()
+  judge = rendered.Judges()
   some = out_of_domain.episodes('validation', out_of_domain.KINDS, count)
   data = out_of_domain.joined(some)
-  ends = heads.scale(judge, data, True)
+  ends = rendered.scale(judge, data, True)
   none = judged(judge, np.concatenate([bench.untuned(e) for e in some]), data, ends)
   grid, best = [], {}
 
@@ -257,10 +257,10 @@ def test(bench: Bench, variants: list[str], chosen: dict, count: int) -> tuple[d
     'stopped': ('stopped', ours),
   }
   methods = {name: of for name, of in methods.items() if of[0] in variants}
-  judge = heads.Judges()
+  judge = rendered.Judges()
   some = out_of_domain.episodes('test', KINDS, count)
   data = out_of_domain.joined(some)
-  ends = heads.scale(judge, data, True)
+  ends = rendered.scale(judge, data, True)
   made, cost = {'none': np.concatenate([bench.untuned(e) for e in some])}, {}
   for name, (variant, settings) in methods.items():
     rate, weight, steps = (settings[key] for key in SETTINGS)
@@ -305,10 +305,10 @@ def test(bench: Bench, variants: list[str], chosen: dict, count: int) -> tuple[d
 
 def floor(count: int) -> dict:
   """What the judges say of the true answers of the test split, by kind."""
-  judge = heads.Judges()
+  judge = rendered.Judges()
   some = out_of_domain.episodes('test', KINDS, count)
   data = out_of_domain.joined(some)
-  values = judged(judge, data['truth'], data, heads.scale(judge, data, True))
+  values = judged(judge, data['truth'], data, rendered.scale(judge, data, True))
   kind = np.repeat([e.name.split()[0] for e in some], out_of_domain.TARGETS)
   return {
     of: {name: interval(x[kind == of], data['person'][kind == of]) for name, x in values.items()}

@@ -1,8 +1,8 @@
 """Figure 5: is G(w_id, 0) the person in one neutral pose and expression, whatever the frame?
 
-  python experiments/figure5_anchor.py --output=experiments/results/figure5_heads.json
+  python -m experiments.paper.figure5 --output=experiments/results/figure5_heads.json
 
-  python experiments/figure5_anchor.py --videos=hdtf/ --hdtf=METADATA --cropper=YUNET.onnx \\
+  python -m experiments.paper.figure5 --videos=hdtf/ --hdtf=METADATA --cropper=YUNET.onnx \\
       --face-detector=face_landmarker.task --arcface=... --workdir=runs/finetune --output=fig5.json
 
 Nothing in training asks for it directly; the paper shows it. Of rendered people that no network has
@@ -23,16 +23,16 @@ import json
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import tables
 from tqdm import tqdm
 
+from experiments.paper import tables
 from hybrid_jax.errors import InputError
-from hybrid_jax.evaluation import detectors, heads, images, judges
+from hybrid_jax.evaluation import detectors, images, judges, rendered
 from hybrid_jax.evaluation.squares import resized
-from hybrid_jax.heads import clips, parameters, people
-from hybrid_jax.inference import Model
 from hybrid_jax.media import replacing, stills
 from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.reenactment.model import Model
+from hybrid_jax.world import clips, parameters, people
 
 SHOWN = 6  # people in the figure
 
@@ -41,7 +41,7 @@ Read = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 def frames_of(person: int, count: int) -> np.ndarray:
   """(t, 64, 64, 3) uint8 of a person of the test split at moments all over a clip."""
-  draw = heads.renderer(heads.SIZE)
+  draw = rendered.renderer(rendered.SIZE)
   identity, motion, scene = clips.vectors(
     people.SPLITS['test'] + person, 0, clips.spread_times(count)
   )
@@ -79,7 +79,7 @@ def anchors(model: Model, frames: np.ndarray) -> np.ndarray:
 def readers(table: tables.Table) -> Iterator[tuple[Read | None, Callable | None]]:
   """(frames -> motion by channel, NaN where no face is found; frames -> unit embeddings)."""
   if table.rendered:
-    judge, names = heads.Judges(), list(parameters.MOTION)
+    judge, names = rendered.Judges(), list(parameters.MOTION)
     floats = lambda x: np.asarray(from_uint8(x.astype(np.float32)))  # noqa: E731
 
     def by_judge(x):

@@ -1,6 +1,6 @@
 """Sources that no network of the rendered world can have learnt, and what they are measured on.
 
-  python experiments/out_of_domain.py --output experiments/results/out_of_domain.png
+  python -m experiments.paper.out_of_domain --output experiments/results/out_of_domain.png
 
 draws some of them. This file was committed before anything was measured on it. Three kinds, besides
 'inside' (ordinary people, for comparison):
@@ -19,20 +19,15 @@ those seconds, with the true answer, one more render. The motion of sources and 
 import argparse
 import dataclasses
 import functools
-import pathlib
-import sys
 import zlib
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+from tqdm import tqdm
 
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from hybrid_jax.heads import clips, people  # noqa: E402
-from hybrid_jax.heads.outfits import OUTFIT  # noqa: E402
-from hybrid_jax.heads.parameters import IDENTITY, pack  # noqa: E402
-from hybrid_jax.media import stills  # noqa: E402
+from hybrid_jax.media import stills
+from hybrid_jax.world import clips, people
+from hybrid_jax.world.outfits import OUTFIT
+from hybrid_jax.world.parameters import IDENTITY, pack
 
 KINDS = ('beyond', 'accessory', 'paint')
 # Geometry alone: a colour beyond its range is no colour.

@@ -1,20 +1,20 @@
 """Table 1, same identity: a clip from its own first frame.
 
-  python experiments/table1_same_identity.py --frames=48 \\
+  python -m experiments.paper.table1 --frames=48 \\
       --output=experiments/results/table1_heads.json
 
   # the paper's protocol: the first 500 frames of 75 videos of HDTF, of people held out of training;
   # other systems' videos in folders, under the names of the clips
-  python experiments/table1_same_identity.py --videos=hdtf/ --hdtf=METADATA --cropper=YUNET.onnx \\
+  python -m experiments.paper.table1 --videos=hdtf/ --hdtf=METADATA --cropper=YUNET.onnx \\
       --workdir=runs/finetune --inception=... --i3d=... --arcface=... --lpips ... \\
       --method FOMM=fomm/ --method LIA=lia/ --output=table1.json
 
 Without --videos the clips are rendered heads of people that no network has seen.
 """
 
-import tables
 from tqdm import tqdm
 
+from experiments.paper import tables
 from hybrid_jax.media import stills
 
 

@@ -1,9 +1,9 @@
 """Table 2, cross identity: each person with the motion of another.
 
-  python experiments/table2_cross_identity.py --frames=32 \\
+  python -m experiments.paper.table2 --frames=32 \\
       --output=experiments/results/table2_heads.json
 
-  python experiments/table2_cross_identity.py --videos=hdtf/ --hdtf=METADATA --cropper=YUNET.onnx \\
+  python -m experiments.paper.table2 --videos=hdtf/ --hdtf=METADATA --cropper=YUNET.onnx \\
       --workdir=runs/finetune --inception=... --i3d=... --method FOMM=fomm/ --output=table2.json
 
 Of real people nobody knows the true answer: frames are compared with the driving clip in motion
@@ -11,9 +11,9 @@ only, and in identity with the source. Of rendered heads it is one more render, 
 Table 1 is there as well. Other systems' videos are called SOURCE_as_DRIVER.
 """
 
-import tables
 from tqdm import tqdm
 
+from experiments.paper import tables
 from hybrid_jax.media import stills
 
 

@@ -1,6 +1,6 @@
 """Table 3, one-shot robustness: does it matter which frame the source is?
 
-  python experiments/table3_one_shot_robustness.py --frames=32 \\
+  python -m experiments.paper.table3 --frames=32 \\
       --output=experiments/results/table3_heads.json
 
 Of each person 5 sources are driven by 5 clips of the same person; the true answers are known. The
@@ -16,9 +16,9 @@ import importlib.util
 import itertools
 
 import numpy as np
-import tables
 from tqdm import tqdm
 
+from experiments.paper import tables
 from hybrid_jax.media import replacing, stills
 
 SOURCES = DRIVERS = 5

@@ -19,23 +19,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+from absl import logging
+from tqdm import tqdm
 
-import numpy as np  # noqa: E402
-from absl import logging  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from data.face_clips import layouts  # noqa: E402
-from hybrid_jax import compilation, evaluate, reenact  # noqa: E402
-from hybrid_jax.errors import InputError  # noqa: E402
-from hybrid_jax.evaluation import heads, measure, results  # noqa: E402
-from hybrid_jax.evaluation.networks import file_facts  # noqa: E402
-from hybrid_jax.heads import clips as world  # noqa: E402
-from hybrid_jax.heads import people  # noqa: E402
-from hybrid_jax.inference import Model, load_model  # noqa: E402
-from hybrid_jax.media import clips, faces, replacing, sequences, video  # noqa: E402
-from hybrid_jax.triplets import INDEX, split_people  # noqa: E402
+from data.face_clips import layouts
+from hybrid_jax import compilation, evaluate, reenact
+from hybrid_jax.errors import InputError
+from hybrid_jax.evaluation import measure, rendered, results
+from hybrid_jax.evaluation.networks import file_facts
+from hybrid_jax.media import clips, faces, replacing, sequences, video
+from hybrid_jax.reenactment.model import Model, load_model
+from hybrid_jax.training.triplets import INDEX, split_people
+from hybrid_jax.world import clips as world
+from hybrid_jax.world import people
 
 FPS = 25  # of rendered clips
 CROP_SCALE = 1.6  # of the square around all places of the face, as in training
@@ -115,9 +112,9 @@ class Table:
     self.name, self.args = name, args
     self.rendered = not args.videos
     if self.rendered:
-      if args.size not in (heads.SIZE, measure.Protocol.size):
-        raise InputError(f'--size={args.size}: rendered heads are measured at {heads.SIZE} px')
-      args.size = heads.SIZE
+      if args.size not in (rendered.SIZE, measure.Protocol.size):
+        raise InputError(f'--size={args.size}: rendered heads are measured at {rendered.SIZE} px')
+      args.size = rendered.SIZE
     if args.keep and args.keep.is_dir() and any(args.keep.iterdir()):
       raise InputError(f'--keep={args.keep}: holds files already; give a new folder')
     if args.people < 1:
@@ -289,7 +286,7 @@ def render(
 
   Returns the frames.
   """
-  draw = heads.renderer(heads.SIZE)
+  draw = rendered.renderer(rendered.SIZE)
   person += people.SPLITS['test']
   identity, _, scene = world.vectors(person, scene_of or 0, np.zeros(1, np.float32))
   frames = [draw(identity, m, scene)[0] for m in motion]

@@ -1,6 +1,6 @@
 """What the source advisor's figures are worth: against the true error of each source.
 
-  python experiments/heads_advice.py --output=experiments/results/advice.json
+  python -m experiments.world.advice --output=experiments/results/advice.json
 
 People of the test split offer several moments of a clip as sources; each is re-enacted with the
 motion of another, and its error is known, since the true answer is one more render. Tells how well
@@ -12,17 +12,15 @@ import json
 import pathlib
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import numpy as np
+from tqdm import tqdm
 
-import heads_world  # noqa: E402
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from hybrid_jax import advise, inference  # noqa: E402
-from hybrid_jax.evaluation import heads, images  # noqa: E402
-from hybrid_jax.heads import clips, people  # noqa: E402
-from hybrid_jax.media import replacing  # noqa: E402
+from experiments.world import measure
+from hybrid_jax import advise
+from hybrid_jax.evaluation import images, rendered
+from hybrid_jax.media import replacing
+from hybrid_jax.reenactment.model import Model, load_model
+from hybrid_jax.world import clips, people
 
 PEOPLE, SOURCES, FRAMES = 48, 10, 6
 
@@ -31,9 +29,9 @@ def levels(x: np.ndarray, y: np.ndarray) -> float:
   return float(np.abs(x.astype(np.float32) - y).mean())
 
 
-def person(model: inference.Model, number: int, driver: int, rng) -> dict[str, np.ndarray]:
+def person(model: Model, number: int, driver: int, rng) -> dict[str, np.ndarray]:
   """Each figure, and the true error, of every source (SOURCES,), grey levels."""
-  draw = heads.renderer(heads.SIZE)
+  draw = rendered.renderer(rendered.SIZE)
   times = rng.uniform(0, people.CLIP_SECONDS, SOURCES).astype(np.float32)
   identity, motion, scene = clips.vectors(number, 0, times)
   other, moves, other_scene = clips.vectors(driver, 0, times[:FRAMES])
@@ -74,10 +72,10 @@ def main() -> None:
   )
   parser.add_argument('--output', required=True, type=pathlib.Path)
   args = parser.parse_args()
-  made_with = heads_world.provenance('') | {
-    'command': 'python ' + ' '.join(['experiments/heads_advice.py', *sys.argv[1:]])
+  made_with = measure.provenance('') | {
+    'command': 'python ' + ' '.join(['experiments/world/advice.py', *sys.argv[1:]])
   }
-  model, rng = inference.load_model(''), np.random.default_rng(0)
+  model, rng = load_model(''), np.random.default_rng(0)
   numbers = people.SPLITS['test'] + rng.choice(700, 2 * PEOPLE, replace=False)
   told = [
     person(model, int(a), int(b), rng)

@@ -1,7 +1,7 @@
 """Measures re-enactment on held-out rendered people, where the true answer is one more render.
 
-  python experiments/heads_benchmark.py --output=experiments/results
-  python experiments/heads_benchmark.py --output=... --ten_minutes=runs/heads \\
+  python -m experiments.world.benchmark --output=experiments/results
+  python -m experiments.world.benchmark --output=... --ten_minutes=runs/heads \\
       --squeeze=DIR --landmarker=FILE.task
 
 Writes heads_cross_identity.json and heads_same_identity.json: for our encoder, for that of a ten
@@ -16,27 +16,27 @@ import json
 import pathlib
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-import heads_world  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
+from experiments.world import measure as heads_world
+from hybrid_jax.evaluation import blendshapes, images, rendered
+from hybrid_jax.evaluation.judges import TRUSTED_MOTION
+from hybrid_jax.media import replacing, stills
+from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
+from hybrid_jax.models.perceptual import LPIPS
+from hybrid_jax.reenactment import showcase
+from hybrid_jax.reenactment.model import Model, load_model
+from hybrid_jax.weights import key_maps, shipped
+from hybrid_jax.world import clips, parameters, people
 
-from hybrid_jax import inference, showcase  # noqa: E402
-from hybrid_jax.evaluation import blendshapes, heads, images  # noqa: E402
-from hybrid_jax.evaluation.judges import TRUSTED_MOTION  # noqa: E402
-from hybrid_jax.heads import clips, parameters, people  # noqa: E402
-from hybrid_jax.media import replacing, stills  # noqa: E402
-from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8  # noqa: E402
-from hybrid_jax.models.perceptual import LPIPS  # noqa: E402
-from hybrid_jax.weights import key_maps, shipped  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 SEEDS = (0, 1, 2)
 
 
-class Judges(heads.Judges):
+class Judges(rendered.Judges):
   """With the outside ones: LPIPS on its real weights, and MediaPipe."""
 
   def __init__(self, squeeze: str, landmarker: str, known: dict):
@@ -60,11 +60,11 @@ class Judges(heads.Judges):
     )
 
   def perceptual(self, x, y):
-    return heads.in_batches(self._perceptual, x, y)
+    return rendered.in_batches(self._perceptual, x, y)
 
 
 def measure(judge: Judges, method: np.ndarray, data: dict, ends: dict) -> dict:
-  values = heads.measure(judge, method, data, ends)
+  values = rendered.measure(judge, method, data, ends)
   if judge.squeeze is not None:
     truth = from_uint8(data['truth'].astype(np.float32))
     values['perceptual'] = judge.perceptual(np.clip(method, -1, 1), np.asarray(truth))
@@ -83,16 +83,16 @@ def outside(judge: Judges, method: np.ndarray, truth: list[dict | None]) -> dict
     true, read = true or mean, read or mean
     rows.append([abs(read[n] - true[n]) for n in names] / spread)
   rows = np.array(rows)
-  is_pose = np.array([n in heads.POSE for n in names])
+  is_pose = np.array([n in rendered.POSE for n in names])
   return {
     'expression_error_mediapipe': rows[:, ~is_pose].mean(1),
     'pose_error_mediapipe': rows[:, is_pose].mean(1),
   }
 
 
-def anchors(judge: Judges, model: inference.Model, count: int, frames: int) -> dict:
+def anchors(judge: Judges, model: Model, count: int, frames: int) -> dict:
   """Variance over a person's frames of what the judge reads in G(w_id, 0), over that of frames."""
-  draw, first = heads.renderer(heads.SIZE), people.SPLITS['test']
+  draw, first = rendered.renderer(rendered.SIZE), people.SPLITS['test']
   within = {'frames': [], 'anchors': []}
   for k in range(count):
     times = np.random.default_rng(k).uniform(0, people.CLIP_SECONDS, frames).astype(np.float32)
@@ -112,13 +112,13 @@ def summary(values: np.ndarray, groups: np.ndarray) -> dict:
   return {'mean': mean, 'low': low, 'high': high}
 
 
-def run(args, judge: Judges, models: dict[str, inference.Model], cross: bool) -> dict:
+def run(args, judge: Judges, models: dict[str, Model], cross: bool) -> dict:
   everything: dict[str, dict[str, list]] = {}
   groups, sheet = [], []
   for seed in SEEDS:
-    data = heads.pairs(seed, args.people, args.frames, cross)
+    data = rendered.pairs(seed, args.people, args.frames, cross)
     floats = {n: from_uint8(data[n].astype(np.float32)) for n in ('source', 'driving', 'truth')}
-    ends = heads.scale(judge, data, cross)
+    ends = rendered.scale(judge, data, cross)
     vectors = (data['identity'], data['motion'], data['scene'])
     frozen = shipped.generator()
     w = heads_world.fed_truth(frozen, *vectors)
@@ -127,7 +127,7 @@ def run(args, judge: Judges, models: dict[str, inference.Model], cross: bool) ->
       for name, model in models.items()
     }
     methods |= {'copy_source': floats['source'], 'copy_driving': floats['driving']}
-    methods['limit_true_parameters'] = heads.in_batches(functools.partial(drawn_from, frozen), w)
+    methods['limit_true_parameters'] = rendered.in_batches(functools.partial(drawn_from, frozen), w)
     readings = []
     if judge.outside is not None:
       readings = heads_world.opinions(judge.outside, data['truth'])
@@ -192,7 +192,7 @@ def drawn_from(frozen: dict, w: jax.Array) -> jax.Array:
   net, variables = heads_world.net(), {'params': frozen['params']}
   rows = heads_world.latents.num_ws(shipped.CHANNELS)
   styles = net.apply(variables, jnp.repeat(w[:, None], rows, 1), method='to_style_space')
-  return adaptive_avg_pool(net.apply(variables, styles, method='synthesize'), heads.SIZE)
+  return adaptive_avg_pool(net.apply(variables, styles, method='synthesize'), rendered.SIZE)
 
 
 def main() -> None:
@@ -209,13 +209,13 @@ def main() -> None:
   parser.add_argument('--invert', type=int, default=48, help='frames of the optimised limit')
   args = parser.parse_args()
 
-  command = ' '.join(['python experiments/heads_benchmark.py', *map(bare, sys.argv[1:])])
+  command = ' '.join(['python -m experiments.world.benchmark', *map(bare, sys.argv[1:])])
   measured = heads_world.provenance('') | {'command': command}  # before anything is written
   known = json.loads((ROOT / 'experiments/results/heads_world.json').read_text())
   judge = Judges(args.squeeze, args.landmarker, known)
-  models = {'ours': inference.load_model(args.ours)}
+  models = {'ours': load_model(args.ours)}
   if args.ten_minutes:
-    models['ours_10_minutes'] = inference.load_model(f'{args.ten_minutes}/finetune')
+    models['ours_10_minutes'] = load_model(f'{args.ten_minutes}/finetune')
   for kind, cross in (('cross', True), ('same', False)):
     result = run(args, judge, models, cross)
     result |= {

@@ -1,8 +1,8 @@
 """Trains the frozen critics and the judges of the rendered world, each resumable by its file.
 
-  python experiments/heads_critics.py WORKDIR                          # all four
-  python experiments/heads_critics.py WORKDIR --only identity --steps 4000
-  python experiments/heads_critics.py WORKDIR --export                 # into the package
+  python -m experiments.world.critics WORKDIR                          # all four
+  python -m experiments.world.critics WORKDIR --only identity --steps 4000
+  python -m experiments.world.critics WORKDIR --export                 # into the package
 
 perceptual  VGG layout, narrow, for LPIPS: learns all true parameters and landmarks (a loss)
 identity    ArcFace layout, small: frames of one person against other people (a loss)
@@ -15,27 +15,23 @@ people are printed and appended to WORKDIR/critics.jsonl.
 import argparse
 import json
 import pathlib
-import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
 
-import flax.linen as nn  # noqa: E402
-import flax.traverse_util  # noqa: E402
-import heads_frames  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from hybrid_jax.evaluation import judges  # noqa: E402
-from hybrid_jax.heads import landmarks, parameters  # noqa: E402
-from hybrid_jax.media import replacing  # noqa: E402
-from hybrid_jax.models.ops import from_uint8  # noqa: E402
-from hybrid_jax.models.perceptual import LPIPS, ArcFace  # noqa: E402
-from hybrid_jax.weights import shipped  # noqa: E402
+from experiments.world import frames as heads_frames
+from hybrid_jax.evaluation import judges
+from hybrid_jax.media import replacing
+from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.models.perceptual import LPIPS, ArcFace
+from hybrid_jax.weights import shipped
+from hybrid_jax.world import landmarks, parameters
 
 CLIPS = 3  # frames of each person, one after another
 STEPS = {'perceptual': 4000, 'identity': 2500, 'judge_motion': 6000, 'judge_identity': 2500}

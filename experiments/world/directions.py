@@ -1,13 +1,13 @@
 """Fits and measures the edits of the rendered world: directions in W+ of the shipped model.
 
-  python experiments/heads_directions.py WORKDIR --frames=FRAMES --output=experiments/results
+  python -m experiments.world.directions WORKDIR --frames=FRAMES --output=experiments/results
 
 Every person is rendered with a trait low and high, all else equal, so that both the wanted change
 and everything that should stay are known. Three fits are compared on unseen people by how near
 they come to the true pictures: the mean difference of the encoder's w_id, that of the mapping
 network's w, and the former refined through the generator. The best is shipped (edits_64.npz).
 
-Writes edits.json and edits.png: what a judge that no fit has seen (heads_traits.py) reads of the
+Writes edits.json and edits.png: what a judge that no fit has seen (traits.py) reads of the
 wanted trait and of all others, on people of the test split, both without motion (the source's own)
 and with another person's. WORKDIR keeps the judge and the rendered frames.
 """
@@ -17,25 +17,23 @@ import json
 import pathlib
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
 
-import heads_traits  # noqa: E402
-import heads_world  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from hybrid_jax import edits, inference  # noqa: E402
-from hybrid_jax.evaluation import heads, images  # noqa: E402
-from hybrid_jax.evaluation.judges import TRUSTED_MOTION  # noqa: E402
-from hybrid_jax.heads import clips, people  # noqa: E402
-from hybrid_jax.heads.parameters import IDENTITY, MOTION  # noqa: E402
-from hybrid_jax.media import composite, replacing, stills  # noqa: E402
-from hybrid_jax.models.ops import from_uint8  # noqa: E402
-from hybrid_jax.weights import shipped  # noqa: E402
+from experiments.world import measure as heads_world
+from experiments.world import traits as heads_traits
+from hybrid_jax.evaluation import images
+from hybrid_jax.evaluation import rendered as heads
+from hybrid_jax.evaluation.judges import TRUSTED_MOTION
+from hybrid_jax.media import composite, replacing, stills
+from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.reenactment import edits, model
+from hybrid_jax.weights import shipped
+from hybrid_jax.world import clips, people
+from hybrid_jax.world.parameters import IDENTITY, MOTION
 
 # What counts as low and as high, in physical units (see `heads.parameters`); strength is the
 # difference. Glasses are there or not, whatever the number.
@@ -108,7 +106,7 @@ class Machine:
   """The shipped model in batches: frames uint8, latents and images float32."""
 
   def __init__(self):
-    self.model = inference.load_model('')
+    self.model = model.load_model('')
     self.hybrid, self.E, self.G = self.model.networks.hybrid, self.model.E, self.model.G
     widths = np.cumsum(self.model.widths)[:-1]
     hybrid, E, G = self.hybrid, self.E, self.G
@@ -300,7 +298,7 @@ def main() -> None:
   args = parser.parse_args()
 
   made_with = heads_world.provenance('') | {
-    'command': 'python ' + ' '.join(['experiments/heads_directions.py', *sys.argv[1:]])
+    'command': 'python ' + ' '.join(['experiments/world/directions.py', *sys.argv[1:]])
   }
   args.workdir.mkdir(parents=True, exist_ok=True)
   machine, fits = Machine(), {}

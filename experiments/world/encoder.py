@@ -1,7 +1,7 @@
 """Ships the hybrid encoder of the rendered world: the best of stage 2 of a workdir.
 
   python -m hybrid_jax.main --config=configs/pretrain.py:heads_full --workdir=WORKDIR
-  python experiments/heads_encoder.py WORKDIR
+  python -m experiments.world.encoder WORKDIR
 
 Writes encoder_64.npz and .json into the package, and heads_reenacted.gif of two unseen people with
 the motion of two others into experiments/results.
@@ -10,20 +10,21 @@ the motion of two others into experiments/results.
 import argparse
 import json
 import pathlib
-import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import imageio.v2 as imageio
+import jax
+import numpy as np
+from ml_collections import ConfigDict
 
-import imageio.v2 as imageio  # noqa: E402
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from ml_collections import ConfigDict  # noqa: E402
+from hybrid_jax.media import replacing
+from hybrid_jax.method import networks
+from hybrid_jax.reenactment import showcase
+from hybrid_jax.reenactment.model import load_model
+from hybrid_jax.training import checkpoint
+from hybrid_jax.weights import shipped
+from hybrid_jax.world import people
 
-from hybrid_jax import checkpoint, inference, networks, showcase  # noqa: E402
-from hybrid_jax.heads import people  # noqa: E402
-from hybrid_jax.media import replacing  # noqa: E402
-from hybrid_jax.weights import shipped  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def export(workdir: str) -> None:
@@ -50,7 +51,7 @@ def export(workdir: str) -> None:
 
 def show(path: pathlib.Path) -> None:
   """Four seconds of two people; columns: source, driver, re-enactment, true answer."""
-  model, first = inference.load_model(''), people.SPLITS['test']
+  model, first = load_model(''), people.SPLITS['test']
   times = np.arange(0, 4, 0.08)
   rows = [showcase.panels(model, first + s, first + d, times, 2)[1] for s, d in ((1, 2), (3, 4))]
   frames = [np.vstack(row) for row in zip(*rows, strict=True)]

@@ -1,6 +1,6 @@
 """Renders the frames that the networks of the rendered world are trained on, in resumable shards.
 
-  python experiments/heads_frames.py FRAMES --people 14000 --clips 3 --size 64
+  python -m experiments.world.frames FRAMES --people 14000 --clips 3 --size 64
 
 A shard holds `identity`, `motion`, `scene`, `image` (uint8) and `region` (uint8, mouth, eyes and
 brows), one random moment of each clip, person after person. A twin is that moment again with
@@ -9,20 +9,16 @@ another expression and gaze ('twins'), or with rare traits of the person changed
 
 import argparse
 import pathlib
-import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from hybrid_jax.heads import latent, people, render  # noqa: E402
-from hybrid_jax.heads.clips import to_byte  # noqa: E402
-from hybrid_jax.heads.parameters import IDENTITY  # noqa: E402
-from hybrid_jax.media import replacing  # noqa: E402
+from hybrid_jax.media import replacing
+from hybrid_jax.world import latent, people, render
+from hybrid_jax.world.clips import to_byte
+from hybrid_jax.world.parameters import IDENTITY
 
 SHARD = 1024
 POSE = 3  # yaw, pitch and roll head the motion vector

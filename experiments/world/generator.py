@@ -1,13 +1,13 @@
 """Trains the small StyleGAN2 of the rendered world; resumable, one command for everything.
 
-  python experiments/heads_generator.py WORKDIR                      # frames, then all stages
-  python experiments/heads_generator.py WORKDIR --export hybrid_jax/weights/shipped/generator_64.npz
+  python -m experiments.world.generator WORKDIR                      # frames, then all stages
+  python -m experiments.world.generator WORKDIR --export hybrid_jax/weights/shipped/generator_64.npz
 
 Stage 1 regresses the renderer through the mapping network (true parameters as z). Half of a batch
 are twins: the same moments with another expression, or with glasses, beards and hair changed. Their
 difference has a loss of its own, since in the pixels' gradient people and poses drown a mouth, and
 common people the rare ones. Stage 2 adds the world's perceptual network
-(train it first: heads_critics.py) and an adversary with R1, and keeps the regression. Weights are
+(train it first: critics.py) and an adversary with R1, and keeps the regression. Weights are
 averaged (EMA). Sample grids (truth above generator, held-out people), a log and checkpoints go to
 WORKDIR; started again, it goes on.
 """
@@ -22,24 +22,21 @@ import sys
 import time
 from typing import Any
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
 
-import flax  # noqa: E402
-import heads_frames  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from hybrid_jax import latents  # noqa: E402
-from hybrid_jax.heads import latent, people  # noqa: E402
-from hybrid_jax.media import replacing, stills  # noqa: E402
-from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8  # noqa: E402
-from hybrid_jax.models.perceptual import LPIPS  # noqa: E402
-from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator  # noqa: E402
-from hybrid_jax.weights import shipped  # noqa: E402
+from experiments.world import frames as heads_frames
+from hybrid_jax.media import replacing, stills
+from hybrid_jax.models import latents
+from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
+from hybrid_jax.models.perceptual import LPIPS
+from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator
+from hybrid_jax.weights import shipped
+from hybrid_jax.world import latent, people
 
 W_DIM = shipped.GENERATOR['w_dim']
 REGION_WEIGHT = 10.0  # of mouth, eyes and brows over the rest: they are 8 % of the pixels

@@ -1,7 +1,7 @@
 """Trains the inversion encoder of the rendered world (frame -> W+, the role of e4e); resumable.
 
-  python experiments/heads_inversion.py WORKDIR --frames runs/heads/frames
-  python experiments/heads_inversion.py WORKDIR --export hybrid_jax/weights/shipped/inversion_64.npz
+  python -m experiments.world.inversion WORKDIR --frames runs/heads/frames
+  python -m experiments.world.inversion WORKDIR --export hybrid_jax/weights/shipped/inversion_64.npz
 
 A rendered frame has a known latent, the w of its true parameters. The encoder first learns that
 alone, then the picture as well, through the frozen generator. Its deformation heads stay zero, as
@@ -17,24 +17,21 @@ import signal
 import sys
 from typing import Any
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+from tqdm import tqdm
 
-import flax  # noqa: E402
-import heads_frames  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from ml_collections import ConfigDict  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from configs import common  # noqa: E402
-from hybrid_jax import networks  # noqa: E402
-from hybrid_jax.heads import latent  # noqa: E402
-from hybrid_jax.media import replacing, stills  # noqa: E402
-from hybrid_jax.models.ops import from_uint8, to_uint8  # noqa: E402
-from hybrid_jax.weights import shipped  # noqa: E402
+from configs import common
+from experiments.world import frames as heads_frames
+from hybrid_jax.media import replacing, stills
+from hybrid_jax.method import networks
+from hybrid_jax.models.ops import from_uint8, to_uint8
+from hybrid_jax.weights import shipped
+from hybrid_jax.world import latent
 
 PIXEL_WEIGHT, PERCEPTUAL_WEIGHT, LATENT_WEIGHT = 2.0, 0.8, 0.1
 DELTA_WEIGHT = 2e-3  # of the W+ rows' offsets from the first: keeps them near W

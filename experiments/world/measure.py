@@ -1,8 +1,8 @@
 """Measures the rendered world and its networks on held-out people; writes figures and sheets.
 
-  python experiments/heads_world.py --output=experiments/results/heads_world.json
-  python experiments/heads_world.py --output=... --parts=limits,sheets
-  python experiments/heads_world.py --output=... --yunet=FILE.onnx --landmarker=FILE.task
+  python -m experiments.world.measure --output=experiments/results/heads_world.json
+  python -m experiments.world.measure --output=... --parts=limits,sheets
+  python -m experiments.world.measure --output=... --yunet=FILE.onnx --landmarker=FILE.task
 
 Parts: speed (ms a frame), critics (error rates, R2 per motion channel), detection (what outside
 judges find and read in 1,000 heads at 256 px), limits (the generator's best), sheets (PNG). Parts
@@ -20,25 +20,24 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
 
-import heads_critics  # noqa: E402
-import heads_frames  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+from experiments.world import critics as heads_critics
+from experiments.world import frames
+from hybrid_jax.evaluation import blendshapes, rendered
+from hybrid_jax.evaluation.judges import TRUSTED_MOTION
+from hybrid_jax.media import faces, replacing, stills
+from hybrid_jax.models import latents
+from hybrid_jax.models.ops import from_uint8, to_uint8
+from hybrid_jax.models.stylegan2 import Generator
+from hybrid_jax.weights import shipped
+from hybrid_jax.world import clips, landmarks, latent, parameters, people, render
 
-from hybrid_jax import latents  # noqa: E402
-from hybrid_jax.evaluation import blendshapes, heads  # noqa: E402
-from hybrid_jax.evaluation.judges import TRUSTED_MOTION  # noqa: E402
-from hybrid_jax.heads import clips, landmarks, latent, parameters, people, render  # noqa: E402
-from hybrid_jax.media import faces, replacing, stills  # noqa: E402
-from hybrid_jax.models.ops import from_uint8, to_uint8  # noqa: E402
-from hybrid_jax.models.stylegan2 import Generator  # noqa: E402
-from hybrid_jax.weights import shipped  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 PARTS = ('speed', 'critics', 'detection', 'limits', 'sheets')
 TRUST = 0.8  # R2 or correlation below this: the channel is listed and not used as evidence
@@ -158,7 +157,7 @@ def invert(frozen: dict, w: jax.Array, real: jax.Array, *, offsets: bool, steps:
   return jnp.clip(draw(free), -1, 1)
 
 
-def expression_error(judge: heads.Judges, image: jax.Array, test: dict) -> float:
+def expression_error(judge: rendered.Judges, image: jax.Array, test: dict) -> float:
   """Mean over trusted channels of |judge's reading - truth| / standard deviation of the truth."""
   errors = judge.motion_errors(np.asarray(image), test['motion'])
   return float(np.mean([error for name, error in errors.items() if name in EXPRESSION]))
@@ -213,7 +212,7 @@ def limits(test: dict, train_mean: np.ndarray, landmarker: str, known: dict, cou
   }
   trusted = [n for n in EXPRESSION if n in TRUSTED_MOTION]
   result = {'frames': len(real), 'px': 64, 'trusted': trusted}
-  inside, judge, outside = heads.Judges(), None, []
+  inside, judge, outside = rendered.Judges(), None, []
   if landmarker:
     judge = blendshapes.Landmarker(landmarker)
     untrusted = known['detection']['mediapipe_untrusted']
@@ -291,7 +290,7 @@ def provenance(part: str) -> dict:
     'commit': git('rev-parse', '--short=12', 'HEAD')
     + ('+' if git('status', '--short', '--', ':/*.py') else ''),
     'date': datetime.date.today().isoformat(),
-    'command': f'python experiments/heads_world.py --parts={part}',
+    'command': f'python -m experiments.world.measure --parts={part}',
     'device': f'{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, {cpu}',
     'jax': jax.__version__,
     'python': platform.python_version(),
@@ -317,7 +316,7 @@ def main() -> None:
   made_with = {part: provenance(part) for part in parts}  # before anything is written
   test = {}
   if {'critics', 'limits'} & set(parts):
-    test = heads_frames.load(heads_frames.render_shards(args.frames, 'test', 700, 3, 64))
+    test = frames.load(frames.render_shards(args.frames, 'test', 700, 3, 64))
   for part in parts:
     if part == 'speed':
       value = speed()
@@ -326,7 +325,7 @@ def main() -> None:
     elif part == 'detection':
       value = detection(args.yunet, args.landmarker, args.count)
     elif part == 'limits':
-      train = heads_frames.load(heads_frames.render_shards(args.frames, 'train', 1024, 3, 64))
+      train = frames.load(frames.render_shards(args.frames, 'train', 1024, 3, 64))
       value = limits(test, train['image'].mean(0), args.landmarker, known, args.invert)
     elif part == 'sheets':
       value = {'files': sheets(output.parent)}

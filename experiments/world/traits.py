@@ -1,6 +1,6 @@
 """Trains the judge of what rendered people look like, by which edits are measured.
 
-  python experiments/heads_traits.py WORKDIR --frames=FRAMES
+  python -m experiments.world.traits WORKDIR --frames=FRAMES
 
 It reads the true parameters of an image, each as it shows, from what the two shipped judges see;
 like them it is part of no loss. Its weights stay in WORKDIR/judge_traits.npz; a second call reads
@@ -10,27 +10,23 @@ them. Figures on unseen people are printed.
 import argparse
 import json
 import pathlib
-import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'experiments')]
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
 
-import flax.linen as nn  # noqa: E402
-import flax.traverse_util  # noqa: E402
-import heads_critics  # noqa: E402
-import heads_frames  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from hybrid_jax.evaluation import heads, judges  # noqa: E402
-from hybrid_jax.heads.parameters import IDENTITY, MOTION, SCENE  # noqa: E402
-from hybrid_jax.media import replacing  # noqa: E402
-from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8  # noqa: E402
-from hybrid_jax.weights import shipped  # noqa: E402
+from experiments.world import critics
+from experiments.world import frames as heads_frames
+from hybrid_jax.evaluation import judges, rendered
+from hybrid_jax.media import replacing
+from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
+from hybrid_jax.weights import shipped
+from hybrid_jax.world.parameters import IDENTITY, MOTION, SCENE
 
 NAMES = (*IDENTITY, *MOTION, *SCENE)
 PEOPLE, CLIPS = 4666, 3  # of either kind of training frames
@@ -84,7 +80,7 @@ class TraitJudge:
 
   def __call__(self, image: np.ndarray) -> np.ndarray:
     """(n, 76)"""
-    return heads.in_batches(self._read, image)
+    return rendered.in_batches(self._read, image)
 
 
 class Head(nn.Module):
@@ -166,7 +162,7 @@ def train(path: pathlib.Path, frames: str, see) -> None:
   told = np.concatenate(
     [np.asarray(read(params, head, unseen[k : k + 500])) for k in range(0, len(unseen), 500)]
   )
-  r2 = heads_critics.r2(told, true)
+  r2 = critics.r2(told, true)
   flat = flax.traverse_util.flatten_dict(jax.device_get(params), sep='/')
   with replacing(path) as part, open(part, 'wb') as file:
     np.savez(file, r2=r2, **head, **flat)

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hybrid_jax.heads import parameters
 from hybrid_jax.models.ops import adaptive_avg_pool
 from hybrid_jax.weights import shipped
+from hybrid_jax.world import parameters
 
 SIZE = 64  # px; larger images are pooled
 # Channels that the motion judge reads with R2 of at least 0.8 on unseen people

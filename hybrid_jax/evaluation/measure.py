@@ -12,8 +12,8 @@ from hybrid_jax.evaluation.clip import Clip, Measured, Protocol
 from hybrid_jax.evaluation.detectors import open_detector
 from hybrid_jax.evaluation.networks import Networks, file_facts
 from hybrid_jax.evaluation.pairing import Aligned, Pair
-from hybrid_jax.inference import ahead, batched
 from hybrid_jax.media import sequences
+from hybrid_jax.reenactment.model import ahead, batched
 
 __all__ = ['Evaluation', 'Measured', 'Protocol']
 

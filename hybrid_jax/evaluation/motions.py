@@ -15,9 +15,9 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import openface
 from hybrid_jax.evaluation.networks import trusted
 from hybrid_jax.evaluation.pairing import TICK, Pair, nearest
-from hybrid_jax.heads import parameters
 from hybrid_jax.media import reason
 from hybrid_jax.media.sequences import name_of
+from hybrid_jax.world import parameters
 
 MOTION = len(parameters.MOTION)
 GROUPS = ('expression', 'gaze', 'pose')  # of the true motion

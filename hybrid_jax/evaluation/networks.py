@@ -14,17 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrid_jax import parallel
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import images, judges
 from hybrid_jax.evaluation.blendshapes import POSE
-from hybrid_jax.heads import parameters
 from hybrid_jax.media.sequences import digest
 from hybrid_jax.models.i3d import I3D, MIN_FRAMES, fvd_input
 from hybrid_jax.models.inception import Inception, fid_input
 from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
+from hybrid_jax.training import parallel
 from hybrid_jax.weights import load, shapes, shipped
+from hybrid_jax.world import parameters
 
 Run = Callable[..., np.ndarray]
 

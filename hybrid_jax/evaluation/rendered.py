@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from hybrid_jax.evaluation import images, judges
 from hybrid_jax.evaluation.blendshapes import POSE
-from hybrid_jax.heads import clips, parameters, people
 from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.weights import shipped
+from hybrid_jax.world import clips, parameters, people
 
 SIZE, BATCH = judges.SIZE, 48
 TEST_PEOPLE = 700

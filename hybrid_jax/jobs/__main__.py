@@ -23,8 +23,8 @@ import pathlib
 import sys
 
 from hybrid_jax.command import running
-from hybrid_jax.inference import load_model
 from hybrid_jax.jobs import report, shard, table, work
+from hybrid_jax.reenactment.model import load_model
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

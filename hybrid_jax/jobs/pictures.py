@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from hybrid_jax import motion_file, pipeline, reenact
+from hybrid_jax import reenact
 from hybrid_jax.media import MediaError, stills, video
 from hybrid_jax.media.composite import fit
+from hybrid_jax.reenactment import motion_file, pipeline
 
 SIDE = 96  # px
 _LOOK = 240  # frames of a clip that are looked at, from its beginning

@@ -12,7 +12,7 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.jobs import work
 from hybrid_jax.jobs.table import Job
 from hybrid_jax.media import reason, replacing
-from hybrid_jax.quality import NOT_AVAILABLE
+from hybrid_jax.reenactment.quality import NOT_AVAILABLE
 
 COLUMNS = (
   'row', 'status', 'source', 'driving', 'output', 'frames', 'width', 'height', 'took_s',

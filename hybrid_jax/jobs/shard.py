@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import jax
 
-from hybrid_jax import parallel
 from hybrid_jax.errors import InputError
+from hybrid_jax.training import parallel
 
 T = TypeVar('T')
 

@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from hybrid_jax import edits, reenact
+from hybrid_jax import reenact
 from hybrid_jax.errors import InputError
-from hybrid_jax.inference import Model
 from hybrid_jax.jobs import pictures
 from hybrid_jax.jobs.table import Job
-from hybrid_jax.media import reason, replacing, sidecar
-from hybrid_jax.quality import LowQuality
+from hybrid_jax.media import reason, replacing
+from hybrid_jax.provenance import sidecar
+from hybrid_jax.reenactment import edits
+from hybrid_jax.reenactment.model import Model
+from hybrid_jax.reenactment.quality import LowQuality
 
 FINISHED = ('done', 'low quality')
 _POINTS = 60  # of a curve in the report

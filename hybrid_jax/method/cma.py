@@ -18,11 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from hybrid_jax import losses
-from hybrid_jax.latents import truncate
-from hybrid_jax.models.hybrid import Hybrid, Styles
+from hybrid_jax.method import losses
+from hybrid_jax.method.hybrid import Hybrid, Styles
+from hybrid_jax.method.networks import Networks
+from hybrid_jax.models.latents import truncate
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
-from hybrid_jax.networks import Networks
 
 HISTORY = ('loss', 'source_l2', 'source_lpips', 'driver_l2', 'driver_lpips', 'locality')
 SHOWN = 6  # drivers whose R is compared with the untuned R

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hybrid_jax import latents
-from hybrid_jax.models.encoder import Encoder
+from hybrid_jax.method.encoder import Encoder
+from hybrid_jax.models import latents
 from hybrid_jax.models.stylegan2 import Generator
 
 Styles = tuple[jax.Array, ...]

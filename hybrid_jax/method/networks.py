@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hybrid_jax import latents
-from hybrid_jax.models.encoder import Encoder
-from hybrid_jax.models.hybrid import Hybrid, deformation_widths
+from hybrid_jax.method.encoder import Encoder
+from hybrid_jax.method.hybrid import Hybrid, deformation_widths
+from hybrid_jax.models import latents
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.models.stylegan2 import Generator, LatentDiscriminator
 

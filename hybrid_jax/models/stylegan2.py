@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hybrid_jax import latents
+from hybrid_jax.models import latents
 from hybrid_jax.models.ops import (
   SQRT2,
   EqualizedDense,

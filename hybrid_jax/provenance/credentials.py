@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from hybrid_jax import __version__
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import reason, replacing
-from hybrid_jax.media.sidecar import Finding
+from hybrid_jax.provenance.sidecar import Finding
 
 SUFFIXES = ('.mp4', '.m4v', '.mov', '.png', '.gif')
 LABEL = 'hybrid_jax.provenance'

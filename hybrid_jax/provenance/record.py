@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hybrid_jax import __version__
-from hybrid_jax.inference import Model
-from hybrid_jax.media import credentials, sidecar
+from hybrid_jax.provenance import credentials, sidecar
+from hybrid_jax.reenactment.model import Model
 
 _PACKAGES = ('jax', 'flax', 'numpy', 'av', 'opencv-python-headless', 'c2pa-python')
 # Fields of options that hold paths of this machine, or have a place of their own in the record.

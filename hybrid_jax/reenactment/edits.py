@@ -24,15 +24,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from hybrid_jax import latents
 from hybrid_jax.errors import InputError
-from hybrid_jax.inference import Model
-from hybrid_jax.models.hybrid import Directions
+from hybrid_jax.method.hybrid import Directions
+from hybrid_jax.models import latents
+from hybrid_jax.reenactment.model import Model
 from hybrid_jax.weights import shipped, torch_file
 
 SUFFIXES = ('.pt', '.npy', '.npz')
 # Directions of the rendered world: a strength of 1 adds 1 to the parameter of this name (see
-# `heads.parameters`). Fitted and measured by experiments/heads_directions.py.
+# `heads.parameters`). Fitted and measured by experiments/world/directions.py.
 NAMES = ('glasses', 'beard', 'age', 'skin', 'hair_dark', 'hair_length')
 
 

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from hybrid_jax import checkpoint, steps
 from hybrid_jax.errors import InputError
-from hybrid_jax.models.hybrid import Directions
+from hybrid_jax.method.hybrid import Directions
+from hybrid_jax.method.networks import Networks, build, init_encoder
 from hybrid_jax.models.ops import from_uint8, to_uint8
-from hybrid_jax.networks import Networks, build, init_encoder
+from hybrid_jax.training import checkpoint, steps
 from hybrid_jax.weights import exported, load, shipped
 
 IN_FLIGHT = 2  # batches that the device computes while the host decodes and encodes

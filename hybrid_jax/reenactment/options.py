@@ -4,8 +4,9 @@ import argparse
 import dataclasses
 from fractions import Fraction
 
-from hybrid_jax import cma, motion_file, pipeline
-from hybrid_jax.pipeline import Cropping
+from hybrid_jax.method import cma
+from hybrid_jax.reenactment import motion_file, pipeline
+from hybrid_jax.reenactment.pipeline import Cropping
 
 # What the encoder is called, and where its streams may go.
 CODECS = {
@@ -116,7 +117,11 @@ def parse(argv: list[str] | None, description: str) -> Options:
   add('--reference', type=int, help='frame that relative motion starts from (the most neutral)')
   add('--gain', type=float, default=1.0, help='of relative motion (1)')
   add('--smooth-motion', type=_at_least(float, 0), default=0.0, help='over time, s (0: off)')
-  add('--edit', default='', help='of the person: glasses=1,skin=0@0s,0.3@2s (see hybrid_jax.edits)')
+  add(
+    '--edit',
+    default='',
+    help='of the person: glasses=1,skin=0@0s,0.3@2s (see edit_sheet)',
+  )
   add('--directions', default='', help="folder of edits' files (the rendered world's own)")
   add('--layout', default='result', choices=pipeline.LAYOUTS, help='what is shown (result)')
   add('--save-crops', default='', help='picture to write: what the model sees')

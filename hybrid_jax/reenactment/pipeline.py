@@ -15,15 +15,16 @@ from fractions import Fraction
 
 import numpy as np
 
-from hybrid_jax import edits, heap, motion_file
-from hybrid_jax.edits import Edit
+from hybrid_jax import heap
 from hybrid_jax.errors import InputError
-from hybrid_jax.inference import Model, ahead
 from hybrid_jax.media import align, replacing, stills, tracking, video
 from hybrid_jax.media.composite import Paste, fit
 from hybrid_jax.media.landmarkers import Landmarker, open_landmarker, read_landmarks
-from hybrid_jax.media.sidecar import sha256
-from hybrid_jax.quality import Watch
+from hybrid_jax.provenance.sidecar import sha256
+from hybrid_jax.reenactment import edits, motion_file
+from hybrid_jax.reenactment.edits import Edit
+from hybrid_jax.reenactment.model import Model, ahead
+from hybrid_jax.reenactment.quality import Watch
 
 LAYOUTS = ('result', 'pasted', 'side-by-side', 'grid')
 MOVING_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.ts')

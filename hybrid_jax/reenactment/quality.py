@@ -21,11 +21,11 @@ import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import judges
-from hybrid_jax.inference import Model, batched
 from hybrid_jax.media import replacing, timeline
 from hybrid_jax.media.composite import fit
 from hybrid_jax.media.landmarkers import Landmarker
 from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.reenactment.model import Model, batched
 from hybrid_jax.weights import load, shipped
 
 NOT_AVAILABLE = 'not available'

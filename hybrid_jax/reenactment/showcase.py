@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_jax import inference
-from hybrid_jax.evaluation import heads, images
-from hybrid_jax.heads import clips, people
-from hybrid_jax.heads.__main__ import write_film
+from hybrid_jax.evaluation import images, rendered
 from hybrid_jax.media import replacing, stills
 from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.reenactment.model import Model, load_model
+from hybrid_jax.world import clips, people
+from hybrid_jax.world.__main__ import write_film
 
 PEOPLE, FRAMES = 32, 4  # of the figures
 SHOWN = 10  # people on the sheet
@@ -29,14 +29,12 @@ METRICS = {
 }
 
 
-def reenacted(
-  model: inference.Model, source: np.ndarray, driving: list[np.ndarray]
-) -> Iterator[np.ndarray]:
+def reenacted(model: Model, source: np.ndarray, driving: list[np.ndarray]) -> Iterator[np.ndarray]:
   """(size, size, 3) uint8 frames of the source with the motion of the driving frames."""
   return model.images(model.identity(source), model.deformations(driving, 8), 8)
 
 
-def answers(model: inference.Model, data: dict[str, np.ndarray]) -> np.ndarray:
+def answers(model: Model, data: dict[str, np.ndarray]) -> np.ndarray:
   """The model's frames (n, size, size, 3), uint8, for pairs of `evaluation.heads.pairs`."""
   starts = np.flatnonzero(np.diff(data['person'], prepend=-1))
   return np.stack(
@@ -49,14 +47,14 @@ def answers(model: inference.Model, data: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def panels(
-  model: inference.Model, source: int, driver: int, times: np.ndarray, scale: int
+  model: Model, source: int, driver: int, times: np.ndarray, scale: int
 ) -> tuple[np.ndarray, Iterator[np.ndarray]]:
   """The driver's motion (t, 16), and source, driver, re-enactment and true answer side by side.
 
   `source` and `driver` are numbers of people, `times` (t,) moments of the driver's clip, s. Panels
   are enlarged `scale` times.
   """
-  draw = heads.renderer(heads.SIZE)
+  draw = rendered.renderer(rendered.SIZE)
   identity, own, scene = clips.vectors(source, 0, times)
   other, motion, other_scene = clips.vectors(driver, 0, times)
   portrait = draw(identity, own[0], scene)[0]
@@ -67,7 +65,7 @@ def panels(
   return motion, (enlarge(np.hstack((portrait, *row))) for row in rows)
 
 
-def film(model: inference.Model, path: pathlib.Path, source: int, driver: int) -> None:
+def film(model: Model, path: pathlib.Path, source: int, driver: int) -> None:
   """Writes the panels of a source and a driver as a video, with the driver's voice."""
   times = np.arange(SECONDS * FPS) / FPS
   motion, shown = panels(model, source, driver, times, SCALE)
@@ -85,23 +83,23 @@ def show(workdir: str, output: str) -> dict:
   All people are of the test split. Returns the figures: for 'ours', 'copy_source' and
   'copy_driving', mean and 95 % interval of each metric of `evaluation.heads.measure`.
   """
-  folder, model = pathlib.Path(output), inference.load_model(workdir)
+  folder, model = pathlib.Path(output), load_model(workdir)
   first = people.SPLITS['test']
   film(model, folder / 'reenacted.mp4', first + 1, first + 2)
 
-  data = heads.pairs(0, PEOPLE, FRAMES, cross=True)
+  data = rendered.pairs(0, PEOPLE, FRAMES, cross=True)
   made = answers(model, data)
   columns = [data['source'], data['driving'], made, data['truth']]
   rows = [list(column[: SHOWN * FRAMES : FRAMES]) for column in columns]
   stills.write_image(folder / 'reenacted.png', stills.grid(rows))
 
-  judge = heads.Judges()
-  ends = heads.scale(judge, data, cross=True)
+  judge = rendered.Judges()
+  ends = rendered.scale(judge, data, cross=True)
   methods = {'ours': made, 'copy_source': data['source'], 'copy_driving': data['driving']}
   result = {
     name: {
       metric: summary(values, data['person'])
-      for metric, values in heads.measure(
+      for metric, values in rendered.measure(
         judge, from_uint8(method.astype(np.float32)), data, ends
       ).items()
     }

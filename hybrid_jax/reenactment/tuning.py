@@ -18,11 +18,11 @@ import safetensors
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from hybrid_jax import cma, networks
 from hybrid_jax.errors import InputError
-from hybrid_jax.inference import Model, digest
 from hybrid_jax.media import composite, reason, replacing, stills
+from hybrid_jax.method import cma, networks
 from hybrid_jax.models.ops import to_uint8
+from hybrid_jax.reenactment.model import Model, digest
 from hybrid_jax.weights import load
 
 CHUNK = 25  # steps between two signs of progress

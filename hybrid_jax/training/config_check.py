@@ -5,8 +5,8 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
-from hybrid_jax import latents
 from hybrid_jax.errors import InputError
+from hybrid_jax.models import latents
 from hybrid_jax.models.perceptual import BACKBONES
 
 # Whole numbers and the least each may be.

@@ -14,13 +14,21 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_jax import checkpoint, config_check, estimate, parallel, sources, steps, triplets
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import replacing, stills
-from hybrid_jax.networks import build, init_encoder
-from hybrid_jax.scalars import ScalarLog, check_finite
-from hybrid_jax.state import TrainState
-from hybrid_jax.validation import SAMPLE_COLUMNS, make_sampler, make_validator
+from hybrid_jax.method.networks import build, init_encoder
+from hybrid_jax.training import (
+  checkpoint,
+  config_check,
+  estimate,
+  parallel,
+  sources,
+  steps,
+  triplets,
+)
+from hybrid_jax.training.logs import ScalarLog, check_finite
+from hybrid_jax.training.state import TrainState
+from hybrid_jax.training.validation import SAMPLE_COLUMNS, make_sampler, make_validator
 from hybrid_jax.weights import load
 
 PROFILED_STEPS = 10

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hybrid_jax import triplets
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import replacing
+from hybrid_jax.training import triplets
 
 
 def check(data: Any, stage: str) -> None:
@@ -73,8 +73,8 @@ def load(data: Any, size: int) -> tuple[triplets.Clips, triplets.Clips | None, l
 
 def rendered(split: str, people: int, clips: int, frames: int, size: int) -> triplets.MemoryClips:
   """Clips of the rendered world, drawn once and then kept in the user's cache folder."""
-  from hybrid_jax.heads import clips as heads  # needs jax; worker processes import this module
-  from hybrid_jax.heads import people as world
+  from hybrid_jax.world import clips as heads  # needs jax; worker processes import this module
+  from hybrid_jax.world import people as world
 
   base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   folder = pathlib.Path(base) / 'hybrid_jax'

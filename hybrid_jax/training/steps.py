@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hybrid_jax import latents, losses, optim
+from hybrid_jax.method import losses
+from hybrid_jax.method.networks import Networks, init_encoder
+from hybrid_jax.models import latents
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
-from hybrid_jax.networks import Networks, init_encoder
-from hybrid_jax.state import TrainState, empty_pool, query_pool
+from hybrid_jax.training import optim
+from hybrid_jax.training.state import TrainState, empty_pool, query_pool
 
 Step = Callable[[TrainState, Mapping, Mapping], tuple[TrainState, dict[str, jax.Array]]]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 
-from hybrid_jax import steps, triplets
+from hybrid_jax.method.networks import Networks
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
-from hybrid_jax.networks import Networks
+from hybrid_jax.training import steps, triplets
 
 SAMPLE_COLUMNS = 'source, driver, self-reconstruction, re-enactment, anchor, cross re-enactment'
 SEED = 1  # of the validation triplets, which are the same at every validation and in every run

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrid_jax import latents
 from hybrid_jax.media import stills
+from hybrid_jax.models import latents
 from hybrid_jax.models.ops import to_uint8
 from hybrid_jax.models.stylegan2 import Generator, StyledConv
 from hybrid_jax.weights.kinds import Converted

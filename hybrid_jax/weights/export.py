@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from hybrid_jax import latents
 from hybrid_jax.errors import InputError
-from hybrid_jax.networks import Networks
+from hybrid_jax.method.networks import Networks
+from hybrid_jax.models import latents
 from hybrid_jax.weights import files, key_maps, torch_writer
 from hybrid_jax.weights.layouts import batched, first_plane
 

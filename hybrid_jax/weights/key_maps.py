@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from hybrid_jax import latents
 from hybrid_jax.errors import InputError
+from hybrid_jax.models import latents
 from hybrid_jax.models.perceptual import BACKBONES
 from hybrid_jax.weights.layouts import (
   Layout,

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from hybrid_jax import latents
-from hybrid_jax.models.encoder import Encoder
+from hybrid_jax.method.encoder import Encoder
+from hybrid_jax.models import latents
 from hybrid_jax.models.i3d import I3D
 from hybrid_jax.models.inception import Inception
 from hybrid_jax.models.perceptual import LPIPS, ArcFace

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.networks import Networks, init_encoder, random_frozen
+from hybrid_jax.method.networks import Networks, init_encoder, random_frozen
 from hybrid_jax.weights import converted, files, key_maps, kinds, shapes, shipped
 
 WHAT = {

@@ -1,6 +1,6 @@
 """The networks of the rendered world that come with the package, float16 files in `shipped/`.
 
-Trained by experiments/heads_generator.py and heads_critics.py. Sizes are here, since
+Trained by experiments/world/generator.py and critics.py. Sizes are here, since
 files hold arrays only.
 """
 
@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrid_jax import latents
 from hybrid_jax.errors import InputError
+from hybrid_jax.models import latents
 
 FOLDER = pathlib.Path(__file__).parent / 'shipped'
 

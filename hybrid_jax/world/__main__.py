@@ -1,7 +1,7 @@
 """Writes rendered portraits, driving videos and the true answers of their re-enactment.
 
-  python -m hybrid_jax.heads out/
-  python -m hybrid_jax.heads out/ --people 4 --clips 3 --size 512 --seconds 4
+  python -m hybrid_jax.world out/
+  python -m hybrid_jax.world out/ --people 4 --clips 3 --size 512 --seconds 4
 
   out/portraits/person_0.png            the sources
   out/driving/clip_0.mp4                other people talking, with sound and exact timestamps
@@ -29,7 +29,7 @@ RATE = 16_000  # of the sound, Hz
 
 def voice(motion: np.ndarray, fps: int) -> np.ndarray:
   """A hum at 130 Hz, as loud as the mouth is open: (samples,) int16, for lips to be heard by."""
-  from hybrid_jax.heads.parameters import MOTION
+  from hybrid_jax.world.parameters import MOTION
 
   samples = len(motion) * RATE // fps
   t = np.arange(samples) / RATE
@@ -72,10 +72,10 @@ def write_world(
   out: pathlib.Path, *, people: int, clips: int, size: int, seconds: float, fps: int
 ) -> None:
   """Everything that the module's docstring lists."""
-  from hybrid_jax.heads.clips import Renderer, vectors
-  from hybrid_jax.heads.parameters import MOTION, pack
-  from hybrid_jax.heads.people import SPLITS
   from hybrid_jax.media import replacing, stills
+  from hybrid_jax.world.clips import Renderer, vectors
+  from hybrid_jax.world.parameters import MOTION, pack
+  from hybrid_jax.world.people import SPLITS
 
   for name in ('portraits', 'driving', 'answers'):
     (out / name).mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def write_world(
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-    prog='python -m hybrid_jax.heads',
+    prog='python -m hybrid_jax.world',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )

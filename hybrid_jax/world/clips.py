@@ -1,6 +1,6 @@
 """Rendered clips in memory, and the triplets drawn from them: no TensorFlow, no files.
 
-`render_clips` feeds the same `hybrid_jax.triplets` that reads folders of videos.
+`render_clips` feeds the same `hybrid_jax.training.triplets` that reads folders of videos.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_jax.heads import landmarks, people, render
+from hybrid_jax.world import landmarks, people, render
 
 
 @dataclasses.dataclass(frozen=True)

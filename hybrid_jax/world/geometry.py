@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import jax.numpy as jnp
 
-from hybrid_jax.heads import outfits
-from hybrid_jax.heads.algebra import (
+from hybrid_jax.world import outfits
+from hybrid_jax.world.algebra import (
   add,
   ball,
   bump,

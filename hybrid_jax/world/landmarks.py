@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrid_jax.heads import geometry
-from hybrid_jax.heads.algebra import add, scale, unit
-from hybrid_jax.heads.parameters import IDENTITY, MOTION, unpack
-from hybrid_jax.heads.render import framing, project
+from hybrid_jax.world import geometry
+from hybrid_jax.world.algebra import add, scale, unit
+from hybrid_jax.world.parameters import IDENTITY, MOTION, unpack
+from hybrid_jax.world.render import framing, project
 
 STEPS = 40
 JAW, BROWS, NOSE = slice(0, 17), slice(17, 27), slice(27, 36)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrid_jax.heads import geometry, paint
-from hybrid_jax.heads.parameters import IDENTITY, MOTION, SCENE, pack, unpack
-from hybrid_jax.heads.render import framing, project
+from hybrid_jax.world import geometry, paint
+from hybrid_jax.world.parameters import IDENTITY, MOTION, SCENE, pack, unpack
+from hybrid_jax.world.render import framing, project
 
 # Reciprocals of standard deviations: Beta(1.5, 1.5) has 0.25, a uniform 0.29; motion as drawn.
 _MOTION_SCALE = {'yaw': 5.0, 'pitch': 5.5, 'roll': 5.5, 'gaze_yaw': 4.5, 'gaze_pitch': 6.0}

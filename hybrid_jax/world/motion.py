@@ -5,8 +5,8 @@ import zlib
 import jax
 import jax.numpy as jnp
 
-from hybrid_jax.heads.algebra import bump, clip01, smoothstep
-from hybrid_jax.heads.parameters import MOTION, Table
+from hybrid_jax.world.algebra import bump, clip01, smoothstep
+from hybrid_jax.world.parameters import MOTION, Table
 
 
 def _noise(key: jax.Array, name: str, rate: float, t: jax.Array) -> jax.Array:

@@ -6,8 +6,8 @@ which what is not positive in physical units is not worn; without an outfit noth
 
 import jax.numpy as jnp
 
-from hybrid_jax.heads import algebra
-from hybrid_jax.heads.algebra import ball, bump, clip01, ellipsoid, mix, norm, smoothstep
+from hybrid_jax.world import algebra
+from hybrid_jax.world.algebra import ball, bump, clip01, ellipsoid, mix, norm, smoothstep
 
 OUTFIT = {
   'cap': (-1.0, 1.0),

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from hybrid_jax.heads import geometry, outfits
-from hybrid_jax.heads.algebra import (
+from hybrid_jax.world import geometry, outfits
+from hybrid_jax.world.algebra import (
   bump,
   clip01,
   mix,

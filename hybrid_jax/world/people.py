@@ -6,7 +6,7 @@ motions are key ranges, fixed here.
 
 import jax
 
-from hybrid_jax.heads import motion, parameters
+from hybrid_jax.world import motion, parameters
 
 SEED = 2023
 # Number of the first person of each split; a split holds up to a million people.

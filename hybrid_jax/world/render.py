@@ -9,19 +9,10 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 
-from hybrid_jax.heads import geometry, paint
-from hybrid_jax.heads.algebra import (
-  add,
-  clip01,
-  dot,
-  mix,
-  scale,
-  smoothstep,
-  sub,
-  unit,
-)
-from hybrid_jax.heads.outfits import OUTFIT
-from hybrid_jax.heads.parameters import IDENTITY, MOTION, SCENE, unpack
+from hybrid_jax.world import geometry, paint
+from hybrid_jax.world.algebra import add, clip01, dot, mix, scale, smoothstep, sub, unit
+from hybrid_jax.world.outfits import OUTFIT
+from hybrid_jax.world.parameters import IDENTITY, MOTION, SCENE, unpack
 
 CAMERA = 9.2  # z of the camera, units of 10 cm
 NEAR, FAR = 7.95, 11.2  # along a ray

@@ -11,9 +11,9 @@ from PIL import Image
 from small import write_clip
 
 from data.face_clips import layouts
-from hybrid_jax import triplets
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import clips, faces
+from hybrid_jax.training import triplets
 
 tfds = pytest.importorskip('tensorflow_datasets', reason='needs the extra [data]')
 

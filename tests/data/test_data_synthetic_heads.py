@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hybrid_jax.heads import clips, people
+from hybrid_jax.world import clips, people
 
 tfds = pytest.importorskip('tensorflow_datasets', reason='needs the extra [data]')
 
@@ -33,7 +33,7 @@ def test_records_are_the_rendered_clips(builder):
 
 def test_the_index_is_that_of_the_records_and_triplets_read_them(builder, tmp_path):
   from data.synthetic_heads.__main__ import build
-  from hybrid_jax import triplets
+  from hybrid_jax.training import triplets
 
   path = build(str(builder.data_dir).split('/synthetic_heads')[0], 'tiny')  # rendered already
   for split, rows in builder.index().items():

@@ -10,8 +10,8 @@ import xml.etree.ElementTree
 
 import numpy as np
 import pytest
-from conftest import GOLDEN
 from evaluating import SIZE, clips, write_clip
+from parity import GOLDEN
 
 from hybrid_jax import evaluate
 from hybrid_jax.evaluation import measure, report, results

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from conftest import GOLDEN
 from evaluating import SIZE, clips, write_clip
+from parity import GOLDEN
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import measure, networks, results

@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from conftest import GOLDEN, error
+from parity import GOLDEN, error
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import clip as clips
-from hybrid_jax.evaluation import heads, images, motions, networks, squares
+from hybrid_jax.evaluation import images, motions, networks, squares
+from hybrid_jax.evaluation import rendered as heads
 from hybrid_jax.models.i3d import I3D, fvd_input
 from hybrid_jax.models.inception import Inception, fid_input
 from hybrid_jax.models.ops import from_uint8

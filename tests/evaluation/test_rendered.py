@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from hybrid_jax.evaluation import heads, judges
+from hybrid_jax.evaluation import judges, rendered
 from hybrid_jax.models.ops import from_uint8
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'experiments' / 'results'
@@ -14,17 +14,17 @@ RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'experiments' / 'results
 
 @pytest.fixture(scope='module')
 def judge():
-  return heads.Judges()
+  return rendered.Judges()
 
 
 @pytest.fixture(scope='module', params=[True, False], ids=['cross', 'same'])
 def measured(request, judge):
   """Data of 6 sources by 4 frames, and metrics of the truth, of the source and of the driver."""
-  data = heads.pairs(0, 6, 4, request.param)
-  ends = heads.scale(judge, data, request.param)
+  data = rendered.pairs(0, 6, 4, request.param)
+  ends = rendered.scale(judge, data, request.param)
   image = lambda name: from_uint8(data[name].astype(np.float32))  # noqa: E731
-  methods = {name: heads.measure(judge, image(name), data, ends) for name in ('truth', 'source')}
-  methods['driving'] = heads.measure(judge, image('driving'), data, ends)
+  methods = {name: rendered.measure(judge, image(name), data, ends) for name in ('truth', 'source')}
+  methods['driving'] = rendered.measure(judge, image('driving'), data, ends)
   return request.param, data, methods
 
 
@@ -57,9 +57,9 @@ def test_copies_are_judged_for_what_they_are(measured):
 
 
 def test_pairs_follow_from_their_seed_and_batches_change_nothing(judge):
-  a, b, c = (heads.pairs(seed, 2, 1, True) for seed in (1, 1, 2))
+  a, b, c = (rendered.pairs(seed, 2, 1, True) for seed in (1, 1, 2))
   np.testing.assert_array_equal(a['truth'], b['truth'])
   assert not np.array_equal(a['person'], c['person'])
-  image = np.random.default_rng(0).uniform(-1, 1, (heads.BATCH + 3, 64, 64, 3))
+  image = np.random.default_rng(0).uniform(-1, 1, (rendered.BATCH + 3, 64, 64, 3))
   both = judge.read(image)
   np.testing.assert_allclose(both[-2:], judge.read(image[-2:]), atol=1e-5)

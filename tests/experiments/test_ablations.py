@@ -1,25 +1,14 @@
 """What the ablations are judged on, and how their table is made, on known numbers."""
 
-import pathlib
 import re
 
 import numpy as np
-import pytest
 
-from hybrid_jax.heads.outfits import OUTFIT
-
-EXPERIMENTS = pathlib.Path(__file__).parents[1] / 'experiments'
+from experiments.paper import ablations
+from hybrid_jax.world.outfits import OUTFIT
 
 
-@pytest.fixture
-def ablations(monkeypatch):
-  monkeypatch.syspath_prepend(str(EXPERIMENTS))
-  import ablations
-
-  return ablations
-
-
-def test_differences_are_paired_by_frame_and_seed(ablations):
+def test_differences_are_paired_by_frame_and_seed():
   rng, people = np.random.default_rng(0), np.repeat(np.arange(4), 6)
   noise = [{name: rng.random(24) for name in ablations.tunings.TOLD} for _ in range(3)]
   shifted = lambda by: [{name: x + by for name, x in of.items()} for of in noise]  # noqa: E731
@@ -43,7 +32,7 @@ def test_differences_are_paired_by_frame_and_seed(ablations):
     assert f'| full | {found["full"]["l1"]["mean"]:.4f} |' in part
 
 
-def test_sources_are_out_of_domain_and_always_the_same(ablations):
+def test_sources_are_out_of_domain_and_always_the_same():
   world = ablations.out_of_domain
   ordinary = np.full(47, 0.5)
   for kind in ('inside', *world.KINDS):

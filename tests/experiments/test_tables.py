@@ -10,22 +10,15 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from experiments.paper import tables
 from hybrid_jax.evaluation import pairing
 from hybrid_jax.media import video
-from hybrid_jax.triplets import split_people
+from hybrid_jax.training.triplets import split_people
 
-EXPERIMENTS = pathlib.Path(__file__).parents[1] / 'experiments'
-
-
-@pytest.fixture
-def tables(monkeypatch):
-  monkeypatch.syspath_prepend(str(EXPERIMENTS))
-  import tables
-
-  return tables
+ROOT = pathlib.Path(__file__).parents[2]
 
 
-def test_of_hdtf_the_spans_of_people_held_out_are_taken(tables, tmp_path):
+def test_of_hdtf_the_spans_of_people_held_out_are_taken(tmp_path):
   people = ['Ann', 'Bob', 'Cleo', 'Dan', 'Eve', 'Finn']
   lines = {'RD': [f'{name}0.mp4 00:01-00:02 00:02-00:03' for name in people], 'WDA': [], 'WRA': []}
   (tmp_path / 'videos').mkdir()
@@ -53,8 +46,8 @@ def test_of_hdtf_the_spans_of_people_held_out_are_taken(tables, tmp_path):
   assert set(tables.videos_of(tables.parser('').parse_args(options))) == {'Cleo0_0', 'Cleo0_1'}
 
 
-def test_deviations_over_sources_and_drivers(tables):
-  import table3_one_shot_robustness as table3
+def test_deviations_over_sources_and_drivers():
+  from experiments.paper import table3 as table3
 
   def clip(s, d):
     pair = types.SimpleNamespace(name=f'p_s{s}_as_p_d{d}')
@@ -70,17 +63,23 @@ def test_deviations_over_sources_and_drivers(tables):
 
 
 def run(script, folder, *options):
-  command = [sys.executable, EXPERIMENTS / script, f'--output={folder / "table.json"}', *options]
-  return subprocess.run(command, capture_output=True, text=True)
+  command = [
+    sys.executable,
+    '-m',
+    f'experiments.paper.{script}',
+    f'--output={folder / "table.json"}',
+    *options,
+  ]
+  return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ('script', 'clips'),
   [
-    ('table1_same_identity.py', 2),
-    ('table2_cross_identity.py', 2),
-    ('table3_one_shot_robustness.py', 50),
+    ('table1', 2),
+    ('table2', 2),
+    ('table3', 50),
   ],
 )
 def test_tables_of_rendered_heads(tmp_path, script, clips):
@@ -140,10 +139,10 @@ def test_table_1_of_real_clips_as_mediapipe_reads_them(tmp_path, shared):
   options += [f'--cropper={shared("models/yunet_n_dynamic.onnx")}']
   task = shared('models/face_landmarker_v2_with_blendshapes.task')
   kept = tmp_path / 'kept'
-  done = run('table1_same_identity.py', tmp_path, *options, f'--keep={kept}')
+  done = run('table1', tmp_path, *options, f'--keep={kept}')
   assert not done.returncode, done.stderr
   options += [f'--method=same={kept / "reference"}', f'--face-detector={task}']
-  done = run('table1_same_identity.py', tmp_path, *options)
+  done = run('table1', tmp_path, *options)
   assert not done.returncode, done.stderr
   rows = json.loads((tmp_path / 'table.json').read_text())['rows']
   same = rows['same']
@@ -167,7 +166,7 @@ def test_table_2_of_real_clips_compares_with_the_driver(tmp_path, shared):
   (tmp_path / 'other').mkdir()
   np.save(tmp_path / 'other' / 'nobody.npy', np.zeros((2, 8, 8, 3), np.uint8))
   options += [f'--keep={tmp_path / "kept"}', f'--method=FOMM={tmp_path / "other"}']
-  done = run('table2_cross_identity.py', tmp_path, *options)
+  done = run('table2', tmp_path, *options)
   assert not done.returncode, done.stderr
   record = json.loads((tmp_path / 'table.json').read_text())
   first, second = (pathlib.Path(name).stem for name in names)
@@ -189,13 +188,13 @@ def test_table_3_of_a_real_clip(tmp_path, shared):
   (tmp_path / 'videos' / path.name).symlink_to(path)
   options = [f'--videos={tmp_path / "videos"}', f'--keep={tmp_path / "kept"}']
   options += [f'--cropper={shared("models/yunet_n_dynamic.onnx")}', '--frames=20']
-  done = run('table3_one_shot_robustness.py', tmp_path, *options)
+  done = run('table3', tmp_path, *options)
   assert not done.returncode, done.stderr
   record = json.loads((tmp_path / 'table.json').read_text())
   assert record['rows']['ours']['protocol']['clips'] == 25
   assert record['rows']['ours']['protocol']['frames'] == 25 * 2
   assert record['robustness']['ours']['l1']['deviation_over_sources'] > 0
-  done = run('table3_one_shot_robustness.py', tmp_path, options[0], options[2], '--frames=9')
+  done = run('table3', tmp_path, options[0], options[2], '--frames=9')
   assert done.returncode == 1 and 'no video is long enough' in done.stderr.splitlines()[-1]
 
 
@@ -213,7 +212,7 @@ def test_table_3_of_a_real_clip(tmp_path, shared):
 )
 @pytest.mark.slow
 def test_mistakes_are_one_line(tmp_path, options, said):
-  done = run('table1_same_identity.py', tmp_path, *options)
+  done = run('table1', tmp_path, *options)
   lines = done.stderr.strip().splitlines()
   assert done.returncode == 1 and lines[-1].startswith('error: ') and said in lines[-1], lines
   assert 'Traceback' not in done.stderr

@@ -6,8 +6,10 @@ import numpy as np
 from ml_collections import ConfigDict
 from small import small_config, write_clip
 
-from hybrid_jax import inference, networks, reenact
+from hybrid_jax import reenact
 from hybrid_jax.media import stills, video
+from hybrid_jax.method import networks
+from hybrid_jax.reenactment.model import Model
 
 
 def random_model():
@@ -24,7 +26,7 @@ def random_model():
   E = jax.tree_util.tree_map_with_path(lambda path, x: fill(path, x, 0.1), E)
   G = jax.eval_shape(lambda key: networks.random_frozen(nets, key), jax.random.key(0))['generator']
   G = jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), G)
-  return inference.Model(config, nets, E, G, nets.hybrid.encoder.num_ws, 'small')
+  return Model(config, nets, E, G, nets.hybrid.encoder.num_ws, 'small')
 
 
 def write_inputs(folder):

@@ -6,8 +6,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import common
-from hybrid_jax.latents import first_convolutions
 from hybrid_jax.media import video
+from hybrid_jax.models.latents import first_convolutions
 
 SIZE = 32
 

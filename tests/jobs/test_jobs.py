@@ -11,7 +11,7 @@ import pytest
 from hybrid_jax import reenact
 from hybrid_jax.errors import InputError
 from hybrid_jax.jobs import report, shard, table, work
-from hybrid_jax.media import sidecar
+from hybrid_jax.provenance import sidecar
 
 HEADER = 'source,driving,output,options\n'
 

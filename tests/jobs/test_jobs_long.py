@@ -15,12 +15,13 @@ import pytest
 from reenacting import frames_of
 from small import write_clip
 
-from hybrid_jax import checkpoint, verify
+from hybrid_jax import verify
 from hybrid_jax.jobs import table as table_of_jobs
 from hybrid_jax.jobs import work
+from hybrid_jax.training import checkpoint
 
 pytestmark = pytest.mark.slow
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROCESSES, ROWS, BAD = 3, 24, {5: 'no such file', 14: 'invalid choice'}
 
 

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import GOLDEN, error, nhwc
+from parity import GOLDEN, error, nhwc
 from small import SIZE, small_config
 
-from hybrid_jax import cma, losses, networks
-from hybrid_jax.models.hybrid import Hybrid
+from hybrid_jax.method import cma, losses, networks
+from hybrid_jax.method.hybrid import Hybrid
 from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.models.perceptual import LPIPS
 from hybrid_jax.models.stylegan2 import Generator

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import error, nhwc
+from parity import error, nhwc
 
-from hybrid_jax.models.encoder import Encoder
+from hybrid_jax.method.encoder import Encoder
 from hybrid_jax.models.stylegan2 import Generator
 from hybrid_jax.weights import key_maps, torch_file
 

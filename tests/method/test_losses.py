@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import GOLDEN, error, nhwc
+from parity import GOLDEN, error, nhwc
 
-from hybrid_jax import losses
+from hybrid_jax.method import losses
 from hybrid_jax.models.stylegan2 import LatentDiscriminator
 from hybrid_jax.weights import discriminator_key_maps, key_maps, torch_file
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import GOLDEN, error, nhwc
+from parity import GOLDEN, error, nhwc
 
-from hybrid_jax import latents
-from hybrid_jax.models.hybrid import Hybrid
+from hybrid_jax.method.hybrid import Hybrid
+from hybrid_jax.models import latents
 from hybrid_jax.models.stylegan2 import Generator
 from hybrid_jax.weights import key_maps, torch_file
 

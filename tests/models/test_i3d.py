@@ -7,7 +7,7 @@ pixels, 9 frames (the least, odd at every stride) and 17 (two steps of time to a
 import jax
 import numpy as np
 import pytest
-from conftest import GOLDEN, error, nhwc
+from parity import GOLDEN, error, nhwc
 
 from hybrid_jax.models.i3d import I3D, fvd_input
 from hybrid_jax.weights import key_maps, metric_key_maps, torch_file

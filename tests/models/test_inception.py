@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from conftest import error, nhwc
+from parity import error, nhwc
 
 from hybrid_jax.models.inception import Inception, fid_input
 from hybrid_jax.weights import key_maps, metric_key_maps, torch_file

@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import error
+from parity import error
 
-from hybrid_jax import latents
-from hybrid_jax.models import ops
-from hybrid_jax.models.encoder import upsample_aligned
+from hybrid_jax.method.encoder import upsample_aligned
+from hybrid_jax.models import latents, ops
 from hybrid_jax.models.perceptual import adaptive_avg_pool
 
 

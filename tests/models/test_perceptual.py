@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import GOLDEN, error, nhwc
+from parity import GOLDEN, error, nhwc
 
-from hybrid_jax import losses
+from hybrid_jax.method import losses
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.weights import key_maps, torch_file
 

@@ -13,7 +13,7 @@ from reenacting import run
 
 from hybrid_jax import reenact, verify
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import credentials, sidecar
+from hybrid_jax.provenance import credentials, sidecar
 from hybrid_jax.verify import CODES
 
 pytest.importorskip('c2pa', reason='content credentials need the extra c2pa')
@@ -213,7 +213,7 @@ def test_the_command(copy):
 
 def test_no_folder_is_told(inputs):
   """Whatever option holds a path is left out of the record."""
-  from hybrid_jax import provenance
+  from hybrid_jax.provenance import record as provenance
 
   paths = {'source', 'driving', 'output', 'workdir', 'face_detector', 'save_crops', 'key'}
   assert paths <= provenance._PRIVATE and provenance._PRIVATE - {'directions'} <= {

@@ -11,13 +11,17 @@ import reenacting
 from ml_collections import ConfigDict
 
 from configs import common
-from hybrid_jax import advise, edit_sheet, edits, inference, latents, networks
+from hybrid_jax import advise, edit_sheet
 from hybrid_jax.errors import InputError
-from hybrid_jax.evaluation import heads
-from hybrid_jax.heads import clips, people
-from hybrid_jax.heads.parameters import IDENTITY
+from hybrid_jax.evaluation import rendered
 from hybrid_jax.media import composite, stills
+from hybrid_jax.method import networks
+from hybrid_jax.models import latents
+from hybrid_jax.reenactment import edits
+from hybrid_jax.reenactment import model as inference
 from hybrid_jax.weights import torch_file
+from hybrid_jax.world import clips, people
+from hybrid_jax.world.parameters import IDENTITY
 
 ROWS, WIDTH = 18, 512
 NOW = np.zeros(1)
@@ -193,7 +197,7 @@ def test_a_video_is_edited_over_time(model, inputs, tmp_path):
 
 def test_the_rendered_world_has_edits_of_its_own():
   """On unseen people with another's motion, each edit changes the picture as the truth changes."""
-  shipped, draw = inference.load_model(''), heads.renderer(heads.SIZE)
+  shipped, draw = inference.load_model(''), rendered.renderer(rendered.SIZE)
   traits = {'glasses': 1.0, 'beard': 0.6, 'skin': 0.8, 'hair_dark': 0.8}
   text = ','.join(f'{name}={value}' for name, value in traits.items())
   found = edits.resolve(text, '', shipped)
@@ -225,7 +229,7 @@ def test_the_rendered_world_has_edits_of_its_own():
 
 
 def test_the_figures_are_of_the_shipped_directions():
-  root = pathlib.Path(__file__).parents[1]
+  root = pathlib.Path(__file__).parents[2]
   result = json.loads((root / 'experiments/results/edits.json').read_text())
   assert tuple(result['traits']) == edits.NAMES
   for name, row in result['traits'].items():

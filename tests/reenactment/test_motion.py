@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from reenacting import frames_of, pixels, run
 
-from hybrid_jax import extract_motion, motion_file, pipeline
+from hybrid_jax import extract_motion
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import align, stills, video
+from hybrid_jax.reenactment import motion_file, pipeline
 
 
 def test_a_motion_file_drives_as_the_clip_does(model, inputs, tmp_path):

@@ -10,18 +10,20 @@ from ml_collections import ConfigDict
 from reenacting import run
 
 from configs import common
-from hybrid_jax import inference, motion_file, networks, quality
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import judges
 from hybrid_jax.media import stills
+from hybrid_jax.method import networks
 from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.reenactment import motion_file, quality
+from hybrid_jax.reenactment.model import Model
 from hybrid_jax.weights import shipped
 
 
 def rendered_world():
   """A model of the rendered world without weights, of which only the sizes are asked."""
   config = ConfigDict(common.heads())
-  return inference.Model(config, networks.build(config.model), {}, {}, 0, 'shipped')
+  return Model(config, networks.build(config.model), {}, {}, 0, 'shipped')
 
 
 class Finder:

@@ -16,13 +16,16 @@ from reenacting import frames_of, packets, pixels, run
 from small import SIZE, write_clip
 
 from configs import common
-from hybrid_jax import inference, networks, pipeline, reenact
+from hybrid_jax import reenact
 from hybrid_jax.errors import InputError
-from hybrid_jax.heads.__main__ import write_sound
 from hybrid_jax.media import align, segments, stills, video
 from hybrid_jax.media.composite import Paste
+from hybrid_jax.method import networks
 from hybrid_jax.reenact import Options
+from hybrid_jax.reenactment import pipeline
+from hybrid_jax.reenactment.model import ahead, load_model
 from hybrid_jax.weights import shipped
+from hybrid_jax.world.__main__ import write_sound
 
 SHIPPED = shipped.FOLDER
 
@@ -188,7 +191,7 @@ def test_the_shipped_model(monkeypatch, tmp_path):
   """The line where there is none yet, and that it is taken once its two files are there."""
   monkeypatch.setattr(shipped, 'FOLDER', tmp_path)
   with pytest.raises(InputError, match='no encoder comes .* give --workdir'):
-    inference.load_model('')
+    load_model('')
   config = common.heads()
   nets = networks.build(ConfigDict(config).model)
   E = jax.eval_shape(lambda key: networks.init_encoder(nets, key), jax.random.key(0))
@@ -196,7 +199,7 @@ def test_the_shipped_model(monkeypatch, tmp_path):
   shipped.save(tmp_path / 'encoder_64.npz', E)
   (tmp_path / 'encoder_64.json').write_text(json.dumps(config))
   (tmp_path / 'generator_64.npz').symlink_to(SHIPPED / 'generator_64.npz')
-  model = inference.load_model('')
+  model = load_model('')
   assert (model.size, model.resolution) == (64, 64) and 'shipped' in model.name
   jax.tree.map(np.testing.assert_array_equal, model.E, E)
 
@@ -259,17 +262,17 @@ def test_a_batch_that_half_precision_cannot_hold_is_done_again(model, inputs):
 
 
 def test_work_ahead_is_in_order_and_tells_of_errors():
-  assert list(inference.ahead(range(100), 3)) == list(range(100))
+  assert list(ahead(range(100), 3)) == list(range(100))
 
   def broken():
     yield 1
     raise KeyError('midway')
 
-  items = inference.ahead(broken(), 3)
+  items = ahead(broken(), 3)
   assert next(items) == 1
   with pytest.raises(KeyError, match='midway'):
     next(items)
-  with contextlib.closing(inference.ahead(itertools.count(), 3)) as items:
+  with contextlib.closing(ahead(itertools.count(), 3)) as items:
     assert next(items) == 0  # and the thread ends, or closing would wait for ever
 
 

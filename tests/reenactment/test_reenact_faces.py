@@ -6,10 +6,12 @@ from ml_collections import ConfigDict
 from reenacting import frames_of, packets, pixels, run
 
 from configs import common
-from hybrid_jax import inference, networks, pipeline
 from hybrid_jax.media import stills, video
 from hybrid_jax.media.composite import even, fit
 from hybrid_jax.media.faces import FaceDetector
+from hybrid_jax.method import networks
+from hybrid_jax.reenactment import pipeline
+from hybrid_jax.reenactment.model import Model
 
 
 @pytest.mark.parametrize('name', ['drive_01_conan_obrien.mp4', 'drive_02_vfr_man_suit.mp4'])
@@ -46,7 +48,7 @@ def test_the_face_that_looks_like_a_picture(shared, tmp_path):
   detector = str(shared('models/yunet_n_dynamic.onnx'))
   heads = [fit(stills.read_image(path), (256, 256)) for path in paths]
   config = ConfigDict(common.heads())
-  shipped = inference.Model(config, networks.build(config.model), {}, {}, 0, 'shipped')
+  shipped = Model(config, networks.build(config.model), {}, {}, 0, 'shipped')
   for order in ((0, 1), (1, 0)):
     stills.write_image(tmp_path / 'both.png', np.hstack([heads[k] for k in order]))
     for k, path in enumerate(paths):

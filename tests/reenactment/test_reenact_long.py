@@ -13,13 +13,13 @@ import orbax.checkpoint as ocp
 import pytest
 from reenacting import frames_of
 
-from hybrid_jax import checkpoint
+from experiments.cost import reenact_memory
+from hybrid_jax.training import checkpoint
 
 pytestmark = pytest.mark.slow
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / 'experiments'))
 
-import reenact_memory  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')

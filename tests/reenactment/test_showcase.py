@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from hybrid_jax import inference, showcase
-from hybrid_jax.evaluation import heads
+from hybrid_jax.evaluation import rendered
 from hybrid_jax.media import stills, video
+from hybrid_jax.reenactment import model, showcase
 
 
 @pytest.fixture(scope='module')
@@ -38,9 +38,9 @@ def test_the_shipped_model_is_nearer_to_the_truth_than_copies_are(shown):
 def test_the_sheet_and_the_film_show_source_driver_answer_and_truth(shown):
   folder, _ = shown
   sheet = stills.read_image(folder / 'reenacted.png')
-  assert sheet.std() > 20 and sheet.shape[0] >= 4 * heads.SIZE
+  assert sheet.std() > 20 and sheet.shape[0] >= 4 * rendered.SIZE
   frames = list(video.read_frames(folder / 'reenacted.mp4'))
-  side = showcase.SCALE * heads.SIZE
+  side = showcase.SCALE * rendered.SIZE
   assert len(frames) == 25 and frames[0].rgb.shape == (side, 4 * side, 3)
   film = np.stack([frame.rgb for frame in frames]).astype(float)
   source, driving, made, truth = np.split(film, 4, axis=2)
@@ -55,7 +55,7 @@ def test_reenact_needs_no_workdir(tmp_path):
     [sys.executable, '-m', *map(str, args)], capture_output=True, text=True
   )
   out = tmp_path / 'out'
-  made = run('hybrid_jax.heads', out, '--people=1', '--clips=1', '--size=64', '--seconds=0.4')
+  made = run('hybrid_jax.world', out, '--people=1', '--clips=1', '--size=64', '--seconds=0.4')
   assert made.returncode == 0, made.stderr
   portrait, driving = out / 'portraits' / 'person_0.png', out / 'driving' / 'clip_0.mp4'
   made = run(
@@ -66,7 +66,7 @@ def test_reenact_needs_no_workdir(tmp_path):
   frames, driver = list(video.read_frames(tmp_path / 'me.mp4')), list(video.read_frames(driving))
   assert [f.time for f in frames] == [f.time for f in driver]
   expected = showcase.reenacted(
-    inference.load_model(''), stills.read_image(portrait), [f.rgb for f in driver]
+    model.load_model(''), stills.read_image(portrait), [f.rgb for f in driver]
   )
   for frame, image in zip(frames, expected, strict=True):
     assert np.abs(frame.rgb.astype(int) - image).max() <= 1

@@ -10,9 +10,13 @@ import safetensors.numpy
 from reenacting import pixels, run
 from small import SIZE
 
-from hybrid_jax import adjustment, cma, export, inference, motion_file
+from hybrid_jax import export
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import composite, sidecar, stills
+from hybrid_jax.media import composite, stills
+from hybrid_jax.method import cma
+from hybrid_jax.provenance import sidecar
+from hybrid_jax.reenactment import model as inference
+from hybrid_jax.reenactment import motion_file, tuning
 from hybrid_jax.weights import key_maps, torch_file
 
 OPTIONS = cma.Options(steps=3)  # as the command is given, so that they share a program
@@ -24,7 +28,7 @@ def frames(seed, n=4):
 
 @pytest.fixture(scope='module')
 def adjuster(model):
-  return adjustment.Adjuster(model, OPTIONS)
+  return tuning.Adjuster(model, OPTIONS)
 
 
 @pytest.fixture(scope='module')
@@ -71,10 +75,10 @@ def test_the_same_job_is_read_and_gives_the_same_generator(model, adjuster, kept
 def test_anything_else_is_another_job(model, adjuster):
   keys = {adjuster.key(frames(0)[0], frames(1)), adjuster.key(frames(2)[0], frames(1))}
   keys |= {adjuster.key(frames(0)[0], frames(1, 5)), adjuster.key(frames(0)[0], frames(3))}
-  other = adjustment.Adjuster(model, cma.Options(steps=4))
+  other = tuning.Adjuster(model, cma.Options(steps=4))
   keys.add(other.key(frames(0)[0], frames(1)))
   G = model.G | {'w_avg': model.G['w_avg'] + 1}
-  moved = adjustment.Adjuster(model.with_generator(G, ''), OPTIONS)
+  moved = tuning.Adjuster(model.with_generator(G, ''), OPTIONS)
   keys.add(moved.key(frames(0)[0], frames(1)))
   assert len(keys) == 6
   assert adjuster.key(frames(0)[0], frames(1)) in keys
@@ -85,13 +89,13 @@ def test_jobs_run_through_one_compiled_program(model, adjuster, kept, tmp_path, 
   other = dataclasses.replace(OPTIONS, driver_weight=0.3, rate=1e-3, enough_lpips=0.01)
   for seed, count, options in ((5, 3, OPTIONS), (7, 60, OPTIONS), (5, 3, other)):
     clip = frames(seed + 1, count)
-    adjustment.to_clip(
+    tuning.to_clip(
       model, options, frames(seed)[0], lambda chosen, clip=clip: clip[chosen], np.arange(count)
     )
-  deltas = [safetensors.numpy.load_file(x) for x in adjustment.cache_folder().glob('*.safetensors')]
+  deltas = [safetensors.numpy.load_file(x) for x in tuning.cache_folder().glob('*.safetensors')]
   assert len(deltas) == 3
   assert len({x['const'].tobytes() for x in deltas}) == 3  # each with its own options
-  assert adjustment.Adjuster(model, other).tuner is adjuster.tuner
+  assert tuning.Adjuster(model, other).tuner is adjuster.tuner
   assert adjuster.tuner.run._cache_size() == 1
 
 
@@ -169,7 +173,7 @@ def test_files_that_are_no_adjustment_of_this_model(model, kept, tmp_path):
     ('other.safetensors', 'not an adjustment'),
   ):
     with pytest.raises(InputError, match=says):
-      adjustment.with_delta(model, tmp_path / name)
+      tuning.with_delta(model, tmp_path / name)
   other = model.with_generator(model.G | {'w_avg': model.G['w_avg'] + 1}, 'another')
   with pytest.raises(InputError, match='made for another generator than that of another'):
-    adjustment.with_delta(other, path)
+    tuning.with_delta(other, path)

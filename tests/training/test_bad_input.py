@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from small import small_config
 
 from configs import common
-from hybrid_jax import checkpoint, config_check, parallel
 from hybrid_jax.errors import InputError
-from hybrid_jax.state import TrainState, empty_pool
+from hybrid_jax.training import checkpoint, config_check, parallel
+from hybrid_jax.training.state import TrainState, empty_pool
 
 
 def refusal(function, *args) -> str:

@@ -10,16 +10,18 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import GOLDEN
 from ml_collections import ConfigDict
+from parity import GOLDEN
 from small import small_config
 
 from configs import common
-from hybrid_jax import convert, doctor, estimate, networks
+from hybrid_jax import convert, doctor
 from hybrid_jax.media import containers
+from hybrid_jax.method import networks
+from hybrid_jax.training import estimate
 from hybrid_jax.weights import export, kinds, public, shipped
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def examined(config) -> dict[str, doctor.Check]:

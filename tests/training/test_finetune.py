@@ -7,9 +7,11 @@ import pytest
 from small import SIZE, random_batch, small_config
 
 from configs import common
-from hybrid_jax import checkpoint, config_check, losses, main, networks, steps
+from hybrid_jax import main
 from hybrid_jax.errors import InputError
+from hybrid_jax.method import losses, networks
 from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.training import checkpoint, config_check, steps
 
 N = 2
 
@@ -68,7 +70,7 @@ def test_statistics_stay(stepped):
 def test_feature_term_is_equation_13(stepped):
   """Of the first step, whose deformation is zero: every decode is G(W_S, 0) with its own noise."""
   config, nets, frozen, batch, state, _, seen = stepped
-  from hybrid_jax import latents
+  from hybrid_jax.models import latents
 
   S, D = from_uint8(batch['source']), from_uint8(batch['driving'])
   hybrid, G = nets.hybrid, frozen['generator']

@@ -19,7 +19,7 @@ import pytest
 from small import write_clip
 
 pytestmark = pytest.mark.slow
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 SMALL = [
   '--config.model.resolution=32',
   '--config.model.channel_base=512',

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import GOLDEN, error
+from parity import GOLDEN, error
 
-from hybrid_jax import losses, optim
+from hybrid_jax.method import losses
 from hybrid_jax.models.stylegan2 import LatentDiscriminator
+from hybrid_jax.training import optim
 from hybrid_jax.weights import discriminator_key_maps, key_maps, torch_file
 
 NAMES = ('conv', 'fc', 'bias', 'scalar')

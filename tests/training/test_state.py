@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrid_jax.state import empty_pool, query_pool
-from hybrid_jax.steps import active_rows
+from hybrid_jax.training.state import empty_pool, query_pool
+from hybrid_jax.training.steps import active_rows
 
 
 def slow_query(stored, w, key, size):

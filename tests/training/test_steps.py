@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from small import random_batch, small_config
 
-from hybrid_jax import latents, losses, networks, steps
+from hybrid_jax.method import losses, networks
+from hybrid_jax.models import latents
 from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.training import steps
 
 N = 2
 

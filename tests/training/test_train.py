@@ -9,14 +9,17 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import SHARED
+from parity import SHARED
 from small import SIZE, random_batch, small_config, write_clip
 
 from configs import common, pretrain
-from hybrid_jax import checkpoint, inference, networks, parallel, reenact, steps, train, triplets
+from hybrid_jax import reenact
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import stills, video
-from hybrid_jax.scalars import check_finite
+from hybrid_jax.method import networks
+from hybrid_jax.reenactment.model import load_model
+from hybrid_jax.training import checkpoint, loop, parallel, steps, triplets
+from hybrid_jax.training.logs import check_finite
 from hybrid_jax.weights import load, shipped
 
 
@@ -41,7 +44,7 @@ def rows(workdir):
 @pytest.fixture(scope='module')
 def trained(videos, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
-  train.train(config_for(videos), str(workdir))
+  loop.train(config_for(videos), str(workdir))
   return workdir
 
 
@@ -65,7 +68,7 @@ def test_resumed_run_equals_an_uninterrupted_one(trained, videos, tmp_path):
   shutil.rmtree(tmp_path / 'checkpoints' / '4')
   with (tmp_path / 'metrics.csv').open('a') as file:
     file.write('5,0.1')
-  train.train(config_for(videos), str(tmp_path))
+  loop.train(config_for(videos), str(tmp_path))
   ignored = 'pretrain/steps_per_second'
   for a, b in zip(rows(trained), rows(tmp_path), strict=True):
     assert a | {ignored: 0} == b | {ignored: 0}  # every digit, the order of the data included
@@ -78,7 +81,7 @@ def test_training_starts_from_a_workdir_or_a_shipped_tree(trained, videos, tmp_p
   path = tmp_path / 'encoder.npz'
   shipped.save(path, encoder)
   for name, start in (('workdir', trained), ('tree', path)):
-    train.train(config_for(videos, init_from=str(start)), str(tmp_path / name))
+    loop.train(config_for(videos, init_from=str(start)), str(tmp_path / name))
   key = 'pretrain/self_reconstruction'
   fresh, one, two = (
     float(rows(folder)[0][key]) for folder in (trained, tmp_path / 'workdir', tmp_path / 'tree')
@@ -102,7 +105,7 @@ def test_reenactment_keeps_the_times_of_the_driver(trained, videos, tmp_path):
   options = reenact.Options(
     str(tmp_path / 'portrait.png'), str(tmp_path / 'driver.mp4'), str(output), batch_size=4
   )
-  count = reenact.reenact(inference.load_model(str(trained)), options)
+  count = reenact.reenact(load_model(str(trained)), options)
   frames = list(video.read_frames(output))
   assert count == len(frames) == 11
   assert [frame.time for frame in frames] == times
@@ -126,7 +129,7 @@ def test_trained_on_four_devices_reenacts_on_one(trained, videos, tmp_path):
 
 
 def test_batches_do_not_change_the_images_and_nan_is_told(trained, videos):
-  model = inference.load_model(str(trained))
+  model = load_model(str(trained))
   assert model.rows == 4  # of the step that comes next
   frames = [frame.rgb for frame in video.read_frames(videos / 'person1.mp4')]
   W_S = model.identity(frames[0])
@@ -173,7 +176,7 @@ def test_one_and_four_devices_give_the_same_losses():
 
 def test_paper_step_lowers_with_abstract_arrays():
   """1024 px, batch 8, bfloat16, no array made. That it also compiles takes a minute and is shown by
-  experiments/accelerator.py --parts=compile_paper.
+  experiments/cost/accelerator.py --parts=compile_paper.
   """
   config = pretrain.get_config()
   nets = networks.build(config.model)
@@ -243,7 +246,7 @@ def test_workdir_of_another_model_is_refused(trained, videos):
   config = config_for(videos)
   config.model.w_dim = 32
   with pytest.raises(InputError, match='another model.*w_dim 16 -> 32'):
-    train.train(config, str(trained))
+    loop.train(config, str(trained))
 
 
 def test_a_term_that_is_not_finite_stops_the_run_by_name():
@@ -286,12 +289,12 @@ def test_real_clips_train_and_reenact(tmp_path):
   detector = str(SHARED / 'models' / 'yunet_n_dynamic.onnx')
   config = config_for(SHARED / 'faces' / 'driving', num_steps=2)
   config.data.face_detector = detector
-  train.train(config, str(tmp_path / 'run'))
+  loop.train(config, str(tmp_path / 'run'))
   output = tmp_path / 'out.mp4'
   driving = SHARED / 'faces' / 'driving' / 'drive_02_vfr_man_suit.mp4'
   portrait = SHARED / 'faces' / 'portraits' / 'src_03_tom_cruise.jpg'
   options = reenact.Options(str(portrait), str(driving), str(output), face_detector=detector)
-  reenact.reenact(inference.load_model(str(tmp_path / 'run')), options)
+  reenact.reenact(load_model(str(tmp_path / 'run')), options)
   times = [frame.time for frame in video.read_frames(driving)]
   assert [frame.time for frame in video.read_frames(output)] == times
   assert video.probe(output).audio == video.probe(driving).audio

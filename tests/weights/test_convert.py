@@ -12,13 +12,14 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import GOLDEN, error, nhwc
 from ml_dtypes import bfloat16
+from parity import GOLDEN, error, nhwc
 from test_load import write
 
-from hybrid_jax import convert, latents
+from hybrid_jax import convert
 from hybrid_jax.errors import InputError
-from hybrid_jax.models.encoder import Encoder
+from hybrid_jax.method.encoder import Encoder
+from hybrid_jax.models import latents
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator, LatentDiscriminator
 from hybrid_jax.weights import converted, files, torch_file

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from conftest import GOLDEN, error, nhwc
+from parity import GOLDEN, error, nhwc
 from test_convert import convert_to  # noqa: F401
 from test_load import write
 

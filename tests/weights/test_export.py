@@ -10,13 +10,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
-from conftest import GOLDEN
+from parity import GOLDEN
 from small import small_config
 from test_load import config  # noqa: F401
 
-from hybrid_jax import checkpoint, convert, export, inference, networks
+from hybrid_jax import convert, export
 from hybrid_jax.errors import InputError
-from hybrid_jax.state import TrainState, empty_pool
+from hybrid_jax.method import networks
+from hybrid_jax.reenactment.model import load_model
+from hybrid_jax.training import checkpoint
+from hybrid_jax.training.state import TrainState, empty_pool
 from hybrid_jax.weights import export as formats
 from hybrid_jax.weights import exported, files, key_maps, load, shipped, torch_file, torch_writer
 
@@ -179,12 +182,12 @@ def test_one_file_is_enough_to_reenact_with(tmp_path):
   for suffix in formats.SUFFIXES:
     export.main([f'--output={tmp_path}/model{suffix}'])
   convert.convert(f'{tmp_path}/model.safetensors', f'{tmp_path}/model')
-  expected = inference.load_model('')
+  expected = load_model('')
   head = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
   motion, W_S = list(expected.deformations([head], 1)), expected.identity(head)
   image = next(expected.images(W_S, motion, 1))
   for name in ('model.pt', 'model'):
-    model = inference.load_model(f'{tmp_path}/{name}')
+    model = load_model(f'{tmp_path}/{name}')
     assert model.digest() == expected.digest() and model.crop == expected.crop
     np.testing.assert_array_equal(model.identity(head), W_S)
     np.testing.assert_array_equal(list(model.deformations([head], 1)), motion)
@@ -199,7 +202,7 @@ def test_a_file_that_does_not_say_how_it_was_trained_is_refused(trained, tmp_pat
     path = tmp_path / f'{k}.pt'
     formats.write(str(path), formats.e4e(nets, encoder, generator, 8, told))
     with pytest.raises(InputError, match='not a model that .* wrote'):
-      inference.load_model(str(path))
+      load_model(str(path))
 
 
 def test_the_command_writes_the_generator_alone(trained, tmp_path):

@@ -15,9 +15,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import GOLDEN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from parity import GOLDEN
 from test_torch_file import ATTACKS, asm, call, legacy, name, storage, tensor, zipped
 
 from hybrid_jax import convert

@@ -3,13 +3,14 @@
 import jax
 import numpy as np
 import pytest
-from conftest import GOLDEN, error, nhwc
 from ml_collections import ConfigDict
+from parity import GOLDEN, error, nhwc
 from test_torch_file import asm, tensor, zipped
 
 from configs import common
-from hybrid_jax import convert, networks
+from hybrid_jax import convert
 from hybrid_jax.errors import InputError
+from hybrid_jax.method import networks
 from hybrid_jax.weights import key_maps, load, torch_file
 
 

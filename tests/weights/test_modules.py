@@ -11,7 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import GOLDEN
+from parity import GOLDEN
 from test_torch_file import asm, call, legacy, name, storage, zipped
 
 from hybrid_jax.weights import torch_file

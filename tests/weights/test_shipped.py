@@ -7,11 +7,11 @@ import pytest
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import judges
-from hybrid_jax.heads import clips, latent, people
-from hybrid_jax.heads.parameters import MOTION
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.models.stylegan2 import Generator
 from hybrid_jax.weights import shipped
+from hybrid_jax.world import clips, latent, people
+from hybrid_jax.world.parameters import MOTION
 
 PEOPLE, MOMENTS = 12, 4
 WEAK = ('brow_frown',)  # what the generator follows least of what the judge reads well

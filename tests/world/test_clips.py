@@ -7,16 +7,16 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from hybrid_jax import triplets
-from hybrid_jax.heads import clips, people
-from hybrid_jax.heads.__main__ import voice
-from hybrid_jax.heads.parameters import MOTION
 from hybrid_jax.media import stills, video
+from hybrid_jax.training import triplets
+from hybrid_jax.world import clips, people
+from hybrid_jax.world.__main__ import voice
+from hybrid_jax.world.parameters import MOTION
 
 
 def heads(*args):
   return subprocess.run(
-    [sys.executable, '-m', 'hybrid_jax.heads', *map(str, args)], capture_output=True, text=True
+    [sys.executable, '-m', 'hybrid_jax.world', *map(str, args)], capture_output=True, text=True
   )
 
 

@@ -1,6 +1,6 @@
 """Outside judges find rendered heads to be faces, and read from them what was rendered.
 
-A thousand heads take minutes: experiments/heads_world.py, outcome in experiments/results.
+A thousand heads take minutes: experiments/world/measure.py, outcome in experiments/results.
 """
 
 import jax
@@ -9,9 +9,9 @@ import pytest
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import blendshapes
-from hybrid_jax.heads import clips, landmarks, people
-from hybrid_jax.heads.parameters import MOTION, SCENE, pack
 from hybrid_jax.media import faces
+from hybrid_jax.world import clips, landmarks, people
+from hybrid_jax.world.parameters import MOTION, SCENE, pack
 
 
 @pytest.fixture(scope='module')

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hybrid_jax.heads import landmarks, latent, people, render
-from hybrid_jax.heads.outfits import OUTFIT
-from hybrid_jax.heads.parameters import IDENTITY, MOTION, SCENE, pack, sample_identity, unpack
+from hybrid_jax.world import landmarks, latent, people, render
+from hybrid_jax.world.outfits import OUTFIT
+from hybrid_jax.world.parameters import IDENTITY, MOTION, SCENE, pack, sample_identity, unpack
 
 SIZE = 64
 
