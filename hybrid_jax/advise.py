@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hybrid_jax.command import running
+from hybrid_jax.cli import running
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import composite, refuse_overwriting, replacing, stills
 from hybrid_jax.reenact import bar

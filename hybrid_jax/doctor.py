@@ -366,9 +366,9 @@ def check_memory(needed: int | None, whole: bool) -> Check:
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected argument {argv[1]!r}; options are written --name=value')
-  from hybrid_jax import compilation
+  from hybrid_jax import cli
 
-  compilation.use_cache()
+  cli.use_compilation_cache()
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.ERROR)
   counts = dict.fromkeys(('ok', 'warning', 'missing', 'wrong'), 0)

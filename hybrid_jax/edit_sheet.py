@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hybrid_jax.command import running
+from hybrid_jax.cli import running
 from hybrid_jax.media import composite, refuse_overwriting, stills
 from hybrid_jax.reenactment import edits, pipeline
 from hybrid_jax.reenactment.model import Model, load_model

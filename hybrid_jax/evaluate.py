@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_jax import compilation, heap
+from hybrid_jax import cli
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import measure, networks, pairing, report, results
 from hybrid_jax.media import reason, replacing
@@ -178,9 +178,9 @@ def main() -> None:
   add('--rendered', action='store_true', help='rendered heads: let their judges stand in')
   add_networks(parser)
   args = parser.parse_args()
-  heap.share()
-  heap.map_blocks()
-  compilation.use_cache()
+  cli.share_heap()
+  cli.map_large_blocks()
+  cli.use_compilation_cache()
   try:
     nets = open_networks(args, args.rendered)
     answers = (args.reference_is or ('driver' if args.source else 'answer')) == 'answer'

@@ -10,7 +10,7 @@ import argparse
 import pathlib
 import tempfile
 
-from hybrid_jax.command import running
+from hybrid_jax.cli import running
 from hybrid_jax.errors import InputError
 from hybrid_jax.reenact import bar, missing_line
 from hybrid_jax.reenactment import motion_file, pipeline

@@ -37,11 +37,11 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unexpected argument {argv[1]!r}; options are written --name=value')
   # Imported here: data worker processes import this module again and need none of it.
-  from hybrid_jax import compilation
+  from hybrid_jax import cli
   from hybrid_jax.errors import InputError
   from hybrid_jax.training import parallel
 
-  compilation.use_cache(_CACHE.value)
+  cli.use_compilation_cache(_CACHE.value)
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.ERROR)  # Orbax logs every checkpoint, and warns of reading one
   try:

@@ -42,7 +42,7 @@ from fractions import Fraction
 import numpy as np
 from tqdm import tqdm
 
-from hybrid_jax.command import running
+from hybrid_jax.cli import running
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import refuse_overwriting, stills, video
 from hybrid_jax.media.landmarkers import open_landmarker

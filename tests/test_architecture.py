@@ -155,13 +155,14 @@ def test_style_space_table_of_the_reference():
 
 # Imports go from a row to rows above it. Modules of the last row are commands.
 ORDER = [
-  {'errors', 'compilation', 'heap', 'config_flag', 'models'},
-  {'media', 'command'},
+  {'errors', 'environment', 'config_flag', 'models'},
+  {'media'},
   {'world', 'method'},
   {'weights'},
   {'evaluation', 'training'},
   {'reenactment', 'provenance'},
   {'jobs'},
+  {'cli'},
   {
     'main', 'reenact', 'evaluate', 'convert', 'export', 'doctor', 'verify', 'extract_motion',
     'edit_sheet', 'advise',

@@ -22,7 +22,7 @@ import av
 from tqdm import tqdm
 
 from experiments.world.measure import provenance
-from hybrid_jax import compilation, extract_motion, reenact
+from hybrid_jax import cli, extract_motion, reenact
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import replacing
 from hybrid_jax.reenactment.model import load_model
@@ -72,7 +72,7 @@ def main() -> None:
   parser.add_argument('--output', type=pathlib.Path, default='experiments/results/inputs.csv')
   args = parser.parse_args()
   measured = provenance('') | {'command': 'python -m experiments.cost.inputs'}
-  compilation.use_cache()
+  cli.use_compilation_cache()
   model, found = load_model(args.workdir), {'face_detector': args.face_detector}
   source, driving = args.faces / args.source, args.faces / args.driving
   files = sorted(p for p in args.faces.rglob('*') if p.suffix in CLIPS | PICTURES)

@@ -30,7 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.world.measure import provenance
-from hybrid_jax import compilation, reenact
+from hybrid_jax import cli, reenact
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import images, rendered
 from hybrid_jax.media import replacing, stills, video
@@ -109,7 +109,7 @@ def main() -> None:
   parser.add_argument('--size', type=int, default=256, help='of the larger pictures, px')
   parser.add_argument('--output', type=pathlib.Path, required=True, help='.json file to write')
   args = parser.parse_args()
-  compilation.use_cache()
+  cli.use_compilation_cache()
   measured = provenance('cross') | {'command': 'python ' + ' '.join(sys.argv)}
   try:
     model = load_model(args.workdir)

@@ -36,7 +36,7 @@ from configs.ablations import STEPS, VARIANTS
 from experiments.paper import cma as tunings
 from experiments.paper import out_of_domain
 from experiments.world.measure import provenance
-from hybrid_jax import compilation
+from hybrid_jax import cli
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import rendered
 from hybrid_jax.media import composite, replacing, stills
@@ -264,7 +264,7 @@ def main() -> None:
   args.output.parent.mkdir(parents=True, exist_ok=True)
   work = args.work.absolute()
   measured = provenance('') | {'command': 'python ' + ' '.join(sys.argv)}
-  compilation.use_cache()
+  cli.use_compilation_cache()
 
   every = [(variant, seed) for seed, variant in itertools.product(seeds, variants)]
   try:

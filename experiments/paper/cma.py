@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from experiments.paper import out_of_domain
 from experiments.world.measure import provenance
-from hybrid_jax import compilation
+from hybrid_jax import cli
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import images, rendered
 from hybrid_jax.media import composite, replacing, stills
@@ -370,7 +370,7 @@ def main() -> None:
   if 'test' in parts and 'choose' not in parts and 'choose' not in record:
     sys.exit('error: part test takes its settings from part choose, which comes first')
   if 'cost' not in parts:  # it times compiling
-    compilation.use_cache()
+    cli.use_compilation_cache()
   try:
     model = load_model(args.workdir)
   except InputError as error:

@@ -24,7 +24,7 @@ from absl import logging
 from tqdm import tqdm
 
 from data.face_clips import layouts
-from hybrid_jax import compilation, evaluate, reenact
+from hybrid_jax import cli, evaluate, reenact
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import measure, rendered, results
 from hybrid_jax.evaluation.networks import file_facts
@@ -244,7 +244,7 @@ def lines(rows: dict[str, dict | None], paper: dict[str, float]) -> str:
 
 def run(name: str, args: argparse.Namespace, fill) -> None:
   """`fill(table)` in a table of its own; mistakes are one line."""
-  compilation.use_cache()
+  cli.use_compilation_cache()
   logging.set_verbosity(logging.ERROR)  # Orbax warns of what reading only means
   began = time.perf_counter()
   try:

@@ -22,7 +22,7 @@ import os
 import pathlib
 import sys
 
-from hybrid_jax.command import running
+from hybrid_jax.cli import running
 from hybrid_jax.jobs import report, shard, table, work
 from hybrid_jax.reenactment.model import load_model
 

@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from hybrid_jax import heap
+from hybrid_jax import cli
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import align, replacing, stills, tracking, video
 from hybrid_jax.media.composite import Paste, fit
@@ -361,7 +361,7 @@ def render(
       for number, picture in zip(numbers, pictures, strict=False):
         write(picture, plan.time(number))
         if number % TIDY == 0:
-          heap.give_back()
+          cli.trim_heap()
   for _ in pictures:  # ends the bar and the thread
     pass
   for _ in rows:  # to the end, for the figures taken on the way

@@ -126,7 +126,7 @@ def main() -> None:
   parser.add_argument('--fps', type=int, default=25, help='frames a second (25)')
   args = parser.parse_args()
   # Imported here, so that --help does not wait for JAX.
-  from hybrid_jax import compilation
+  from hybrid_jax import cli
   from hybrid_jax.errors import InputError
 
   try:
@@ -137,7 +137,7 @@ def main() -> None:
       raise InputError(f'--size={args.size}: must be a multiple of 8 from 32 to 2048')
     if args.fps > 120:
       raise InputError(f'--fps={args.fps}: at most 120')
-    compilation.use_cache(None)
+    cli.use_compilation_cache(None)
     options = dict(vars(args))
     write_world(pathlib.Path(options.pop('out')), **options)
   except InputError as error:
