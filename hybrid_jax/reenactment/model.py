@@ -230,37 +230,3 @@ def batched(items: Iterable, size: int) -> Iterator[tuple]:
   iterator = iter(items)
   while chunk := tuple(itertools.islice(iterator, size)):
     yield chunk
-
-
-def ahead(items: Iterable, depth: int) -> Iterator:
-  """The same items, made in a thread of their own, at most `depth` of them ahead."""
-  waiting, stop, end = queue.Queue(depth), threading.Event(), object()
-
-  def put(entry) -> bool:
-    while not stop.is_set():
-      try:
-        waiting.put(entry, timeout=0.1)
-        return True
-      except queue.Full:
-        pass
-    return False
-
-  def work():
-    try:
-      for item in items:
-        if not put((item, None)):
-          return
-      put((end, None))
-    except BaseException as error:  # raised again where the items are used
-      put((end, error))
-
-  thread = threading.Thread(target=work, daemon=True)
-  thread.start()
-  try:
-    while (entry := waiting.get())[0] is not end:
-      yield entry[0]
-    if entry[1] is not None:
-      raise entry[1]
-  finally:
-    stop.set()
-    thread.join()

@@ -1,96 +1,80 @@
-"""What a re-enactment is asked for: options of the command, and of each row of a batch of jobs."""
+"""The options of a re-enactment, each declared once: for the command, the Python API and job tables.
+
+`Options` is the single list. A field's metadata says how the command line spells it; `build_parser`,
+`parse` and the other commands that share some of the options read it from there.
+"""
 
 import argparse
 import dataclasses
+import math
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Any
 
+from hybrid_jax.errors import InputError
 from hybrid_jax.method import cma
-from hybrid_jax.reenactment import motion_file, pipeline
-from hybrid_jax.reenactment.pipeline import Cropping
 
-# What the encoder is called, and where its streams may go.
+LAYOUTS = ('result', 'pasted', 'side-by-side', 'grid')
+CROPS = ('', 'ffhq', 'square', 'whole')
+ON_MISSING = ('hold', 'interpolate', 'skip', 'fail')
+# Codec: FFmpeg's encoder, and the containers that hold its streams.
 CODECS = {
   'h264': ('libx264', ('.mp4', '.m4v', '.mov', '.mkv')),
   'ffv1': ('ffv1', ('.mp4', '.mkv')),
   'vp9': ('libvpx-vp9', ('.webm', '.mkv', '.mp4')),
 }
+_TUNING = cma.Options()
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-  """What the command takes; `parse` says what each is."""
+class CropOptions:
+  """How the head is found in one input and cut out.
 
-  source: str
-  driving: str
-  output: str
-  workdir: str = ''
-  face_detector: str = ''
-  source_landmarks: str = ''
-  driving_landmarks: str = ''
-  source_face: str = 'largest'
+  Attributes:
+    detector: YuNet .onnx or MediaPipe FaceLandmarker .task file; '' for none.
+    landmarks: file of landmarks (see `landmarkers.read_landmarks`); '' for none.
+    face: which face: largest, left, right, a number from 0 on, or like=PICTURE.
+    crop: 'ffhq', 'square' or 'whole' (see `tracking.squares`); '' is the kind that the model was
+      trained on. Without detector and landmarks the crop is always 'whole'.
+    smooth: time constant of smoothing the crop over time, seconds.
+  """
+
+  detector: str = ''
+  landmarks: str = ''
   face: str = 'largest'
   crop: str = ''
   smooth: float = 0.1
-  on_missing: str = 'hold'
-  motion: str = 'absolute'
-  reference: int | None = None
-  gain: float = 1.0
-  smooth_motion: float = 0.0
-  layout: str = 'result'
-  save_crops: str = ''
-  cma_steps: int = cma.Options.steps
-  cma_rate: float = cma.Options.rate
-  cma_lambda: float = cma.Options.driver_weight
-  cma: str = ''  # last: it hides the module
-  audio: bool = True
-  fps: Fraction | None = None
-  codec: str = 'h264'
-  crf: float = 18
-  batch_size: int = 8
-  edit: str = ''
-  directions: str = ''
-  quality: bool = False
-  min_identity: float | None = None
-  certificate: str = ''
-  key: str = ''
 
-  def cropping(self, of: str) -> Cropping:
-    """Of 'source' or 'driving'."""
-    landmarks, face = (
-      (self.source_landmarks, self.source_face)
-      if of == 'source'
-      else (self.driving_landmarks, self.face)
-    )
-    detector = '' if landmarks else self.face_detector
-    return Cropping(detector, landmarks, face, self.crop, self.smooth)
+  @property
+  def locates(self) -> bool:
+    """Whether a detector or a file of landmarks locates the face."""
+    return bool(self.detector or self.landmarks)
+
+  def kind(self, trained: str) -> str:
+    """The kind of crop for a model whose training frames were cropped as `trained`."""
+    return (self.crop or trained) if self.locates else 'whole'
 
 
-def add_cropping(parser: argparse.ArgumentParser) -> None:
-  """The options that say where the driving face is."""
-  add = parser.add_argument
-  add('--workdir', default='', help='of a training run, or an exported model (the shipped one)')
-  add('--face-detector', default='', help='YuNet (.onnx) or MediaPipe FaceLandmarker (.task) file')
-  add('--driving-landmarks', default='', help='.npz, .json or .csv file of landmarks instead')
-  add(
-    '--face', default='largest', help='largest, left, right, NUMBER from the left or like=PICTURE'
-  )
-  add('--crop', default='', choices=('', 'ffhq', 'square', 'whole'), help='(as the model learnt)')
-  add('--smooth', type=_at_least(float, 0), default=0.1, help='of the crop over time, s (0.1)')
-  add('--on-missing', default='hold', choices=motion_file.ON_MISSING, help='frames with no face')
-  add('--batch-size', type=_at_least(int, 1), default=8, help='frames computed together (8)')
+# --- Value types of the command line -------------------------------------------------------------
 
 
-def _at_least(kind, least):
-  def number(text):
+def at_least(kind: Callable[[str], Any], least: float) -> Callable[[str], Any]:
+  """A parser of finite numbers of at least `least`."""
+
+  def number(text: str):
     value = kind(text)
-    if not value >= least:
+    if not math.isfinite(value):
+      raise argparse.ArgumentTypeError(f'must be a finite number, not {text}')
+    if value < least:
       raise argparse.ArgumentTypeError(f'must be at least {least}, not {text}')
     return value
 
+  # argparse names the type in "invalid float value: 'x'".
+  number.__name__ = kind.__name__
   return number
 
 
-def _rate(text):
+def _rate(text: str) -> Fraction:
   try:
     rate = Fraction(text)
   except (ValueError, ZeroDivisionError):
@@ -100,62 +84,158 @@ def _rate(text):
   return rate
 
 
-def parse(argv: list[str] | None, description: str) -> Options:
-  parser = argparse.ArgumentParser(
+def _option(default: Any, help: str, **spelling: Any) -> Any:
+  """A field of `Options`; `spelling` are further arguments of `add_argument`."""
+  return dataclasses.field(default=default, metadata={'help': help, **spelling})
+
+
+def _required(help: str) -> Any:
+  return dataclasses.field(metadata={'help': help, 'required': True})
+
+
+# --- The options ---------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The options of one re-enactment; field `x_y` is the option `--x-y` of the command."""
+
+  source: str = _required('portrait, or a clip of the person')
+  driving: str = _required('clip whose motion is used, or a motion file')
+  output: str = _required('.mp4, .mov, .mkv or .webm; no suffix: a folder of PNG files')
+  workdir: str = _option('', 'training run or exported model (default: the bundled model)')
+  face_detector: str = _option('', 'YuNet (.onnx) or MediaPipe FaceLandmarker (.task) file')
+  driving_landmarks: str = _option('', '.npz, .json or .csv file of landmarks instead')
+  face: str = _option(
+    'largest', 'driving face: largest, left, right, NUMBER from the left or like=PICTURE'
+  )
+  crop: str = _option('', 'kind of crop (default: as the model was trained)', choices=CROPS)
+  smooth: float = _option(0.1, 'smoothing of the crop over time, s', type=at_least(float, 0))
+  on_missing: str = _option('hold', 'what to do in frames without a face', choices=ON_MISSING)
+  batch_size: int = _option(8, 'frames per batch', type=at_least(int, 1))
+  source_landmarks: str = _option('', 'as --driving-landmarks')
+  source_face: str = _option('largest', 'as --face')
+  motion: str = _option(
+    'absolute', 'relative: change the own expression', choices=('absolute', 'relative')
+  )
+  reference: int | None = _option(
+    None, 'driving frame that relative motion starts from (default: the most neutral)', type=int
+  )
+  gain: float = _option(1.0, 'gain of relative motion', type=at_least(float, -math.inf))
+  smooth_motion: float = _option(
+    0.0, 'smoothing of the motion over time, s (0: off)', type=at_least(float, 0)
+  )
+  edit: str = _option('', 'edit of the person: glasses=1,skin=0@0s,0.3@2s (see edit_sheet)')
+  directions: str = _option('', "folder of edit directions (default: the bundled model's)")
+  layout: str = _option('result', 'arrangement of the pictures', choices=LAYOUTS)
+  save_crops: str = _option('', 'picture to write: the crops that the model sees')
+  cma: str = _option(
+    '',
+    'tune the generator first: cyclic manifold adjustment, or =pti on the source alone',
+    nargs='?',
+    const='cma',
+    choices=('cma', 'pti'),
+  )
+  cma_steps: int = _option(_TUNING.steps, 'maximum number of steps', type=at_least(int, 1))
+  cma_rate: float = _option(_TUNING.rate, 'learning rate of Adam', type=at_least(float, 0))
+  cma_lambda: float = _option(
+    _TUNING.driver_weight,
+    "weight of the driver's cycle against the source's",
+    type=at_least(float, 0),
+  )
+  audio: bool = _option(True, 'leave the sound out', flag='--no-audio', action='store_false')
+  fps: Fraction | None = _option(
+    None, 'constant frame rate, 25 or 30000/1001 (default: the times of the driver)', type=_rate
+  )
+  codec: str = _option('h264', 'ffv1 is lossless, vp9 for .webm', choices=tuple(CODECS))
+  crf: float = _option(
+    18, 'quality of H.264 and VP9, lower is better', type=at_least(float, 0)
+  )
+  quality: bool = _option(
+    False, 'measure each frame: OUTPUT.quality.csv and .png', action='store_true'
+  )
+  min_identity: float | None = _option(
+    None, 'exit code 3 if a frame has a lower identity similarity', type=at_least(float, -1)
+  )
+  certificate: str = _option(
+    '', "PEM chain for content credentials; 'test': a certificate made for this run"
+  )
+  key: str = _option('', 'private key of the certificate, PEM')
+
+  def __post_init__(self):
+    """Raises InputError for a value outside its choices or range, whoever made the object."""
+    for field in dataclasses.fields(self):
+      value, choices = getattr(self, field.name), field.metadata.get('choices')
+      if value == field.default:
+        continue
+      if choices and value not in choices:
+        allowed = ', '.join(repr(choice) for choice in choices if choice)
+        raise InputError(f'{field.name}={value!r}: choose from {allowed}')
+      if kind := field.metadata.get('type'):
+        try:
+          checked = kind(str(value))
+        except (argparse.ArgumentTypeError, ValueError) as error:
+          raise InputError(f'{field.name}={value!r}: {error}') from None
+        if isinstance(checked, Fraction):
+          object.__setattr__(self, field.name, checked)
+
+  def crop_options(self, role: str) -> CropOptions:
+    """The crop options of the input of a `role`, 'source' or 'driving'."""
+    if role == 'source':
+      landmarks, face = self.source_landmarks, self.source_face
+    else:
+      landmarks, face = self.driving_landmarks, self.face
+    detector = '' if landmarks else self.face_detector
+    return CropOptions(detector, landmarks, face, self.crop, self.smooth)
+
+
+def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+  """Adds the options of these field names to a parser."""
+  fields = {field.name: field for field in dataclasses.fields(Options)}
+  for name in names:
+    field, spelling = fields[name], dict(fields[name].metadata)
+    if not spelling.get('required'):
+      spelling['default'] = field.default
+      if field.default not in ('', None, True, False):
+        spelling['help'] += f' ({field.default:g})' if _is_number(field) else f' ({field.default})'
+    flag = spelling.pop('flag', '--' + name.replace('_', '-'))
+    parser.add_argument(flag, dest=name, **spelling)
+
+
+def _is_number(field: dataclasses.Field) -> bool:
+  return isinstance(field.default, int | float)
+
+
+def build_parser(
+  description: str, kind: type[argparse.ArgumentParser] = argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+  """The parser of `python -m hybrid_jax.reenact`."""
+  parser = kind(
     prog='python -m hybrid_jax.reenact',
     description=description,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  add = parser.add_argument
-  add('--source', required=True, help='portrait, or a clip of the person')
-  add('--driving', required=True, help='clip whose motion is used, or a motion file')
-  add('--output', required=True, help='.mp4, .mov, .mkv or .webm; no suffix: a folder of PNG files')
-  add_cropping(parser)
-  add('--source-landmarks', default='', help='as --driving-landmarks')
-  add('--source-face', default='largest', help='as --face')
-  add('--motion', default='absolute', choices=('absolute', 'relative'), help='(absolute)')
-  add('--reference', type=int, help='frame that relative motion starts from (the most neutral)')
-  add('--gain', type=float, default=1.0, help='of relative motion (1)')
-  add('--smooth-motion', type=_at_least(float, 0), default=0.0, help='over time, s (0: off)')
-  add(
-    '--edit',
-    default='',
-    help='of the person: glasses=1,skin=0@0s,0.3@2s (see edit_sheet)',
-  )
-  add('--directions', default='', help="folder of edits' files (the rendered world's own)")
-  add('--layout', default='result', choices=pipeline.LAYOUTS, help='what is shown (result)')
-  add('--save-crops', default='', help='picture to write: what the model sees')
-  add(
-    '--cma',
-    nargs='?',
-    const='cma',
-    default='',
-    choices=('cma', 'pti'),
-    help='tune the generator first: cyclic manifold adjustment, or =pti to the source alone',
-  )
-  add('--cma-steps', type=_at_least(int, 1), default=cma.Options.steps, help='most steps (350)')
-  add('--cma-rate', type=_at_least(float, 0), default=cma.Options.rate, help='of Adam (3e-4)')
-  add(
-    '--cma-lambda',
-    type=_at_least(float, 0),
-    default=cma.Options.driver_weight,
-    help="weight of the driver's cycle against the source's (1)",
-  )
-  add('--no-audio', dest='audio', action='store_false', help='leave the sound out')
-  add('--fps', type=_rate, help='constant frame rate, e.g. 25 or 30000/1001 (as the driving clip)')
-  add('--codec', default='h264', choices=CODECS, help='ffv1 is lossless, vp9 for .webm (h264)')
-  add(
-    '--crf',
-    type=_at_least(float, 0),
-    default=18,
-    help='quality of H.264 and VP9, lower is better (18)',
-  )
-  add('--quality', action='store_true', help='measure each frame: OUTPUT.quality.csv and .png')
-  add(
-    '--min-identity',
-    type=_at_least(float, -1),
-    help='exit code 3 where a frame is less like the source',
-  )
-  add('--certificate', default='', help="PEM chain for content credentials; 'test': self-made")
-  add('--key', default='', help='its private key, PEM')
-  return Options(**vars(parser.parse_args(argv)))
+  add_arguments(parser, [field.name for field in dataclasses.fields(Options)])
+  return parser
+
+
+class _RaisingParser(argparse.ArgumentParser):
+  """Raises InputError where argparse prints the usage and exits."""
+
+  def error(self, message: str):
+    raise InputError(message)
+
+  def exit(self, status: int = 0, message: str | None = None):  # of --help
+    raise InputError('--help is an option of the command')
+
+  def print_help(self, file: Any = None):
+    pass
+
+
+def parse(arguments: Sequence[str]) -> Options:
+  """Options from command-line arguments, for callers that are not the command.
+
+  Raises:
+    InputError: an argument is unknown, missing or out of its range.
+  """
+  return Options(**vars(build_parser('', _RaisingParser).parse_args(list(arguments))))

@@ -1,0 +1,253 @@
+"""Stage 1: the source and the driving clip, with the square of the head in every frame.
+
+Squares are (cx, cy, ax, ay) in px, as `media.align` defines them.
+"""
+
+import dataclasses
+import itertools
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+
+import imageio.v3 as imageio
+import numpy as np
+
+from hybrid_jax.errors import InputError
+from hybrid_jax.media import align, stills, tracking, video
+from hybrid_jax.media.landmarkers import Landmarker, open_landmarker, read_landmarks
+from hybrid_jax.reenactment.model import Model
+from hybrid_jax.reenactment.options import CropOptions
+
+MOVING_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.ts')
+SHEET = 6  # pictures per row and per column of a sheet of crops
+
+# progress(items, description, total) passes the items on while showing how far it is.
+Progress = Callable[[Iterable, str, int | None], Iterable]
+
+
+def silent(items: Iterable, description: str, total: int | None) -> Iterable:
+  """A `Progress` that shows nothing."""
+  return items
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Input:
+  """A still or a clip, and the squares of its head.
+
+  Attributes:
+    path: the file, or a name for a picture given as an array.
+    track: times and landmarks; a still has one frame.
+    squares: (t, 4), one for each frame.
+    picture: (h, w, 3) uint8 of a still; None for a clip, whose frames are decoded when needed.
+    kind: of the crop, see `tracking.squares`.
+    located: whether the face was located by a detector or by landmarks.
+  """
+
+  path: str
+  track: tracking.Track
+  squares: np.ndarray
+  picture: np.ndarray | None
+  kind: str
+  located: bool
+
+  @property
+  def moving(self) -> bool:
+    """Whether it is a clip."""
+    return self.picture is None
+
+  @property
+  def missing(self) -> np.ndarray:
+    """(t,) bool: frames in which a face was looked for and not found."""
+    return self.track.missing if self.located else np.zeros(len(self.track), bool)
+
+  @property
+  def first_face(self) -> int:
+    """The number of the first frame with a face, which gives the identity."""
+    return int(self.missing.argmin())
+
+  def pictures(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
+    """Whole frames (h, w, 3) uint8 of these numbers, which must not decrease.
+
+    Beyond the end the last frame is repeated.
+    """
+    if not self.moving:
+      yield from (self.picture for _ in numbers)
+      return
+    frames = itertools.islice(video.read_frames(self.path), len(self.track))
+    at, rgb = -1, None
+    for number in numbers:
+      while at < min(number, len(self.track) - 1):
+        at, rgb = at + 1, next(frames).rgb
+      yield rgb
+
+  def crops(self, numbers: Sequence[int], size: int) -> Iterator[np.ndarray]:
+    """The heads (size, size, 3) uint8 in the frames of these numbers."""
+    for number, rgb in zip(numbers, self.pictures(numbers), strict=True):
+      yield align.cut(rgb, self.squares[min(number, len(self.track) - 1)], size)
+
+  def head(self, size: int) -> np.ndarray:
+    """The head (size, size, 3) uint8 that gives the identity."""
+    return next(self.crops([self.first_face], size))
+
+  def sheet(self, size: int) -> list[list[np.ndarray]]:
+    """Rows of crops evenly spaced over the clip, as the model sees them."""
+    count = min(len(self.track), SHEET * SHEET)
+    numbers = np.linspace(0, len(self.track) - 1, count).round().astype(int).tolist()
+    cells = list(self.crops(numbers, size))
+    return [cells[k : k + SHEET] for k in range(0, len(cells), SHEET)]
+
+  def describe(self, role: str, size: int) -> str:
+    """One line about the input for a model that sees `size` px."""
+    h, w = self.track.size
+    line = f'{role:<9}{self.path}: {w}x{h}'
+    if self.moving:
+      duration = self.track.seconds[-1] - self.track.seconds[0]
+      shots = f', {len(self.track.cuts)} shots' if len(self.track.cuts) > 1 else ''
+      line += f', {len(self.track)} frames in {duration:.2f} s{shots}'
+    sides = 2 * np.hypot(*self.squares[:, 2:].T)
+    upper = f' to {sides.max():.0f}' if self.moving else ''
+    line += f', crop {self.kind} of {sides.min():.0f}{upper} px'
+    return line + f' (small for a model that sees {size} px)' * bool(sides.min() < size / 2)
+
+  def _repr_png_(self) -> bytes:
+    """What a notebook shows: the crop that gives the identity."""
+    return imageio.imwrite('<bytes>', self.head(256), extension='.png')
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inputs:
+  """Both inputs of a re-enactment; `driving` is None if a motion file takes its place."""
+
+  source: Input
+  driving: Input | None
+
+
+def is_moving(path: str | os.PathLike) -> bool:
+  """Whether a path is a clip, by its suffix; a GIF counts as a picture."""
+  return pathlib.Path(path).suffix.lower() in MOVING_SUFFIXES
+
+
+def open_input(
+  path: str, options: CropOptions, model: Model, store: pathlib.Path, progress: Progress
+) -> Input:
+  """`open_picture` or `open_clip`, by the suffix."""
+  if is_moving(path):
+    return open_clip(path, options, model, store, progress)
+  return open_picture(path, options, model)
+
+
+def open_picture(path: str, options: CropOptions, model: Model) -> Input:
+  """A still and its head, cropped as the model was trained unless the options say otherwise.
+
+  Raises:
+    InputError: unreadable, no face, or not square where nothing locates the face.
+  """
+  return crop_picture(
+    stills.read_image(path),
+    path,
+    dataclasses.replace(options, crop=options.kind(model.crop)),
+    model.config.data.crop_scale,
+    lambda landmarker: _choice(options, model, landmarker),
+  )
+
+
+def crop_picture(
+  rgb: np.ndarray,
+  name: str,
+  options: CropOptions,
+  scale: float,
+  choice: Callable[[Landmarker], tracking.Choice] | None = None,
+) -> Input:
+  """The head of a picture (h, w, 3) uint8; `name` is what messages call it.
+
+  Args:
+    scale: of a 'square' crop, in sides of the face's box.
+    choice: gives the rule that picks one of several faces; by default the one of `options.face`.
+
+  Raises:
+    InputError: no face, or not square where nothing locates the face.
+  """
+  size, face = rgb.shape[:2], None
+  points = np.full((1, 5, 2), np.nan)
+  if options.landmarks:
+    points = read_landmarks(options.landmarks, size, 1)
+  elif options.detector:
+    landmarker = open_landmarker(options.detector)
+    pick = choice(landmarker) if choice else tracking.chooser(options.face)
+    found = landmarker.detect(rgb)
+    if not found:
+      raise InputError(
+        f'{name}: no face found; give another picture, or a square crop without --face-detector'
+      )
+    face = pick(rgb, found)
+    points = face.landmarks[None]
+  no_box = np.full((1, 4), np.nan)
+  track = tracking.Track(np.zeros(1, np.int64), Fraction(1), points, no_box, (0,), size, '')
+  track = tracking.with_landmarks(track, points)
+  if face is not None:
+    track = dataclasses.replace(track, boxes=np.array([face.box]))
+  kind = options.crop if options.locates else 'whole'
+  squares = _squares(name, track, kind, scale, options.smooth)
+  return Input(name, track, squares, rgb, kind, options.locates)
+
+
+def open_clip(
+  path: str, options: CropOptions, model: Model, store: pathlib.Path, progress: Progress
+) -> Input:
+  """A clip, tracked; the track is saved in `store` (.npz), and read from it if it exists.
+
+  Raises:
+    InputError: unreadable, no face in any frame, or not square where nothing locates the face.
+  """
+  kind = options.kind(model.crop)
+  if store.is_file():
+    track = tracking.Track.load(store)
+  else:
+    detects = options.detector and not options.landmarks
+    landmarker = open_landmarker(options.detector) if detects else None
+    choose, total = _choice(options, model, landmarker), video.probe(path).frames
+    if kind == 'whole':  # refused before the whole clip is read
+      _squares(path, _first_frame(path), kind, 1, 0)
+    track = tracking.track(
+      path, landmarker, choose, progress=lambda frames: progress(frames, 'tracking', total)
+    )
+    if options.landmarks:
+      points = read_landmarks(options.landmarks, track.size, len(track))
+      track = tracking.with_landmarks(track, points)
+    track.save(store)
+  squares = _squares(path, track, kind, model.config.data.crop_scale, options.smooth)
+  return Input(path, track, squares, None, kind, options.locates)
+
+
+def _choice(
+  options: CropOptions, model: Model, landmarker: Landmarker | None
+) -> tracking.Choice:
+  """The rule that picks one of several faces in a frame."""
+  if not options.face.startswith('like='):
+    return tracking.chooser(options.face)
+  path = options.face.removeprefix('like=')
+  if landmarker is None:
+    raise InputError(f'--face={options.face}: needs --face-detector')
+  rgb, embed = stills.read_image(path), model.embedder()
+  found = landmarker.detect(rgb)
+  if not found:
+    raise InputError(f'{path}: no face found; give another picture to look like')
+  wanted = embed(align.cut(rgb, align.ffhq(found[0].landmarks), model.size))
+  return tracking.likeness(wanted, embed, model.size)
+
+
+def _first_frame(path: str) -> tracking.Track:
+  """A track of one frame, which has the size of the clip and nothing else."""
+  info, nowhere = video.probe(path), np.full((1, 5, 2), np.nan)
+  size, boxes = (info.height, info.width), nowhere[:, :4, 0]
+  return tracking.Track(np.zeros(1, np.int64), info.time_base, nowhere, boxes, (0,), size, '')
+
+
+def _squares(
+  name: str, track: tracking.Track, kind: str, scale: float, smooth: float
+) -> np.ndarray:
+  try:
+    return tracking.squares(track, kind, scale, smooth)
+  except InputError as error:
+    raise InputError(f'{name}: {error}') from None

@@ -1,0 +1,272 @@
+"""Stage 2: the driver's motion, read by the encoder, and what is done to it before rendering.
+
+Rows are deformation latents s_f (d,) float32, the offsets of all deformation layers side by side.
+Functions on rows are generators, since a long clip's rows need not fit into memory.
+"""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+
+import numpy as np
+
+from hybrid_jax.errors import InputError
+from hybrid_jax.media import align
+from hybrid_jax.reenactment.prefetch import ahead
+from hybrid_jax.reenactment import motion_file
+from hybrid_jax.reenactment.inputs import Input, Progress
+from hybrid_jax.reenactment.model import Model
+from hybrid_jax.reenactment.motion_file import Motion
+from hybrid_jax.reenactment.options import Options
+
+READ_AHEAD = 8  # crops that are decoded before the encoder needs them
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DrivingMotion:
+  """What stage 2 hands to the renderer.
+
+  Attributes:
+    motion: the rows, on disk.
+    frames: (n,) number of the driving frame of each row.
+    missing: (t,) bool: driving frames without a face; empty for a motion file.
+  """
+
+  motion: Motion
+  frames: np.ndarray
+  missing: np.ndarray
+
+
+def read_motion(
+  model: Model,
+  options: Options,
+  driving: Input | None,
+  folder: pathlib.Path,
+  hashes: Mapping[str, str],
+  progress: Progress,
+) -> DrivingMotion:
+  """The motion of the driving clip, or of the motion file that takes its place.
+
+  Args:
+    folder: keeps the motion for a run that is resumed.
+    hashes: SHA-256 of each input file by its path.
+
+  Raises:
+    InputError: the motion file belongs to another model, or a face is missing and that is refused.
+  """
+  if driving is None:
+    motion = motion_file.read(options.driving)
+    if (motion.model, motion.widths) != (model.digest(), model.widths):
+      raise InputError(f'{options.driving}: motion of another model; extract it with this one')
+    return DrivingMotion(motion, np.arange(len(motion)), np.zeros(0, bool))
+  store, missing = folder / 'motion.safetensors', driving.missing
+  if not store.is_file():
+    digest = hashes[options.driving]
+    extract(model, driving, digest, options.on_missing, store, options.batch_size, progress)
+  skips = options.on_missing == 'skip'
+  frames = np.flatnonzero(~missing) if skips else np.arange(len(missing))
+  return DrivingMotion(motion_file.read(store), frames, missing)
+
+
+def extract(
+  model: Model,
+  driving: Input,
+  digest: str,
+  on_missing: str,
+  store: pathlib.Path,
+  batch_size: int,
+  progress: Progress,
+) -> None:
+  """Writes the motion of a tracked clip, whose SHA-256 is `digest`, to the file `store`.
+
+  Raises:
+    InputError: a face is missing and `on_missing` is 'fail'.
+  """
+  track, missing = driving.track, driving.missing
+  if on_missing == 'fail' and missing.any():
+    k = int(missing.argmax())
+    raise InputError(
+      f'{driving.path}: no face in frame {k} ({float(track.time(k)):.2f} s) and '
+      f'{missing.sum() - 1} more; --on-missing=hold, interpolate or skip goes on'
+    )
+  found = np.flatnonzero(~missing)
+  heads = ahead(driving.crops(found.tolist(), model.size), READ_AHEAD)
+  rows = model.deformations(progress(heads, 'reading motion', len(found)), batch_size)
+  kept = found if on_missing == 'skip' else np.arange(len(track))
+  motion_file.write(
+    store,
+    fill(rows, missing, on_missing, track.seconds),
+    track.ticks[kept],
+    time_base=track.time_base,
+    widths=model.widths,
+    # With frames skipped, a shot may begin at a later row, or have none.
+    starts=sorted({int(np.searchsorted(kept, cut)) for cut in track.cuts} - {len(kept)}),
+    model=model.digest(),
+    driving=digest,
+  )
+
+
+def adapt(
+  model: Model, options: Options, motion: Motion, head: np.ndarray
+) -> tuple[Iterator[np.ndarray], int | None]:
+  """(the rows as the options ask for them: smoothed and, if wanted, relative; the reference row).
+
+  The reference is None for absolute motion. `head` is the source's crop, whose own expression
+  relative motion starts from.
+
+  Raises:
+    InputError: the clip has no frame of the number `options.reference`.
+  """
+  rows = smoothed(motion, options.smooth_motion)
+  if options.motion == 'absolute':
+    return rows, None
+  k = neutral(motion) if options.reference is None else options.reference
+  if not 0 <= k < len(motion):
+    raise InputError(f'--reference={k}: {options.driving} has frames 0 to {len(motion) - 1}')
+  own = next(model.deformations([head], options.batch_size))
+  return relative(rows, np.array(motion.rows[k]), own, options.gain), k
+
+
+def missing_line(missing: np.ndarray, on_missing: str) -> str:
+  """One line that lists the frames without a face as ranges; '' if there are none."""
+  if not missing.any():
+    return ''
+  edges = np.diff(np.concatenate(([0], missing.astype(int), [0])))
+  ranges = np.flatnonzero(edges).reshape(-1, 2).tolist()
+  names = [str(a) if b == a + 1 else f'{a}-{b - 1}' for a, b in ranges[:8]]
+  more = f' and {len(ranges) - 8} more places' if len(ranges) > 8 else ''
+  return (
+    f'no face in {missing.sum()} of {len(missing)} frames ({", ".join(names)}{more}): {on_missing}'
+  )
+
+
+# --- Operations on rows --------------------------------------------------------------------------
+
+
+def neutral(motion: Motion) -> int:
+  """The number of the row with the smallest s_f: G(w_id, 0) is the neutral expression."""
+  return int(np.argmin([float(np.linalg.norm(row)) for row in motion.rows]))
+
+
+def smoothed(motion: Motion, seconds: float) -> Iterator[np.ndarray]:
+  """The rows smoothed over time without delay, see `align.smoothed`; `seconds` 0 is off."""
+  return align.smoothed(motion.rows, motion.seconds, seconds, motion.starts)
+
+
+def relative(
+  rows: Iterable[np.ndarray], reference: np.ndarray, own: np.ndarray, gain: float
+) -> Iterator[np.ndarray]:
+  """own + gain (row - reference): the driver's change of expression on the source's own."""
+  for row in rows:
+    yield own + gain * (row - reference)
+
+
+class Jitter:
+  """The root mean square of the second differences of rows over that of the first differences.
+
+  Steady motion gives 0, a random walk 1.4, noise around a constant 1.7.
+  """
+
+  def __init__(self):
+    self._before, self._step, self._first, self._second = None, None, 0.0, 0.0
+
+  def __call__(self, rows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Passes rows on while measuring them."""
+    for row in rows:
+      if self._before is not None:
+        step = row - self._before
+        self._first += float(step @ step)
+        if self._step is not None:
+          turn = step - self._step
+          self._second += float(turn @ turn)
+        self._step = step
+      self._before = np.array(row)
+      yield row
+
+  @property
+  def value(self) -> float:
+    """The jitter of the rows passed so far; 0 without motion."""
+    return (self._second / self._first) ** 0.5 if self._first else 0.0
+
+
+# --- Frames without a face -----------------------------------------------------------------------
+
+def fill(
+  rows: Iterable[np.ndarray], missing: np.ndarray, on_missing: str, seconds: np.ndarray
+) -> Iterator[np.ndarray]:
+  """One row for each frame, from the rows of the frames with a face.
+
+  'hold' repeats the last row, or at the beginning the first one; 'interpolate' goes linearly in
+  time from the last row to the next; 'skip' adds none. Memory does not grow with the gaps.
+  """
+  rows, found = iter(rows), np.flatnonzero(~missing)
+  if on_missing == 'skip':
+    yield from rows
+    return
+  before, row = None, next(rows)
+  for k, at in enumerate(found):
+    start = 0 if before is None else found[k - 1] + 1
+    for gap in range(start, at):
+      if before is None:
+        yield row
+      elif on_missing == 'hold':
+        yield before
+      else:
+        share = (seconds[gap] - seconds[start - 1]) / (seconds[at] - seconds[start - 1])
+        yield before + np.float32(share) * (row - before)
+    yield row
+    before, row = row, next(rows, None)
+  for _ in range(found[-1] + 1, len(missing)):
+    yield before
+
+
+# --- The times of the result ---------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+  """Which row each picture of the result shows, and when.
+
+  Attributes:
+    rows: (n,) numbers of rows of the motion, which do not decrease.
+    ticks: (n,) int64 presentation times, in units of `time_base` seconds.
+  """
+
+  rows: np.ndarray
+  ticks: np.ndarray
+  time_base: Fraction
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def time(self, k: int) -> Fraction:
+    """The exact presentation time of picture k, seconds."""
+    return int(self.ticks[k]) * self.time_base
+
+
+def plan(motion: Motion, fps: Fraction | None) -> Plan:
+  """Every row at its own time; with `fps`, the row shown at each multiple of 1 / fps seconds.
+
+  A row is shown until the next one begins, the last as long as the one before it.
+  """
+  count, start = len(motion), motion.time(0)
+  if fps is None:
+    return Plan(np.arange(count), motion.ticks, motion.time_base)
+  interval = 1 / fps
+  end = 2 * motion.time(count - 1) - motion.time(count - 2) if count > 1 else start + interval
+  tick = _common(start, interval)
+  numbers = np.arange(math.ceil((end - start) / interval))
+  ticks = int(start / tick) + numbers * int(interval / tick)
+  unit = _common(tick, motion.time_base)
+  known, asked = motion.ticks * int(motion.time_base / unit), ticks * int(tick / unit)
+  return Plan(np.searchsorted(known, asked, 'right') - 1, ticks, tick)
+
+
+def _common(a: Fraction, b: Fraction) -> Fraction:
+  """The largest unit of which both are integer multiples."""
+  return Fraction(
+    math.gcd(a.numerator * b.denominator, b.numerator * a.denominator),
+    a.denominator * b.denominator,
+  )

@@ -1,0 +1,63 @@
+"""Stage 4: what a finished re-enactment says of itself."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from hybrid_jax.reenactment import quality
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Report:
+  """A finished re-enactment.
+
+  Attributes:
+    output: the file or folder written.
+    frames: number of pictures. shape: their (h, w).
+    seconds: that the run took.
+    reused: pictures that an earlier run had rendered.
+    notes: lines on the inputs and the sound, such as missing faces or a clip that breaks off.
+    seams: grey levels across the border of each pasted picture; empty for other layouts.
+    tuning: what CMA or PTI did; ''.
+    jitter: of the motion, see `motion.Jitter`; jitter_before: the same before smoothing, or None.
+    quality: figures of `quality.Watch`; {} if nothing was measured.
+    low_quality: one line if a frame is below `min_identity`; ''.
+  """
+
+  output: str
+  frames: int
+  shape: tuple[int, int]
+  seconds: float
+  reused: int
+  notes: tuple[str, ...]
+  seams: np.ndarray
+  tuning: str
+  jitter: float
+  jitter_before: float | None
+  quality: dict[str, Any]
+  low_quality: str
+
+  def lines(self) -> Iterator[str]:
+    """The report for people, one line per item."""
+    h, w = self.shape
+    yield f'{self.output}: {self.frames} frames of {w}x{h} in {self.seconds:.1f} s'
+    for line in self._details():
+      yield f'  {line}'
+
+  def _details(self) -> Iterator[str]:
+    if self.reused:
+      yield f'{self.reused} of them were rendered by an earlier run'
+    yield from filter(None, self.notes)
+    if len(self.seams):
+      yield (
+        f'seam: {np.mean(self.seams):.1f} grey levels across the border on average, '
+        f'{np.max(self.seams):.1f} at worst'
+      )
+    if self.tuning:
+      yield self.tuning
+    before = '' if self.jitter_before is None else f', {self.jitter_before:.2f} before smoothing'
+    yield f'jitter of the motion: {self.jitter:.2f}{before}'
+    if self.quality:
+      yield from quality.lines(self.quality)
