@@ -20,10 +20,11 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.media import align, replacing, stills, tracking, video
 from hybrid_jax.media.composite import Paste, fit
 from hybrid_jax.media.landmarkers import Landmarker, open_landmarker, read_landmarks
+from hybrid_jax.media.prefetch import prefetch
 from hybrid_jax.provenance.sidecar import sha256
 from hybrid_jax.reenactment import edits, motion_file
 from hybrid_jax.reenactment.edits import Edit
-from hybrid_jax.reenactment.model import Model, ahead
+from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.quality import Watch
 
 LAYOUTS = ('result', 'pasted', 'side-by-side', 'grid')
@@ -237,7 +238,7 @@ def extract(
       'more; --on-missing=hold, interpolate or skip goes on'
     )
   found = np.flatnonzero(~gone)
-  heads = ahead(crops(driving, found.tolist(), model.size), AHEAD)
+  heads = prefetch(crops(driving, found.tolist(), model.size), AHEAD)
   rows = model.deformations(bar(heads, 'reading motion', len(found)), batch)
   kept = found if on_missing == 'skip' else np.arange(len(clip))
   motion_file.write(
@@ -354,7 +355,7 @@ def render(
   if watch:
     images = watch.frames(images, start)
   shown = layout(images, frames[plan.rows[start:]], seconds)
-  pictures = iter(bar(ahead(shown, AHEAD), 're-enacting', len(plan) - start))
+  pictures = iter(bar(prefetch(shown, AHEAD), 're-enacting', len(plan) - start))
   for k in range(done, count):
     numbers = range(k * length, min((k + 1) * length, len(plan)))
     with target.segment(folder, k, layout.shape) as write:
