@@ -13,7 +13,8 @@ from hybrid_jax.evaluation.detectors import open_detector
 from hybrid_jax.evaluation.networks import Networks, file_facts
 from hybrid_jax.evaluation.pairing import Aligned, Pair
 from hybrid_jax.media import sequences
-from hybrid_jax.reenactment.model import ahead, batched
+from hybrid_jax.media.prefetch import prefetch
+from hybrid_jax.models.batching import batched
 
 __all__ = ['Evaluation', 'Measured', 'Protocol']
 
@@ -50,7 +51,7 @@ class Evaluation:
     """Raises InputError where the pair cannot be measured; nothing of it is kept then."""
     one = Clip(pair, self.networks, self.protocol, self.detector, self.openface)
     aligned = Aligned(
-      *(ahead(sequences.read(path), AHEAD) for path in (pair.reference, pair.generated)),
+      *(prefetch(sequences.read(path), AHEAD) for path in (pair.reference, pair.generated)),
       self.protocol.frames,
     )
     for chunk in batched(aligned, self.networks.together):

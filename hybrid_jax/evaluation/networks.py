@@ -5,6 +5,7 @@ not available. On the rendered world the judges stand in for FID's, FVD's and th
 under names of their own.
 """
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import images, judges
 from hybrid_jax.evaluation.blendshapes import POSE
 from hybrid_jax.media.sequences import digest
+from hybrid_jax.models.batching import run_in_batches
 from hybrid_jax.models.i3d import I3D, MIN_FRAMES, fvd_input
 from hybrid_jax.models.inception import Inception, fid_input
 from hybrid_jax.models.ops import from_uint8
@@ -43,17 +45,11 @@ def everywhere(function: Callable, tree: Any, rows: int) -> Run:
   _, replicated = parallel.shardings(mesh)
   tree, step, rows = jax.device_put(tree, replicated), jax.jit(function), rows * mesh.size
 
-  def run(*arrays: np.ndarray) -> np.ndarray:
-    parts = []
-    for k in range(0, len(arrays[0]), rows):
-      chunk = [x[k : k + rows] for x in arrays]
-      count = len(chunk[0])
-      padded = [np.concatenate((x, np.repeat(x[-1:], rows - count, 0))) for x in chunk]
-      with jax.default_matmul_precision('highest'):
-        parts.append(np.asarray(step(tree, *parallel.put_batch(padded, mesh)))[:count])
-    return np.concatenate(parts)
+  def run(*batch: np.ndarray) -> jax.Array:
+    with jax.default_matmul_precision('highest'):
+      return step(tree, *parallel.put_batch(batch, mesh))
 
-  return run
+  return functools.partial(run_in_batches, run, size=rows)
 
 
 def closeness(_: Any, x: jax.Array, y: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from hybrid_jax.evaluation import images, judges
 from hybrid_jax.evaluation.blendshapes import POSE
+from hybrid_jax.models.batching import run_in_batches
 from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.weights import shipped
 from hybrid_jax.world import clips, parameters, people
@@ -64,13 +65,8 @@ def pairs(
 
 def in_batches(function: Callable, *arrays: np.ndarray) -> np.ndarray:
   """The function over slices of BATCH rows, each of the same shape; floats in and out."""
-  parts = []
-  for k in range(0, len(arrays[0]), BATCH):
-    part = [x[k : k + BATCH] for x in arrays]
-    pad = BATCH - len(part[0])
-    part = [np.concatenate((x, np.repeat(x[-1:], pad, 0))).astype(np.float32) for x in part]
-    parts.append(np.asarray(function(*part))[: BATCH - pad])
-  return np.concatenate(parts)
+  as_float = lambda *rows: function(*(x.astype(np.float32) for x in rows))  # noqa: E731
+  return run_in_batches(as_float, *arrays, size=BATCH)
 
 
 @functools.cache

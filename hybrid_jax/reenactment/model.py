@@ -4,9 +4,6 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import itertools
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -19,6 +16,7 @@ from ml_collections import ConfigDict
 from hybrid_jax.errors import InputError
 from hybrid_jax.method.hybrid import Directions
 from hybrid_jax.method.networks import Networks, build, init_encoder
+from hybrid_jax.models.batching import batched, pad
 from hybrid_jax.models.ops import from_uint8, to_uint8
 from hybrid_jax.training import checkpoint, steps
 from hybrid_jax.weights import exported, load, shipped
@@ -157,7 +155,7 @@ class Model:
 
     for chunk in batched(items, batch):
       count = len(chunk)
-      padded = np.stack([*chunk, *[chunk[-1]] * (batch - count)])  # one shape, one program
+      padded = pad(chunk, batch)
       pending.append((padded, count, step(padded)))
       pending[-1][2][0].copy_to_host_async()
       if len(pending) > IN_FLIGHT:
@@ -223,10 +221,3 @@ def load_model(workdir: str) -> Model:
   G = load.load_generator(networks, config.weights, config.train.seed)
   rows = steps.active_rows(step, config.progressive, networks.hybrid.encoder.num_ws)
   return Model(config, networks, E, G, rows, f'{workdir}, step {step}')
-
-
-def batched(items: Iterable, size: int) -> Iterator[tuple]:
-  """itertools.batched, which Python 3.11 lacks."""
-  iterator = iter(items)
-  while chunk := tuple(itertools.islice(iterator, size)):
-    yield chunk

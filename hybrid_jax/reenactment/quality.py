@@ -24,8 +24,9 @@ from hybrid_jax.evaluation import judges
 from hybrid_jax.media import replacing, timeline
 from hybrid_jax.media.composite import fit
 from hybrid_jax.media.landmarkers import Landmarker
+from hybrid_jax.models.batching import batched, run_in_batches
 from hybrid_jax.models.ops import from_uint8
-from hybrid_jax.reenactment.model import Model, batched
+from hybrid_jax.reenactment.model import Model
 from hybrid_jax.weights import load, shipped
 
 NOT_AVAILABLE = 'not available'
@@ -114,10 +115,7 @@ class Watch:
     if not self._embed:
       return np.full(len(chunk), np.nan)
     heads = [fit(image, (self._side, self._side)) for image in chunk]
-    return (
-      self._embed(np.stack(heads + heads[-1:] * (self._batch - len(heads))))[: len(heads)]
-      @ self._source
-    )
+    return run_in_batches(self._embed, heads, size=self._batch) @ self._source
 
   def _confidence(self, image: np.ndarray) -> float:
     if not self._landmarker:

@@ -1,6 +1,5 @@
 """The re-enactment command on a small random model: clocks, layouts, kills, refusals."""
 
-import contextlib
 import csv
 import dataclasses
 import itertools
@@ -23,7 +22,7 @@ from hybrid_jax.media.composite import Paste
 from hybrid_jax.method import networks
 from hybrid_jax.reenact import Options
 from hybrid_jax.reenactment import pipeline
-from hybrid_jax.reenactment.model import ahead, load_model
+from hybrid_jax.reenactment.model import load_model
 from hybrid_jax.weights import shipped
 from hybrid_jax.world.__main__ import write_sound
 
@@ -259,21 +258,6 @@ def test_a_batch_that_half_precision_cannot_hold_is_done_again(model, inputs):
   np.testing.assert_array_equal(
     np.stack(list(half.images(W_S, large, 4))), np.stack(list(model.images(W_S, large, 4)))
   )
-
-
-def test_work_ahead_is_in_order_and_tells_of_errors():
-  assert list(ahead(range(100), 3)) == list(range(100))
-
-  def broken():
-    yield 1
-    raise KeyError('midway')
-
-  items = ahead(broken(), 3)
-  assert next(items) == 1
-  with pytest.raises(KeyError, match='midway'):
-    next(items)
-  with contextlib.closing(ahead(itertools.count(), 3)) as items:
-    assert next(items) == 0  # and the thread ends, or closing would wait for ever
 
 
 @pytest.mark.parametrize(
