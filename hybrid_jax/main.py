@@ -55,6 +55,7 @@ def run(config: Any, workdir: str) -> None:
   """The training of a config, the one that it says follows, and the showcase of the last."""
   import jax
 
+  from hybrid_jax import cli
   from hybrid_jax.reenactment import showcase
   from hybrid_jax.training import loop
 
@@ -69,7 +70,8 @@ def run(config: Any, workdir: str) -> None:
     if loop.train(following, last) is None:
       return
   if config.showcase and jax.process_index() == 0:
-    showcase.show(last, workdir)
+    print()
+    print(*showcase.lines(showcase.show(last, workdir, cli.progress), workdir), sep='\n')
 
 
 if __name__ == '__main__':

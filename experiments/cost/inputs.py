@@ -22,10 +22,12 @@ import av
 from tqdm import tqdm
 
 from experiments.world.measure import provenance
-from hybrid_jax import cli, extract_motion, reenact
+from hybrid_jax import cli, extract_motion
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import replacing
+from hybrid_jax.reenactment import run
 from hybrid_jax.reenactment.model import load_model
+from hybrid_jax.reenactment.options import Options
 
 CLIPS = {'.mp4', '.mov', '.mkv', '.webm'}
 PICTURES = {'.png', '.jpg', '.jpeg', '.webp', '.gif'}
@@ -45,12 +47,12 @@ def tracks(path: pathlib.Path) -> tuple[list, int]:
   return sorted(times), sounds
 
 
-def attempt(model, options: reenact.Options) -> tuple[str, str]:
+def attempt(model, options: Options) -> tuple[str, str]:
   """(outcome, message): the notes of the summary, or the refusal."""
   said = io.StringIO()
   try:
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
-      reenact.reenact(model, options)
+      run.reenact(model, options)
   except InputError as error:
     return 'refused', str(error)
   except Exception as error:  # what this script looks for
@@ -87,9 +89,7 @@ def main() -> None:
       given = (str(source), str(path)) if clip else (str(path), motion)
       output.unlink(missing_ok=True)
       layout = 'result' if clip else 'pasted'
-      outcome, message = attempt(
-        model, reenact.Options(*given, str(output), layout=layout, **found)
-      )
+      outcome, message = attempt(model, Options(*given, str(output), layout=layout, **found))
       row = {'file': str(path.relative_to(args.faces)), 'as': 'driving' if clip else 'source'}
       row |= {'outcome': outcome, 'message': message.replace(f'{path.parent}/', '')}
       if clip:

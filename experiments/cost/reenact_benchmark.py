@@ -30,12 +30,14 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.world.measure import provenance
-from hybrid_jax import cli, reenact
+from hybrid_jax import cli
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import images, rendered
 from hybrid_jax.media import replacing, stills, video
 from hybrid_jax.models.ops import from_uint8, to_uint8
+from hybrid_jax.reenactment import run
 from hybrid_jax.reenactment.model import Model, load_model
+from hybrid_jax.reenactment.options import Options
 
 CODECS = {'ffv1': 'ffv1', 'h264': 'libx264', 'cropped': 'ffv1'}
 
@@ -70,7 +72,7 @@ def through_command(
       ) as writer:
         for j, rgb in enumerate(data['driving'][k : k + frames]):
           writer.write(rgb, Fraction(j))
-      options = reenact.Options(
+      options = Options(
         str(source),
         str(driving),
         str(folder / 'out.mp4'),
@@ -80,7 +82,7 @@ def through_command(
       )
       said = io.StringIO()
       with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
-        reenact.reenact(model, options)
+        run.reenact(model, options)
       notes += [line for line in said.getvalue().splitlines() if 'no face in' in line][:1]
       made += [frame.rgb for frame in video.read_frames(options.output)]
   return np.stack(made), notes

@@ -24,12 +24,14 @@ from absl import logging
 from tqdm import tqdm
 
 from data.face_clips import layouts
-from hybrid_jax import cli, evaluate, reenact
+from hybrid_jax import cli, evaluate
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import measure, rendered, results
 from hybrid_jax.evaluation.networks import file_facts
 from hybrid_jax.media import clips, faces, replacing, sequences, video
 from hybrid_jax.reenactment.model import Model, load_model
+from hybrid_jax.reenactment.options import Options
+from hybrid_jax.reenactment.run import reenact
 from hybrid_jax.training.triplets import INDEX, split_people
 from hybrid_jax.world import clips as world
 from hybrid_jax.world import people
@@ -148,9 +150,9 @@ class Table:
 
   def reenact(self, source: pathlib.Path, driving: pathlib.Path, output: pathlib.Path) -> None:
     """Our answer, lossless."""
-    options = reenact.Options(str(source), str(driving), str(output), codec='ffv1', crop='')
+    options = Options(str(source), str(driving), str(output), codec='ffv1', crop='')
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-      reenact.reenact(self.model, options)
+      reenact(self.model, options)
 
   def row(
     self,

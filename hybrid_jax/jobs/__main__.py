@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
   )
   folder = pathlib.Path(args.report or f'{args.jobs}.report')
   report.write(jobs, folder)
-  counts = work.do(
+  counts = work.run_rows(
     rows, lambda: load_model(args.workdir), folder, lambda line: print(line, flush=True)
   )
   everywhere = report.write(jobs, folder)

@@ -12,7 +12,8 @@ from PIL import Image
 from hybrid_jax import reenact
 from hybrid_jax.media import MediaError, stills, video
 from hybrid_jax.media.composite import fit
-from hybrid_jax.reenactment import motion_file, pipeline
+from hybrid_jax.reenactment import motion_file
+from hybrid_jax.reenactment.inputs import is_moving
 
 SIDE = 96  # px
 _LOOK = 240  # frames of a clip that are looked at, from its beginning
@@ -35,7 +36,7 @@ def _moments(path: str, shares: Sequence[float]) -> list[np.ndarray]:
   if pathlib.Path(path).is_dir():
     names = sorted(pathlib.Path(path).glob('*.png'))
     return [stills.read_image(names[round(share * (len(names) - 1))]) for share in shares]
-  if not pipeline.is_moving(path):
+  if not is_moving(path):
     return [stills.read_image(path)] * len(shares)
   small = []
   try:

@@ -1,6 +1,5 @@
 """Reads a table of jobs: a row is a source, a driver, an output, and options of `reenact`."""
 
-import contextlib
 import csv
 import dataclasses
 import io
@@ -9,31 +8,36 @@ import pathlib
 import shlex
 from collections.abc import Iterator, Sequence
 
-from hybrid_jax import reenact
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import reason
+from hybrid_jax.reenactment.options import Options, parse
 
 COLUMNS = ('source', 'driving', 'output')
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A row, numbered from 1 without the header; `options` is None where it is bad, and `error` says
-  why."""
+  """A row of the table.
+
+  Attributes:
+    number: counted from 1, without the header.
+    options: None if the row cannot be run.
+    error: why it cannot.
+  """
 
   number: int
   source: str
   driving: str
   output: str
-  options: reenact.Options | None
+  options: Options | None
   error: str = ''
 
 
 def read(path: str, common: str = '') -> list[Job]:
-  """Rows of a .csv with a header or a .jsonl of objects; bad rows among them.
+  """Rows of a .csv with a header or of a .jsonl of objects, including rows that cannot be run.
 
-  Paths are seen from where the command runs. `options` of a row is text as on the command line, or
-  in JSON also an object; `common` (text) holds for all rows, and a row's own win.
+  Paths are relative to the working directory. `options` of a row is text as on the command line, or
+  in JSON also an object; `common` (text) applies to all rows, and a row's own options override it.
 
   Raises:
     InputError: the table cannot be read, or is of another kind.
@@ -53,21 +57,21 @@ def read(path: str, common: str = '') -> list[Job]:
 
 
 def _without_clashes(jobs: Sequence[Job]) -> Iterator[Job]:
-  """No output is that of an earlier row, or what another row reads."""
+  """Rejects rows whose output is that of an earlier row, or an input of another row."""
   inputs: dict[pathlib.Path, int] = {}
   for job in jobs:
     for name in (job.source, job.driving):
       inputs.setdefault(pathlib.Path(name).resolve(), job.number)
   taken: dict[pathlib.Path, int] = {}
   for job in jobs:
-    place, told = pathlib.Path(job.output).resolve(), ''
+    place, error = pathlib.Path(job.output).resolve(), ''
     if job.options and place in taken:
-      told = f'its output is also that of row {taken[place]}'
+      error = f'its output is also that of row {taken[place]}'
     elif job.options and place in inputs:
-      told = f'its output is also an input of row {inputs[place]}'
+      error = f'its output is also an input of row {inputs[place]}'
     elif job.options:
       taken[place] = job.number
-    yield dataclasses.replace(job, options=None, error=told) if told else job
+    yield dataclasses.replace(job, options=None, error=error) if error else job
 
 
 def _csv_rows(path: str, text: str) -> Iterator[dict | str]:
@@ -106,17 +110,17 @@ def _job(number: int, row: dict | str, common: str) -> Job:
 
 
 def _spelled(name: str, value: object) -> list[str]:
-  """An option of a JSON object as on the command line; a boolean that is the default is nothing."""
+  """A JSON option as command-line arguments; a boolean that is the default needs none."""
   name = name.replace('_', '-')
   if not isinstance(value, bool):
     return [f'--{name}={value}']
-  if value is getattr(reenact.Options, name.replace('-', '_'), None):
+  if value is getattr(Options, name.replace('-', '_'), None):
     return []
   return [f'--{name}' if value else f'--no-{name}']
 
 
-def _options(files: Sequence[str], common: str, own: str | dict) -> reenact.Options:
-  """Raises InputError where the command would refuse them."""
+def _options(files: Sequence[str], common: str, own: str | dict) -> Options:
+  """The options of a row. Raises InputError where the command would refuse them."""
   if isinstance(own, dict):
     own = [text for name, value in own.items() for text in _spelled(name, value)]
   elif isinstance(own, str):
@@ -124,12 +128,7 @@ def _options(files: Sequence[str], common: str, own: str | dict) -> reenact.Opti
   else:
     raise InputError('options are text or an object')
   arguments = [f'--{name}={text}' for name, text in zip(COLUMNS, files, strict=True)]
-  with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
-    try:
-      options = reenact.parse_args([*shlex.split(common), *own, *arguments])
-    except SystemExit:
-      told = (said.getvalue().strip() or 'no such option').splitlines()[-1]
-      raise InputError(told.split('error: ')[-1]) from None
+  options = parse([*shlex.split(common), *own, *arguments])
   if options.workdir:
     raise InputError('--workdir is an option of the command, since all rows share the model')
   return options

@@ -1,6 +1,5 @@
-"""Does rows one after another, and marks each: finished ones are skipped the next time."""
+"""Runs the rows of a table one after another, and marks each, so that finished rows are skipped."""
 
-import contextlib
 import dataclasses
 import datetime
 import fcntl
@@ -15,28 +14,28 @@ from typing import Any
 
 import numpy as np
 
-from hybrid_jax import reenact
+from hybrid_jax import environment
 from hybrid_jax.errors import InputError
 from hybrid_jax.jobs import pictures
 from hybrid_jax.jobs.table import Job
 from hybrid_jax.media import reason, replacing
 from hybrid_jax.provenance import sidecar
-from hybrid_jax.reenactment import edits
+from hybrid_jax.reenactment import edits, run
 from hybrid_jax.reenactment.model import Model
-from hybrid_jax.reenactment.quality import LowQuality
+from hybrid_jax.reenactment.options import Options
 
 FINISHED = ('done', 'low quality')
 _POINTS = 60  # of a curve in the report
 
 
 def mark_of(report: pathlib.Path, job: Job) -> pathlib.Path:
-  """Where it is marked what became of a row: named by what it asks for, not by its number."""
+  """The file of a row's outcome, named by the row's content and not by its number."""
   asked = hashlib.sha256(repr(dataclasses.replace(job, number=0)).encode()).hexdigest()
   return report / 'rows' / f'{pathlib.Path(job.output).name[:60]}-{asked[:12]}.json'
 
 
 def read_mark(report: pathlib.Path, job: Job) -> dict[str, Any] | None:
-  """What became of a row; None where nothing has yet, or its output is gone."""
+  """The outcome of a row; None before it has one, or if its output is missing."""
   try:
     mark = json.loads(mark_of(report, job).read_bytes())
   except (FileNotFoundError, ValueError):
@@ -45,18 +44,18 @@ def read_mark(report: pathlib.Path, job: Job) -> dict[str, Any] | None:
 
 
 def key(job: Job, model: Model) -> str:
-  """What a finished output depends on: its options, the weights, and the bytes of its inputs."""
+  """SHA-256 of everything that an output depends on: options, weights, and bytes of the inputs."""
   options = job.options
   files = [options.source, options.driving, options.source_landmarks, options.driving_landmarks]
   files += [options.face_detector, options.certificate, options.key]
   files += [face.partition('=')[2] for face in (options.face, options.source_face)]
-  hashes = [sidecar.sha256(name) for name in files if os.path.isfile(name)]
+  hashes = [environment.sha256(name) for name in files if os.path.isfile(name)]
   hashes.append(edits.digest(edits.resolve(options.edit, options.directions, model)))
   return hashlib.sha256(json.dumps([repr(options), model.digests, hashes]).encode()).hexdigest()
 
 
 def is_finished(job: Job, mark: dict[str, Any] | None, wanted: str) -> bool:
-  """Whether a row was finished with this key, and all that it wrote is still there."""
+  """Whether a row was finished with this key, and everything that it wrote still exists."""
   if not mark or mark['status'] not in FINISHED or mark['key'] != wanted:
     return False
   beside = [sidecar.place(job.output)]
@@ -65,14 +64,15 @@ def is_finished(job: Job, mark: dict[str, Any] | None, wanted: str) -> bool:
   return all(map(os.path.exists, beside)) and sidecar.digests(job.output) == mark['sha256']
 
 
-def do(
+def run_rows(
   jobs: Sequence[Job], load: Callable[[], Model], report: pathlib.Path, say: Callable[[str], None]
 ) -> dict[str, int]:
-  """Does rows; returns how many were 'done', 'skipped', 'low quality' and 'failed'.
+  """Runs rows; returns how many were 'done', 'skipped', 'low quality' and 'failed'.
 
   Args:
-    load: gives the model, once, and only if a row is worth it.
-    report: folder of the marks. say: takes lines for people.
+    load: loads the model; called once, and only if a row can be run.
+    report: folder of the marks.
+    say: takes one line per row.
   """
   (report / 'rows').mkdir(parents=True, exist_ok=True)
   model = load() if any(job.options for job in jobs) else None
@@ -84,13 +84,13 @@ def do(
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except BlockingIOError:
         counts['skipped'] += 1
-        say(f'{named}: another process is at it')
+        say(f'{named}: another process runs it')
         continue
       before = read_mark(report, job)
-      mark = _one(job, model, before, place.with_suffix('.log'))
+      mark = _outcome(job, model, before, place.with_suffix('.log'))
       if mark is before:
         counts['low quality' if mark['status'] == 'low quality' else 'skipped'] += 1
-        say(f'{named}: finished before')
+        say(f'{named}: finished earlier')
         continue
       with replacing(place) as part:
         part.write_text(json.dumps(mark) + '\n')
@@ -99,43 +99,42 @@ def do(
   return counts
 
 
-def _one(
+def _outcome(
   job: Job, model: Model | None, before: dict[str, Any] | None, log: pathlib.Path
 ) -> dict[str, Any]:
-  """What became of a row, `before` itself if it was finished; its own output is added to `log`."""
+  """The outcome of a row, which is `before` if it was finished; its messages are added to `log`."""
   began, status, error = time.perf_counter(), 'failed', job.error
   wanted, facts = '', {}
-  with log.open('a') as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+  with log.open('a') as file:
     try:
       if job.options:
         wanted = key(job, model)
         if is_finished(job, before, wanted):
           return before
-        try:
-          reenact.reenact(model, job.options)
-          status = 'done'
-        except LowQuality as low:
-          status, error = 'low quality', str(low)
+        finished = run.reenact(model, job.options, say=lambda line: file.write(f'{line}\n'))
+        file.writelines(f'{line}\n' for line in finished.lines())
+        error = finished.low_quality
+        status = 'low quality' if error else 'done'
         facts = _facts(job.options)
     except (InputError, FloatingPointError) as wrong:
       status, error = 'failed', str(wrong)
-    except Exception as wrong:  # our own mistakes, and memory: neither stops the other rows
+    except Exception as wrong:  # a bug, or out of memory: neither stops the other rows
       traceback.print_exc(file=file)
       status, error = 'failed', f'{type(wrong).__name__}: {reason(wrong)}; see {log}'
     if error:
-      print(error, file=file)
-  told = {
+      file.write(f'{error}\n')
+  outcome = {
     'key': wanted,
     'status': status,
     'error': error,
     'took': round(time.perf_counter() - began, 3),
     'finished': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
   }
-  return told | facts
+  return outcome | facts
 
 
-def _facts(options: reenact.Options) -> dict[str, Any]:
-  """What the report shows of a finished output."""
+def _facts(options: Options) -> dict[str, Any]:
+  """What the report shows of a finished row."""
   written = sidecar.read(sidecar.place(options.output))
   facts = {'sha256': written['result']['sha256'], 'figures': written['figures']}
   table = pathlib.Path(f'{options.output}.quality.csv')
@@ -150,5 +149,5 @@ def _facts(options: reenact.Options) -> dict[str, Any]:
 
 
 def of_job(job: Job) -> dict[str, Any]:
-  """A row as the table has it."""
+  """The source, driver and output of a row."""
   return {k: v for k, v in dataclasses.asdict(job).items() if k in ('source', 'driving', 'output')}

@@ -283,6 +283,40 @@ def images(
   return model.images(W_S, rows, batch, stack(edits, generator.channels, generator.w_dim))
 
 
+def rows(
+  model: Model,
+  portrait: np.ndarray,
+  driving: np.ndarray,
+  names: Sequence[str],
+  values: Sequence[float],
+  folder: str,
+) -> list[list[np.ndarray]]:
+  """For each named edit, the person with each strength of `values`: uint8 at the resolution.
+
+  `portrait` and `driving` are crops (size, size, 3); the motion is of the latter.
+
+  Raises:
+    InputError: an edit is unknown.
+  """
+  times = np.arange(len(values), dtype=np.float64)
+  found = [edit for name in names for edit in resolve(f'{name}=0', folder, model)]
+  W_S, (F_D,) = model.identity(portrait), model.deformations([driving], 1)
+  curve = Curve(tuple(times), tuple(values))
+  return [
+    list(
+      images(
+        model,
+        W_S,
+        [F_D] * len(times),
+        len(times),
+        [dataclasses.replace(edit, curve=curve)],
+        times,
+      )
+    )
+    for edit in found
+  ]
+
+
 def digest(edits: Sequence[Edit]) -> str:
   """SHA-256 of the directions, '' of none: names do not tell what a file holds."""
   sha = hashlib.sha256()

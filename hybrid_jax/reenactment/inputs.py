@@ -137,15 +137,18 @@ def open_input(
   return open_picture(path, options, model)
 
 
-def open_picture(path: str, options: CropOptions, model: Model) -> Input:
-  """A still and its head, cropped as the model was trained unless the options say otherwise.
+def open_picture(picture: str | np.ndarray, options: CropOptions, model: Model) -> Input:
+  """A still, a file or (h, w, 3) uint8, and its head.
+
+  It is cropped in the way the model was trained unless the options say otherwise.
 
   Raises:
     InputError: unreadable, no face, or not square where nothing locates the face.
   """
+  given = isinstance(picture, np.ndarray)
   return crop_picture(
-    stills.read_image(path),
-    path,
+    picture if given else stills.read_image(picture),
+    'array' if given else picture,
     dataclasses.replace(options, crop=options.kind(model.crop)),
     model.config.data.crop_scale,
     lambda landmarker: _choice(options, model, landmarker),
@@ -220,9 +223,7 @@ def open_clip(
   return Input(path, track, squares, None, kind, options.locates)
 
 
-def _choice(
-  options: CropOptions, model: Model, landmarker: Landmarker | None
-) -> tracking.Choice:
+def _choice(options: CropOptions, model: Model, landmarker: Landmarker | None) -> tracking.Choice:
   """The rule that picks one of several faces in a frame."""
   if not options.face.startswith('like='):
     return tracking.chooser(options.face)

@@ -1,10 +1,9 @@
-"""A trained model at work: frames to deformation latents, latents to frames, in a steady stream."""
+"""A trained model: frames to latents and latents to frames, streamed in batches of one size."""
 
 import collections
 import dataclasses
 import functools
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -55,7 +54,14 @@ class Programs:
 class Model:
   """Encoder `E` and generator `G` of a config, ready to run.
 
-  rows: W+ rows that were trained. name: what to call it.
+  Attributes:
+    config: the resolved training config.
+    networks: modules of the config.
+    E: encoder variables.
+    G: generator tree {'params', 'noise_const', 'w_avg'}.
+    rows: number of W+ rows that were trained (progressive training switches them on one by one).
+    name: what messages call the model.
+    memo: compiled programs and loss networks that belong to this model, by their user.
   """
 
   config: ConfigDict
@@ -64,14 +70,16 @@ class Model:
   G: Mapping
   rows: Any
   name: str
+  memo: dict = dataclasses.field(default_factory=dict, repr=False)
 
   @functools.cached_property
   def fast(self) -> Programs:
+    """The programs at the precision of the config."""
     return Programs(self.networks)
 
   @functools.cached_property
   def precise(self) -> Programs:
-    """In float32, for batches that half precision cannot hold."""
+    """The programs in float32, for batches that overflow half precision."""
     config = self.config.copy_and_resolve_references()
     config.model.half_dtype = ''
     return Programs(build(config.model))
@@ -94,16 +102,17 @@ class Model:
 
   @property
   def widths(self) -> tuple[int, ...]:
+    """Channels of each deformation layer; their sum is d."""
     return tuple(self.networks.hybrid.encoder.deformation_widths)
 
   @property
   def crop(self) -> str:
-    """How its training frames were cropped: see `tracking.squares`."""
+    """The kind of crop of its training frames, see `tracking.squares`."""
     data = self.config.data
     return 'square' if data.videos or data.packed else 'ffhq'
 
   def digest(self) -> str:
-    """SHA-256 of the encoder: motion of another one is another language."""
+    """SHA-256 of the encoder; motion is only valid for the encoder that read it."""
     return self.digests['encoder']
 
   @functools.cached_property
@@ -112,11 +121,21 @@ class Model:
     return {'encoder': digest(self.E), 'generator': digest(self.G)}
 
   def identity(self, crop: np.ndarray) -> jax.Array:
-    """(size, size, 3) uint8 -> w_id (1, l, d)."""
+    """(size, size, 3) uint8 -> w_id (1, l, d).
+
+    Raises:
+      InputError: an array of another shape or type.
+    """
+    check_frame(crop, self.size)
     return self.fast.identity(self.E, self.G, crop[None], self.rows)
 
   def deformations(self, crops: Iterable[np.ndarray], batch: int) -> Iterator[np.ndarray]:
-    """One s_f (d,) for each crop (size, size, 3) uint8; see `stream`."""
+    """One s_f (d,) for each crop (size, size, 3) uint8; see `stream`.
+
+    Raises:
+      InputError: an array of another shape or type.
+    """
+    crops = (check_frame(crop, self.size) for crop in crops)
     return self.stream(lambda p: lambda x: p.deformation(self.E, x), crops, batch, 'motion')
 
   def images(
@@ -131,13 +150,13 @@ class Model:
   def stream(
     self, choose: Callable, items: Iterable[np.ndarray], batch: int, what: str
   ) -> Iterator[np.ndarray]:
-    """One result for each item, in order, batches ahead of the host; memory does not grow.
+    """One result for each item, in order; memory does not grow with their number.
 
     `choose(programs)` gives the step, (n, ...) -> (results, finite). A batch that is not finite in
     half precision is computed again in float32.
 
     Raises:
-      FloatingPointError: it is not finite then either.
+      FloatingPointError: it is not finite in float32 either.
     """
     step, pending, done = choose(self.fast), collections.deque(), 0
 
@@ -157,25 +176,18 @@ class Model:
       count = len(chunk)
       padded = pad(chunk, batch)
       pending.append((padded, count, step(padded)))
+      # The device goes on with the next batches while the host reads this one.
       pending[-1][2][0].copy_to_host_async()
       if len(pending) > IN_FLIGHT:
         yield from collect()
     while pending:
       yield from collect()
 
-  def speed(self, W_S: jax.Array, batch: int) -> float:
-    """Seconds that synthesis takes for a frame, from one batch after compilation."""
-    F = np.zeros((batch, sum(self.widths)), np.float32)
-    jax.block_until_ready(self.fast.synthesis(self.G, W_S, F))
-    began = time.perf_counter()
-    jax.block_until_ready(self.fast.synthesis(self.G, W_S, F))
-    return (time.perf_counter() - began) / batch
-
   def embedder(self) -> Callable[[np.ndarray], np.ndarray]:
-    """(size, size, 3) uint8 crop -> embedding (d,) of length 1, by the model's own ArcFace.
+    """A function (size, size, 3) uint8 crop -> unit embedding (d,) by the model's ArcFace.
 
     Raises:
-      InputError: the model has none that was trained, or its file is missing.
+      InputError: the model's ArcFace is random, or its file is missing.
     """
     if self.config.weights.arcface == 'random':
       raise InputError(
@@ -185,8 +197,51 @@ class Model:
     embed = jax.jit(lambda x: self.networks.arcface.apply(frozen['arcface'], from_uint8(x)))
     return lambda crop: np.asarray(embed(crop[None])[0])
 
+  def reenact(self, source: Any, driving: Any, **options: Any) -> Any:
+    """The person of `source` with the motion of `driving`, as a `hybrid_jax.Video`.
+
+    Args:
+      source: a path, an array (h, w, 3) uint8, or what `hybrid_jax.crop` returned.
+      driving: a path of a clip or of a motion file, or frames (t, h, w, 3) uint8.
+      options: fields of `hybrid_jax.reenactment.options.Options`, such as edit='glasses=1',
+        motion='relative', layout='pasted', face_detector=FILE; and driving_fps (25), the frame
+        rate of an array.
+
+    Raises:
+      InputError: an input or an option that cannot be used.
+    """
+    from hybrid_jax.reenactment import api  # it imports this module
+
+    return api.reenact(self, source, driving, **options)
+
+  def tune(self, source: Any, driving: Any = None, *, method: str = 'cma', **options: Any) -> Any:
+    """The model with its generator tuned to a source and a driving clip (CMA, section 3.4; or PTI).
+
+    Args:
+      source, driving: as of `reenact`; PTI takes no driving clip.
+      method: 'cma' or 'pti'.
+      options: fields of `hybrid_jax.reenactment.options.Options`, such as cma_steps.
+
+    Raises:
+      InputError: an input or an option that cannot be used.
+    """
+    from hybrid_jax.reenactment import api
+
+    return api.tune(self, source, driving, method=method, **options)
+
+
+def check_frame(frame: np.ndarray, size: int) -> np.ndarray:
+  """Returns the frame. Raises InputError unless it is an array (size, size, 3) uint8."""
+  if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+    kind = getattr(frame, 'dtype', type(frame).__name__)
+    raise InputError(f'a frame is {kind}; the model takes arrays ({size}, {size}, 3) of uint8')
+  if frame.shape != (size, size, 3):
+    raise InputError(f'a frame has shape {frame.shape}; the model takes ({size}, {size}, 3)')
+  return frame
+
 
 def digest(tree: Mapping) -> str:
+  """The SHA-256 of a tree of arrays and of their names."""
   sha = hashlib.sha256()
   for key, x in jax.tree_util.tree_leaves_with_path(tree):
     sha.update(jax.tree_util.keystr(key).encode())
@@ -195,10 +250,10 @@ def digest(tree: Mapping) -> str:
 
 
 def load_model(workdir: str) -> Model:
-  """The newest encoder of a training workdir; '' is the model that comes with the package.
+  """The newest encoder of a training workdir; '' is the model bundled with the package.
 
-  In place of a workdir may stand a model that `hybrid_jax.export` wrote, as the file or as the
-  folder that `hybrid_jax.convert` made of it.
+  Instead of a workdir, the file that `hybrid_jax.export` wrote, or the folder into which
+  `hybrid_jax.convert` converted it.
 
   Raises:
     InputError: nothing was trained there, or the installation lacks the encoder.

@@ -14,7 +14,7 @@ import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import align
-from hybrid_jax.reenactment.prefetch import ahead
+from hybrid_jax.media.prefetch import ahead
 from hybrid_jax.reenactment import motion_file
 from hybrid_jax.reenactment.inputs import Input, Progress
 from hybrid_jax.reenactment.model import Model
@@ -191,7 +191,16 @@ class Jitter:
     return (self._second / self._first) ** 0.5 if self._first else 0.0
 
 
+def jitter_of(rows: Iterable[np.ndarray]) -> float:
+  """The jitter of rows that are at hand."""
+  jitter = Jitter()
+  for _ in jitter(rows):
+    pass
+  return jitter.value
+
+
 # --- Frames without a face -----------------------------------------------------------------------
+
 
 def fill(
   rows: Iterable[np.ndarray], missing: np.ndarray, on_missing: str, seconds: np.ndarray

@@ -1,7 +1,7 @@
-"""The options of a re-enactment, each declared once: for the command, the Python API and job tables.
+"""The options of a re-enactment, declared once for the command, the Python API and job tables.
 
-`Options` is the single list. A field's metadata says how the command line spells it; `build_parser`,
-`parse` and the other commands that share some of the options read it from there.
+`Options` is the only list. The metadata of a field says how the command line spells it, from which
+`build_parser`, `parse` and the other commands that share options read it.
 """
 
 import argparse
@@ -148,9 +148,7 @@ class Options:
     None, 'constant frame rate, 25 or 30000/1001 (default: the times of the driver)', type=_rate
   )
   codec: str = _option('h264', 'ffv1 is lossless, vp9 for .webm', choices=tuple(CODECS))
-  crf: float = _option(
-    18, 'quality of H.264 and VP9, lower is better', type=at_least(float, 0)
-  )
+  crf: float = _option(18, 'quality of H.264 and VP9, lower is better', type=at_least(float, 0))
   quality: bool = _option(
     False, 'measure each frame: OUTPUT.quality.csv and .png', action='store_true'
   )

@@ -1,16 +1,16 @@
-"""What a re-enactment is worth, frame by frame: a table and a picture of it beside the output.
+"""The quality of a re-enactment, frame by frame: a table and a timeline beside the output.
 
-  identity    cosine of the embeddings of frame and source, 1 is the same picture
-  confidence  of the face detector in the frame, 0 where it finds no face (MediaPipe: 1 or 0)
+  identity    cosine similarity of the embeddings of frame and source; 1 is the same picture
+  confidence  of the face detector in the frame, 0 if it finds no face (MediaPipe: 1 or 0)
   finite      1; 0 in the frame at which a render stopped because it was not finite
   jitter      length of the second difference of s_f, over the root mean square of the first
 
-What cannot be measured is 'not available', in these words.
+A quantity that cannot be measured is written as 'not available'.
 """
 
 import array
 import csv
-import functools
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
@@ -34,19 +34,21 @@ COLUMNS = ('frame', 'seconds', 'identity', 'confidence', 'finite', 'jitter')
 Embed = Callable[[np.ndarray], np.ndarray]
 
 
-class LowQuality(Exception):
-  """A finished output that is not what was asked for; one line."""
-
-
-@functools.lru_cache(maxsize=2)  # compiled once a model
 def embedder(model: Model) -> tuple[Embed | None, str]:
-  """((n, s, s, 3) uint8 -> (n, d) of length 1, by which network); None and why there is none.
+  """((n, s, s, 3) uint8 -> unit embeddings (n, d), name of the network); or (None, the reason).
 
-  The rendered world has a judge that no loss has seen; elsewhere it is the model's ArcFace.
+  On the rendered world it is a judge that no loss uses; elsewhere the model's ArcFace. It is
+  compiled once per model.
 
   Raises:
-    InputError: the file of weights is none.
+    InputError: the weights cannot be read.
   """
+  if 'embedder' not in model.memo:
+    model.memo['embedder'] = _embedder(model)
+  return model.memo['embedder']
+
+
+def _embedder(model: Model) -> tuple[Embed | None, str]:
   path = model.config.weights.arcface
   if path == 'random':
     return None, f'{NOT_AVAILABLE}: the model has a random ArcFace'
@@ -63,12 +65,13 @@ def embedder(model: Model) -> tuple[Embed | None, str]:
 
 
 class Watch:
-  """Measures the frames and the motion that pass through it.
+  """Measures the frames and the rows of motion that pass through it.
 
   Args:
-    model: its embedder is used. head: (s, s, 3) uint8 crop of the source, s is `model.size`.
-    landmarker: looks for faces in the result; None for none.
-    store: file of what was measured, from which a killed run goes on.
+    model: whose embedder is used.
+    head: (s, s, 3) uint8 crop of the source, s = `model.size`.
+    landmarker: detects faces in the result; None measures no confidence.
+    store: file of the measurements so far, from which a killed run goes on.
     batch: frames that are embedded together.
   """
 
@@ -86,7 +89,7 @@ class Watch:
     self._steps, self._turns = array.array('d'), array.array('d')
 
   def motion(self, rows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Passes the rows of a motion (d,) on."""
+    """Passes the rows of a motion (d,) on while measuring their jitter."""
     before = step = None
     for row in rows:
       last, step = step, None if before is None else row - before
@@ -96,7 +99,7 @@ class Watch:
       yield row
 
   def frames(self, images: Iterable[np.ndarray], start: int) -> Iterator[np.ndarray]:
-    """Passes results (h, w, 3) uint8 on, of which the first has the number `start`."""
+    """Passes results (h, w, 3) uint8 on while measuring them; the first has the number `start`."""
     kept = self._store.read_text().splitlines()[:start] if self._store.is_file() else []
     kept += ['nan nan 1'] * (start - len(kept))
     self._store.write_text(''.join(line + '\n' for line in kept))
@@ -122,37 +125,61 @@ class Watch:
       return np.nan
     return max((face.score for face in self._landmarker.detect(image)), default=0.0)
 
-  def finish(
-    self, output: str, seconds: np.ndarray, rows: np.ndarray, least: float | None
-  ) -> dict[str, Any]:
-    """Writes OUTPUT.quality.csv and .png; returns the figures of the whole.
+  def measured(self, seconds: np.ndarray, rows: np.ndarray) -> 'Measured':
+    """All measurements of the frames that have passed.
 
     Args:
-      seconds, rows: (t,) times of the frames, and their rows of the motion.
-      least: identity that a frame should have, None for any.
+      seconds, rows: (t,) times of the frames, and the numbers of their rows of the motion.
     """
     values = np.array([line.split() for line in self._store.read_text().splitlines()], float)
-    values = values.reshape(-1, 3)[: len(seconds)]
+    values = values.reshape(-1, 3)[: len(seconds)]  # fewer where the render stopped
     seconds, rows = seconds[: len(values)], rows[: len(values)]
     identity, confidence, finite = values.T
     steps, turns = np.array(self._steps), np.array(self._turns)
-    usual = _rms(steps)
-    rows = np.minimum(rows, len(turns) - 1)
-    jitter = turns[rows] / usual if usual else np.zeros(len(rows))
+    typical, rows = _rms(steps), np.minimum(rows, len(turns) - 1)
     columns = {
       'identity': identity if self._embed else None,
       'confidence': confidence if self._landmarker else None,
       'finite': finite,
-      'jitter': jitter,
+      'jitter': turns[rows] / typical if typical else np.zeros(len(rows)),
     }
-    with (
-      replacing(f'{output}.quality.csv') as part,
-      part.open('w', newline='') as file,
-    ):
+    jitter = round(_rms(turns) / typical, 4) if typical else 0.0
+    return Measured(seconds, columns, self.by, jitter)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measured:
+  """The quality of t frames.
+
+  Attributes:
+    seconds: (t,) times of the frames.
+    columns: (t,) of each of `COLUMNS`; None if it is not available.
+    by: the network that measured the identity, or the reason why none did.
+    jitter: of the whole motion.
+  """
+
+  seconds: np.ndarray
+  columns: dict[str, np.ndarray | None]
+  by: str
+  jitter: float
+
+  def summary(self) -> dict[str, Any]:
+    """Mean, minimum and the frame of the minimum of identity and confidence, and the rest."""
+    return {
+      'identity': _figures(self.columns['identity']),
+      'identity_by': self.by,
+      'confidence': _figures(self.columns['confidence']),
+      'finite': bool(self.columns['finite'].all()),
+      'jitter': self.jitter,
+    }
+
+  def write(self, output: str, least: float | None) -> None:
+    """Writes OUTPUT.quality.csv and .png; `least`, the identity wanted, is drawn as a line."""
+    with replacing(f'{output}.quality.csv') as part, part.open('w', newline='') as file:
       table = csv.writer(file)
       table.writerow(COLUMNS)
-      for k, time in enumerate(seconds):
-        cells = [NOT_AVAILABLE if v is None else _cell(v[k]) for v in columns.values()]
+      for k, time in enumerate(self.seconds):
+        cells = [NOT_AVAILABLE if v is None else _cell(v[k]) for v in self.columns.values()]
         table.writerow((k, f'{time:.6f}', *cells))
     titles = {
       'identity': f'identity with the source: {self.by}',
@@ -160,42 +187,35 @@ class Watch:
       'finite': 'finite',
       'jitter': 'jitter of the motion',
     }
-    strips = [
-      timeline.Strip(
-        titles[name] if v is not None or name == 'identity' else f'{titles[name]}: {NOT_AVAILABLE}',
-        np.full(len(seconds), np.nan) if v is None else v,
-        least if name == 'identity' else None,
-      )
-      for name, v in columns.items()
-    ]
-    timeline.draw(f'{output}.quality.png', seconds, strips)
-    return {
-      'identity': _figures(columns['identity']),
-      'identity_by': self.by,
-      'confidence': _figures(columns['confidence']),
-      'finite': bool(finite.all()),
-      'jitter': round(_rms(turns) / usual, 4) if usual else 0.0,
-    }
+    strips = []
+    for name, values in self.columns.items():
+      # The title of the identity has the reason already.
+      missing = f': {NOT_AVAILABLE}' if values is None and name != 'identity' else ''
+      values = np.full(len(self.seconds), np.nan) if values is None else values
+      line = least if name == 'identity' else None
+      strips.append(timeline.Strip(titles[name] + missing, values, line))
+    timeline.draw(f'{output}.quality.png', self.seconds, strips)
 
 
-def check(figures: dict[str, Any], least: float | None, output: str) -> None:
-  """Raises LowQuality where a frame is less like the source than `least`."""
-  if least is not None and not figures['identity']['min'] >= least:
-    at = figures['identity']['min_frame']
-    raise LowQuality(
-      f'{output}: identity {figures["identity"]["min"]:.3f} in frame {at}, below --min-identity='
-      f'{least:g}; see {output}.quality.csv'
-    )
+def below(figures: dict[str, Any], least: float | None, output: str) -> str:
+  """One line if a frame has an identity similarity below `least`; otherwise ''."""
+  if least is None or figures['identity']['min'] >= least:
+    return ''
+  frame = figures['identity']['min_frame']
+  return (
+    f'{output}: identity {figures["identity"]["min"]:.3f} in frame {frame}, below --min-identity='
+    f'{least:g}; see {output}.quality.csv'
+  )
 
 
 def refuse(model: Model, least: float | None) -> None:
-  """Raises InputError where identity is asked for and nothing can tell it."""
+  """Raises InputError if a least identity is asked for and cannot be measured."""
   if least is not None and embedder(model)[0] is None:
     raise InputError(f'--min-identity={least:g}: identity is {embedder(model)[1]}')
 
 
 def lines(figures: dict[str, Any]) -> Iterator[str]:
-  """The figures in words."""
+  """The figures, one line each."""
   found = figures['identity']
   yield (
     f'identity with the source: {found["mean"]:.3f} on average, {found["min"]:.3f} in frame '

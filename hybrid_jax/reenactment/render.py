@@ -12,12 +12,12 @@ import numpy as np
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import align
 from hybrid_jax.media.composite import Paste, fit
+from hybrid_jax.media.prefetch import ahead
 from hybrid_jax.media.segments import PictureTarget, VideoTarget
 from hybrid_jax.reenactment import edits
-from hybrid_jax.reenactment.inputs import Input, Inputs, Progress
+from hybrid_jax.reenactment.inputs import Inputs, Progress
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.motion import Plan
-from hybrid_jax.reenactment.prefetch import ahead
 from hybrid_jax.reenactment.quality import Watch
 
 SEGMENT = 256  # frames per segment, rounded up to whole batches

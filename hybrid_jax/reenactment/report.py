@@ -22,8 +22,8 @@ class Report:
     seams: grey levels across the border of each pasted picture; empty for other layouts.
     tuning: what CMA or PTI did; ''.
     jitter: of the motion, see `motion.Jitter`; jitter_before: the same before smoothing, or None.
-    quality: figures of `quality.Watch`; {} if nothing was measured.
-    low_quality: one line if a frame is below `min_identity`; ''.
+    measured: the quality of each frame, or None.
+    least_identity: the identity similarity wanted of each frame, or None.
   """
 
   output: str
@@ -36,8 +36,18 @@ class Report:
   tuning: str
   jitter: float
   jitter_before: float | None
-  quality: dict[str, Any]
-  low_quality: str
+  measured: quality.Measured | None
+  least_identity: float | None
+
+  @property
+  def quality(self) -> dict[str, Any]:
+    """The summary of `measured`; {} if nothing was measured."""
+    return self.measured.summary() if self.measured else {}
+
+  @property
+  def low_quality(self) -> str:
+    """One line if a frame is below `least_identity`; otherwise ''."""
+    return quality.below(self.quality, self.least_identity, self.output)
 
   def lines(self) -> Iterator[str]:
     """The report for people, one line per item."""

@@ -1,6 +1,6 @@
-"""What a model of the rendered world does with people it has never seen: film, sheet and figures.
+"""The showcase of a model of the rendered world: unseen people in a film, a sheet and a table.
 
-Written at the end of a run on rendered heads (`config.showcase`).
+It is written at the end of a training on rendered people (`config.showcase`).
 """
 
 import json
@@ -8,14 +8,14 @@ import pathlib
 from collections.abc import Iterator
 
 import numpy as np
-from tqdm import tqdm
 
 from hybrid_jax.evaluation import images, rendered
 from hybrid_jax.media import replacing, stills
 from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.reenactment.inputs import Progress, silent
 from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.world import clips, people
-from hybrid_jax.world.__main__ import write_film
+from hybrid_jax.world.films import write_film
 
 PEOPLE, FRAMES = 32, 4  # of the figures
 SHOWN = 10  # people on the sheet
@@ -65,37 +65,39 @@ def panels(
   return motion, (enlarge(np.hstack((portrait, *row))) for row in rows)
 
 
-def film(model: Model, path: pathlib.Path, source: int, driver: int) -> None:
+def film(
+  model: Model, path: pathlib.Path, source: int, driver: int, progress: Progress = silent
+) -> None:
   """Writes the panels of a source and a driver as a video, with the driver's voice."""
   times = np.arange(SECONDS * FPS) / FPS
   motion, shown = panels(model, source, driver, times, SCALE)
-  with tqdm(total=len(times), desc='re-enacting', unit='frame') as bar:
-    write_film(path, shown, motion, FPS, bar)
+  write_film(path, progress(shown, 're-enacting', len(times)), motion, FPS)
 
 
 def summary(values: np.ndarray, person: np.ndarray) -> dict[str, float]:
+  """Mean and 95 % interval over people of values (n,)."""
   return dict(zip(('mean', 'low', 'high'), images.bootstrap(values, person), strict=True))
 
 
-def show(workdir: str, output: str) -> dict:
-  """Writes reenacted.mp4, .png and .json of a workdir's model into `output`; prints the figures.
+def show(workdir: str, output: str, progress: Progress = silent) -> dict:
+  """Writes reenacted.mp4, .png and .json of a workdir's model into the folder `output`.
 
   All people are of the test split. Returns the figures: for 'ours', 'copy_source' and
-  'copy_driving', mean and 95 % interval of each metric of `evaluation.heads.measure`.
+  'copy_driving', mean and 95 % interval of each metric of `evaluation.rendered.measure`.
   """
   folder, model = pathlib.Path(output), load_model(workdir)
   first = people.SPLITS['test']
-  film(model, folder / 'reenacted.mp4', first + 1, first + 2)
+  film(model, folder / 'reenacted.mp4', first + 1, first + 2, progress)
 
   data = rendered.pairs(0, PEOPLE, FRAMES, cross=True)
-  made = answers(model, data)
-  columns = [data['source'], data['driving'], made, data['truth']]
+  answered = answers(model, data)
+  columns = [data['source'], data['driving'], answered, data['truth']]
   rows = [list(column[: SHOWN * FRAMES : FRAMES]) for column in columns]
   stills.write_image(folder / 'reenacted.png', stills.grid(rows))
 
   judge = rendered.Judges()
   ends = rendered.scale(judge, data, cross=True)
-  methods = {'ours': made, 'copy_source': data['source'], 'copy_driving': data['driving']}
+  methods = {'ours': answered, 'copy_source': data['source'], 'copy_driving': data['driving']}
   result = {
     name: {
       metric: summary(values, data['person'])
@@ -107,11 +109,13 @@ def show(workdir: str, output: str) -> dict:
   }
   with replacing(folder / 'reenacted.json') as part:
     part.write_text(json.dumps(result, indent=1) + '\n')
-  print(f'\n{PEOPLE} unseen people, each with the motion of another, against the true answer:')
-  print(f'{"":26}' + ''.join(f'{name.replace("_", " "):>14}' for name in result))
-  for metric, what in METRICS.items():
-    print(f'{what:26}' + ''.join(f'{result[name][metric]["mean"]:14.3f}' for name in result))
-  print(
-    f'{workdir}/reenacted.mp4: source, driver, re-enactment, true answer; .png: the same, stills'
-  )
   return result
+
+
+def lines(result: dict, output: str) -> Iterator[str]:
+  """The figures of `show` as a table, one line each."""
+  yield f'{PEOPLE} unseen people, each with the motion of another, against the true answer:'
+  yield f'{"":26}' + ''.join(f'{name.replace("_", " "):>14}' for name in result)
+  for metric, title in METRICS.items():
+    yield f'{title:26}' + ''.join(f'{result[name][metric]["mean"]:14.3f}' for name in result)
+  yield f'{output}/reenacted.mp4: source, driver, re-enactment, true answer; .png: stills of them'

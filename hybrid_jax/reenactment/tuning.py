@@ -1,12 +1,11 @@
-"""A model adjusted to one video: CMA or PTI once, then from the cache by content.
+"""A generator tuned to one video by CMA or PTI: computed once, then read from a cache by content.
 
-What a tuning adds to the generator (its delta) is kept under a hash of everything it follows from:
-source, driving frames, options, networks. The same job again is read and not computed.
+What a tuning adds to the generator (its delta) is kept under a hash of everything that it depends
+on: source, driving frames, options, networks. The same job again reads it.
 """
 
 import csv
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -16,28 +15,29 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import safetensors
 from safetensors.numpy import save_file
-from tqdm import tqdm
 
+from hybrid_jax import environment
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import composite, reason, replacing, stills
 from hybrid_jax.method import cma, networks
 from hybrid_jax.models.ops import to_uint8
+from hybrid_jax.reenactment.inputs import Progress, silent
 from hybrid_jax.reenactment.model import Model, digest
 from hybrid_jax.weights import load
 
-CHUNK = 25  # steps between two signs of progress
+CHUNK = 25  # steps between two reports of progress
 BATCH = 8  # frames drawn together for the sheet
 TRACED = ('driver_weight', 'rate', 'enough_lpips')  # options that are inputs of the program
 DRIFT = ('identity_similarity', 'perceptual_distance')  # of R to the untuned R
 
 
 def cache_folder() -> pathlib.Path:
-  base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-  return pathlib.Path(base) / 'hybrid_jax' / 'cma'
+  """The folder of the deltas of all tunings of this user."""
+  return environment.cache_folder('cma')
 
 
 class Adjuster:
-  """Tunes generators of one model; jobs whose options differ in TRACED alone share one program.
+  """Tunes generators of one model; jobs whose options differ only in TRACED share one program.
 
   Raises:
     InputError: the weights of the model's perceptual or identity network are missing.
@@ -50,21 +50,25 @@ class Adjuster:
     self.tuner, self.frozen = program(model, shared)
 
   def key(self, source: np.ndarray, drivers: np.ndarray) -> str:
-    """SHA-256 of everything that the result follows from."""
-    told = [dataclasses.asdict(self.options), self.model.config.model.to_dict()]
-    told += [int(self.model.rows), self.model.digests]
-    told += [digest(self.frozen['lpips']), source.shape, drivers.shape]
-    sha = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    """SHA-256 of everything that the result depends on."""
+    facts = [dataclasses.asdict(self.options), self.model.config.model.to_dict()]
+    facts += [int(self.model.rows), self.model.digests]
+    facts += [digest(self.frozen['lpips']), source.shape, drivers.shape]
+    sha = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for frames in (source, drivers):
       sha.update(np.ascontiguousarray(frames))
     return sha.hexdigest()
 
   def adjust(
-    self, source: np.ndarray, drivers: np.ndarray, folder: pathlib.Path | None = None
+    self,
+    source: np.ndarray,
+    drivers: np.ndarray,
+    folder: pathlib.Path | None = None,
+    progress: Progress = silent,
   ) -> tuple[Model, str]:
-    """(the model with its generator tuned, a line that says what was done).
+    """(the model with its generator tuned, one line about the tuning).
 
-    Whatever ends it early leaves the model that was given, and no file.
+    If it ends early, the given model is unchanged and no file is left.
 
     Args:
       source: (size, size, 3) uint8 crop, drivers: (n, size, size, 3) of the driving clip.
@@ -85,14 +89,12 @@ class Adjuster:
       ) from error
     job = self.tuner.job(self.model.G, self.model.E, self.frozen, source, drivers)
     job = job.replace(**self.traced)
-    drifts, steps = {}, 0
-    with tqdm(total=self.options.steps, desc='adjusting the generator', unit='step') as bar:
-      for state in self.tuner.tune(job, CHUNK):
-        bar.update(int(state.step) - steps)
-        steps = int(state.step)
-        drifts[steps] = tuple(map(float, self.tuner.drift(job, state.params)))
-        history = np.asarray(state.history)[:steps]
-        bar.set_postfix(loss=f'{history[-1, 0]:.4f}', similarity=f'{drifts[steps][0]:.3f}')
+    drifts, state = {}, None
+    chunks = -(-self.options.steps // CHUNK)
+    for state in progress(self.tuner.tune(job, CHUNK), f'tuning, {CHUNK} steps each', chunks):
+      drifts[int(state.step)] = tuple(map(float, self.tuner.drift(job, state.params)))
+    steps = int(state.step)
+    history = np.asarray(state.history)[:steps]
     added = cma.delta(self.model.G, state)
     if not all(np.isfinite(x).all() for x in added.values()):
       raise FloatingPointError(
@@ -104,12 +106,7 @@ class Adjuster:
     with replacing(path.with_suffix('.csv')) as part:
       write_curve(part, history, drifts)
     stills.write_image(path.with_suffix('.png'), pictures)
-    about = {
-      'generator': self.model.digests['generator'],
-      'options': dataclasses.asdict(self.options),
-    }
-    with replacing(path) as part:
-      save_file(added, part, {k: json.dumps(v) for k, v in about.items()})
+    self._save(path, added)  # last: its name says that the tuning is complete
     similarity, distance = drifts[steps]
     return tuned, (
       f'{steps} steps, loss {history[0, 0]:.4f} -> {history[-1, 0]:.4f}; to the untuned result: '
@@ -117,14 +114,25 @@ class Adjuster:
       f'{path}, its curve (.csv) and pictures (.png) beside it'
     )
 
+  def _save(self, path: pathlib.Path, added: Mapping[str, np.ndarray]) -> None:
+    about = {
+      'generator': self.model.digests['generator'],
+      'options': dataclasses.asdict(self.options),
+    }
+    with replacing(path) as part:
+      save_file(added, part, {name: json.dumps(value) for name, value in about.items()})
 
-@functools.lru_cache(maxsize=4)
+
 def program(model: Model, options: cma.Options) -> tuple[cma.Tuner, Mapping]:
-  """The tuner and the networks that look on, the same for every job of a process."""
-  config = model.config.copy_and_resolve_references()
-  config.model.polyphase_from, config.model.half_dtype = 0, ''  # weights are trained here
-  frozen, _ = load.load(model.networks, model.config.weights, model.config.train.seed)
-  return cma.Tuner(networks.build(config.model), options, model.rows), frozen
+  """The compiled tuner and the frozen loss networks, the same for all jobs of a model."""
+  key = 'tuner', options
+  if key not in model.memo:
+    config = model.config.copy_and_resolve_references()
+    # The generator's weights are trained here, so in float32 and in their original layout.
+    config.model.polyphase_from, config.model.half_dtype = 0, ''
+    frozen, _ = load.load(model.networks, model.config.weights, model.config.train.seed)
+    model.memo[key] = cma.Tuner(networks.build(config.model), options, model.rows), frozen
+  return model.memo[key]
 
 
 def to_clip(
@@ -133,8 +141,9 @@ def to_clip(
   source: np.ndarray,
   crops: Callable[[list[int]], Iterable[np.ndarray]],
   found: np.ndarray,
+  progress: Progress = silent,
 ) -> tuple[Model, str]:
-  """`Adjuster.adjust` to a source and to frames spread over a clip; PTI looks at the source alone.
+  """`Adjuster.adjust` to a source and to frames spread over a clip; PTI uses the source alone.
 
   Args:
     crops: frame numbers of the clip, which do not decrease -> (size, size, 3) uint8 heads.
@@ -144,7 +153,7 @@ def to_clip(
     options, frames = dataclasses.replace(options, pool=1), source[None]
   else:
     frames = np.stack(list(crops(found[cma.evenly(len(found), options.pool)].tolist())))
-  return Adjuster(model, options).adjust(source, frames)
+  return Adjuster(model, options).adjust(source, frames, progress=progress)
 
 
 def write_curve(path: pathlib.Path, history: np.ndarray, drifts: Mapping[int, tuple]) -> None:
@@ -157,7 +166,7 @@ def write_curve(path: pathlib.Path, history: np.ndarray, drifts: Mapping[int, tu
 
 
 def sheet(models: tuple[Model, Model], job: cma.Job) -> np.ndarray:
-  """Source and drivers; below them R of the untuned model and R of the tuned, labelled."""
+  """A labelled sheet: source and drivers, R of the untuned model, R of the tuned model."""
   shown = cma.evenly(len(job.drivers.image), cma.SHOWN)
   source = np.asarray(to_uint8(job.source.image[0]))
   rows = [np.asarray(to_uint8(job.drivers.image[shown]))]
@@ -169,7 +178,7 @@ def sheet(models: tuple[Model, Model], job: cma.Job) -> np.ndarray:
 
 
 def adjusted(model: Model, added: Mapping[str, np.ndarray]) -> Model:
-  """The model with a delta added to its generator: the same in the first run and in every later."""
+  """The model with a delta added to its generator; every run with this delta gives the same."""
   return model.with_generator(cma.adjusted(model.G, added), f'{model.name}, adjusted')
 
 
@@ -180,7 +189,7 @@ def with_delta(model: Model, path: str | os.PathLike) -> Model:
     InputError: no such file, no delta, or one of another generator.
   """
   if not pathlib.Path(path).is_file():
-    raise InputError(f'{path}: no such file; `reenact --cma` tells where it writes one')
+    raise InputError(f'{path}: no such file; `reenact --cma` prints where it writes one')
   try:
     with safetensors.safe_open(path, 'np') as file:
       about = file.metadata() or {}

@@ -6,10 +6,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from small import small_config, write_clip
 
-from hybrid_jax import reenact
 from hybrid_jax.media import stills, video
 from hybrid_jax.method import networks
 from hybrid_jax.reenactment.model import Model
+from hybrid_jax.reenactment.options import Options
+from hybrid_jax.reenactment.run import reenact
 
 
 def random_model():
@@ -53,6 +54,9 @@ def packets(path, kind):
 
 
 def run(model, inputs, output, **options):
+  """Runs and prints as the command does; returns the number of frames."""
   source, driving, _ = inputs
   given = {'source': source, 'driving': driving, 'output': str(output), 'batch_size': 4, **options}
-  return reenact.reenact(model, reenact.Options(**given))
+  report = reenact(model, Options(**given), say=print)
+  print(*report.lines(), sep='\n')
+  return report.frames

@@ -8,10 +8,10 @@ import json
 import numpy as np
 import pytest
 
-from hybrid_jax import reenact
 from hybrid_jax.errors import InputError
 from hybrid_jax.jobs import report, shard, table, work
 from hybrid_jax.provenance import sidecar
+from hybrid_jax.reenactment.options import Options
 
 HEADER = 'source,driving,output,options\n'
 
@@ -175,7 +175,7 @@ def test_a_row_that_cannot_be_looked_at_stops_no_other(done, model, tmp_path):
 
 
 def test_low_quality_is_not_forgotten(model, inputs, tmp_path):
-  options = reenact.Options(*inputs[:2], str(tmp_path / 'a.mp4'), quality=True, batch_size=4)
+  options = Options(*inputs[:2], str(tmp_path / 'a.mp4'), quality=True, batch_size=4)
   job = table.Job(1, options.source, options.driving, options.output, options)
   again = lambda: work.do([job], lambda: model, tmp_path / 'report', lambda line: None)  # noqa: E731
   assert again()['done'] == 1

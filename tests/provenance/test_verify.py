@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from reenacting import run
 
-from hybrid_jax import reenact, verify
+from hybrid_jax import verify
 from hybrid_jax.errors import InputError
 from hybrid_jax.provenance import credentials, sidecar
+from hybrid_jax.reenactment.options import Options
 from hybrid_jax.verify import CODES
 
 pytest.importorskip('c2pa', reason='content credentials need the extra c2pa')
@@ -217,6 +218,6 @@ def test_no_folder_is_told(inputs):
 
   paths = {'source', 'driving', 'output', 'workdir', 'face_detector', 'save_crops', 'key'}
   assert paths <= provenance._PRIVATE and provenance._PRIVATE - {'directions'} <= {
-    *reenact.Options.__dataclass_fields__
+    *Options.__dataclass_fields__
   }
   assert pathlib.Path(inputs[0]).name == provenance._file(inputs[0])['name']

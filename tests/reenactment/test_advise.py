@@ -17,7 +17,7 @@ def given(model, inputs, tmp_path_factory):
   (folder / 'bad.png').write_bytes(b'no picture')
   files = [inputs[0], str(folder / 'bad.png'), inputs[1]]
   options = [f'--output={folder}/a.png', f'--best={folder}/best.png', '--count=4', '--shown=3']
-  ranked = advise.write(model, advise.parse_args([*files, *options]))
+  ranked = advise.advise(model, advise.parse_args([*files, *options]))
   with open(folder / 'a.csv') as file:
     table = list(csv.DictReader(file))
   return ranked, stills.read_image(folder / 'a.png'), table, folder / 'best.png'
@@ -52,14 +52,14 @@ def test_all_are_ranked_in_the_table_and_the_first_on_the_sheet(inputs, given):
 def test_files_that_cannot_be_used_are_told(model, tmp_path):
   (tmp_path / 'bad.png').write_bytes(b'no picture')
   with pytest.raises(InputError, match='bad.png'):
-    advise.write(model, advise.parse_args([str(tmp_path / 'bad.png'), '--output=x.png']))
+    advise.advise(model, advise.parse_args([str(tmp_path / 'bad.png'), '--output=x.png']))
   with pytest.raises(InputError, match='give a picture'):
-    advise.write(model, advise.parse_args(['a.png', '--output=x.csv']))
+    advise.advise(model, advise.parse_args(['a.png', '--output=x.csv']))
   for wrong in ('--output=bad.png', '--best=bad.png'):
     args = advise.parse_args(['bad.png', '--output=x.png', wrong])
     with pytest.raises(InputError, match='is an input'):
-      advise.write(model, args)
+      advise.advise(model, args)
   with pytest.raises(InputError, match='its folder does not exist'):
-    advise.write(model, advise.parse_args(['a.png', f'--output={tmp_path}/gone/x.png']))
+    advise.advise(model, advise.parse_args(['a.png', f'--output={tmp_path}/gone/x.png']))
   with pytest.raises(SystemExit):
     advise.parse_args(['a.png', '--count=0'])

@@ -11,7 +11,9 @@ from reenacting import frames_of, pixels, run
 from hybrid_jax import extract_motion
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import align, stills, video
-from hybrid_jax.reenactment import motion_file, pipeline
+from hybrid_jax import environment
+from hybrid_jax.reenactment import motion as motion_stage
+from hybrid_jax.reenactment import motion_file
 
 
 def test_a_motion_file_drives_as_the_clip_does(model, inputs, tmp_path):
@@ -21,7 +23,7 @@ def test_a_motion_file_drives_as_the_clip_does(model, inputs, tmp_path):
   motion = motion_file.read(path)
   assert count == len(motion) == len(inputs[2])
   assert [motion.time(k) for k in range(count)] == inputs[2]
-  assert motion.driving == pipeline.sha256(inputs[1]) and motion.model == model.digest()
+  assert motion.driving == environment.sha256(inputs[1]) and motion.model == model.digest()
   run(model, inputs, tmp_path / 'a.mkv', codec='ffv1')
   run(model, inputs, tmp_path / 'b.mkv', codec='ffv1', driving=str(path))
   np.testing.assert_array_equal(pixels(tmp_path / 'a.mkv'), pixels(tmp_path / 'b.mkv'))
@@ -86,7 +88,7 @@ def test_jitter_of_known_motion():
     (noise, 3**0.5),
     (np.ones((5, 2)), 0),
   ):
-    measured = motion_file.Jitter()
+    measured = motion_stage.Jitter()
     assert len(list(measured(rows))) == len(rows)
     assert measured.value == pytest.approx(expected, abs=0.03)
 
@@ -142,7 +144,7 @@ def test_what_is_shown_at_a_new_rate(rate, first):
   rng, rate = np.random.default_rng(0), Fraction(rate)
   ticks = first + np.concatenate(([0], rng.integers(1, 90, 40).cumsum()))
   motion = motion_file.Motion(None, ticks, Fraction(1001, 90000), (), (0,), '', '')
-  plan = motion_file.plan(motion, rate)
+  plan = motion_stage.plan(motion, rate)
   times = [motion.time(k) for k in range(len(motion))]
   made, k = [], 0
   while (time := times[0] + k / rate) < 2 * times[-1] - times[-2]:
@@ -150,4 +152,4 @@ def test_what_is_shown_at_a_new_rate(rate, first):
     k += 1
   assert [(int(plan.rows[k]), plan.time(k)) for k in range(len(plan))] == made
   alone = motion_file.Motion(None, ticks[:1], Fraction(1, 600), (), (0,), '', '')
-  assert len(motion_file.plan(alone, rate)) == len(motion_file.plan(alone, None)) == 1
+  assert len(motion_stage.plan(alone, rate)) == len(motion_stage.plan(alone, None)) == 1

@@ -15,7 +15,7 @@ from hybrid_jax.evaluation import judges
 from hybrid_jax.media import stills
 from hybrid_jax.method import networks
 from hybrid_jax.models.ops import from_uint8
-from hybrid_jax.reenactment import motion_file, quality
+from hybrid_jax.reenactment import motion, quality
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.weights import shipped
 
@@ -45,12 +45,19 @@ def pictures_of(count):
   return (noise.repeat(16, 1).repeat(16, 2) * levels).astype(np.uint8)
 
 
+def finish(watch, folder, rows):
+  """Writes the table of one frame per row of the motion; returns the summary."""
+  measured = watch.measured(np.arange(float(len(rows))), rows)
+  measured.write(str(folder / 'a.mp4'), None)
+  return measured.summary()
+
+
 def test_identity_is_the_cosine_of_the_judge_whatever_the_batch(world, tmp_path):
   pictures = pictures_of(5)
   watch = quality.Watch(world, pictures[0], None, tmp_path / 'q.txt', 2)
   passed = list(watch.frames(iter(pictures), 0))
   np.testing.assert_array_equal(passed, pictures)
-  figures = watch.finish(str(tmp_path / 'a.mp4'), np.arange(5.0), np.zeros(5, int), None)
+  figures = finish(watch, tmp_path, np.zeros(5, int))
   judge, tree = judges.identity(), shipped.load('judge_identity')
   embeddings = np.asarray(judges.unit(judge.apply(tree, from_uint8(jnp.asarray(pictures)))))
   wanted = embeddings @ embeddings[0]
@@ -80,11 +87,11 @@ def test_jitter_is_that_of_the_summary(world, tmp_path):
   rows = np.random.default_rng(1).standard_normal((9, 4)).cumsum(0).astype(np.float32)
   watch, jitter = (
     quality.Watch(world, pictures_of(1)[0], None, tmp_path / 'q.txt', 2),
-    motion_file.Jitter(),
+    motion.Jitter(),
   )
   np.testing.assert_array_equal(list(watch.motion(jitter(rows))), rows)
   (tmp_path / 'q.txt').write_text('nan nan 1\n' * 9)
-  figures = watch.finish(str(tmp_path / 'a.mp4'), np.arange(9.0), np.arange(9), None)
+  figures = finish(watch, tmp_path, np.arange(9))
   # Root mean squares over 7 turns and 8 steps, where the summary has sums.
   assert figures['jitter'] == pytest.approx(jitter.value * (8 / 7) ** 0.5, abs=1e-3)
   table = list(csv.DictReader((tmp_path / 'a.mp4.quality.csv').open()))
@@ -103,7 +110,7 @@ def test_a_render_that_is_not_finite_says_in_which_frame(world, tmp_path):
   watch = quality.Watch(world, pictures_of(1)[0], None, tmp_path / 'q.txt', 2)
   with pytest.raises(FloatingPointError):
     list(watch.frames(broken(), 0))
-  figures = watch.finish(str(tmp_path / 'a.mp4'), np.arange(5.0), np.zeros(5, int), None)
+  figures = finish(watch, tmp_path, np.zeros(5, int))
   table = list(csv.DictReader((tmp_path / 'a.mp4.quality.csv').open()))
   assert [row['finite'] for row in table] == ['1', '1', '0'] and figures['finite'] is False
 
@@ -126,7 +133,5 @@ def test_the_command_writes_table_and_picture(model, inputs, tmp_path, capsys):
 
 def test_a_frame_below_the_least_identity():
   figures = {'identity': {'mean': 0.9, 'min': 0.4, 'min_frame': 7}}
-  quality.check(figures, 0.4, 'a.mp4')
-  quality.check(figures, None, 'a.mp4')
-  with pytest.raises(quality.LowQuality, match='identity 0.400 in frame 7, below'):
-    quality.check(figures, 0.41, 'a.mp4')
+  assert quality.below(figures, 0.4, 'a.mp4') == quality.below(figures, None, 'a.mp4') == ''
+  assert 'identity 0.400 in frame 7, below' in quality.below(figures, 0.41, 'a.mp4')

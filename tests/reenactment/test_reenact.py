@@ -20,8 +20,10 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.media import align, segments, stills, video
 from hybrid_jax.media.composite import Paste
 from hybrid_jax.method import networks
-from hybrid_jax.reenact import Options
-from hybrid_jax.reenactment import pipeline
+from hybrid_jax.reenactment import options as reenact_options
+from hybrid_jax.reenactment import render
+from hybrid_jax.reenactment.options import Options
+from hybrid_jax.reenactment.run import work_folder
 from hybrid_jax.reenactment.model import load_model
 from hybrid_jax.weights import shipped
 from hybrid_jax.world.__main__ import write_sound
@@ -44,7 +46,7 @@ def test_ffv1_is_what_the_model_makes(model, inputs, tmp_path):
 
 @pytest.mark.parametrize('suffix', ['mp4', 'mov', 'mkv', 'webm'])
 def test_times_are_the_drivers(model, inputs, tmp_path, suffix, monkeypatch):
-  monkeypatch.setattr(pipeline, 'SEGMENT', 8)  # three joins
+  monkeypatch.setattr(render, 'SEGMENT', 8)  # three joins
   run(model, inputs, tmp_path / f'a.{suffix}', codec='vp9' if suffix == 'webm' else 'h264')
   made = [frame.time for frame in frames_of(tmp_path / f'a.{suffix}')]
   if suffix in ('mkv', 'webm'):
@@ -54,7 +56,7 @@ def test_times_are_the_drivers(model, inputs, tmp_path, suffix, monkeypatch):
 
 
 def test_pictures_have_their_times_beside_them(model, inputs, tmp_path, monkeypatch):
-  monkeypatch.setattr(pipeline, 'SEGMENT', 8)
+  monkeypatch.setattr(render, 'SEGMENT', 8)
   run(model, inputs, tmp_path / 'a.mkv', codec='ffv1')
   run(model, inputs, tmp_path / 'pictures')
   table = list(csv.DictReader((tmp_path / 'pictures' / 'timestamps.csv').open()))
@@ -75,7 +77,7 @@ class Killed(Exception):
 
 def kill_and_resume(model, inputs, tmp_path, after, monkeypatch):
   """Renders once in one go, and once killed after so many frames; returns both."""
-  monkeypatch.setattr(pipeline, 'SEGMENT', 8)
+  monkeypatch.setattr(render, 'SEGMENT', 8)
   options = {'layout': 'grid', 'edit': 'sefa:0=0@0s,9@1s'}  # a curve goes on where it was
   run(model, inputs, tmp_path / 'whole.mp4', **options)
   real = video.VideoWriter.write
@@ -120,12 +122,13 @@ def test_a_render_killed_while_it_was_joined_goes_on(model, inputs, tmp_path, mo
   assert_equal(frames_of(tmp_path / 'whole.mp4'), frames_of(tmp_path / 'killed.mp4'))
 
 
-def test_parts_of_another_job_are_not_used(model, inputs, tmp_path):
-  folder = pipeline.work_folder(str(tmp_path / 'a.mp4'), inputs[:2], 'one job', 'model')
+def test_parts_of_another_job_are_not_used(tmp_path):
+  hashes, output = {'a.png': '1', 'b.mp4': '2'}, str(tmp_path / 'a.mp4')
+  folder = work_folder(output, hashes, 'one job', 'model')
   (folder / '00000.mp4').write_text('a segment')
-  assert pipeline.work_folder(str(tmp_path / 'a.mp4'), inputs[:2], 'one job', 'model') == folder
+  assert work_folder(output, hashes, 'one job', 'model') == folder
   assert (folder / '00000.mp4').exists()
-  pipeline.work_folder(str(tmp_path / 'a.mp4'), inputs[:2], 'another', 'model')
+  work_folder(output, hashes, 'another', 'model')
   assert not (folder / '00000.mp4').exists()
 
 
@@ -205,10 +208,10 @@ def test_the_shipped_model(monkeypatch, tmp_path):
 
 def test_layouts(model, inputs, tmp_path):
   sources = {}
-  for layout in pipeline.LAYOUTS:
+  for layout in reenact_options.LAYOUTS:
     run(model, inputs, tmp_path / 'a.mkv', codec='ffv1', layout=layout)
     sources[layout] = pixels(tmp_path / 'a.mkv')
-  result, pasted, beside, grid = (sources[layout] for layout in pipeline.LAYOUTS)
+  result, pasted, beside, grid = (sources[layout] for layout in reenact_options.LAYOUTS)
   driver, portrait = pixels(inputs[1]), stills.read_image(inputs[0])
   np.testing.assert_array_equal(beside, np.concatenate((driver, result), 2))
   rows = (portrait + 0 * driver, driver), (result, pasted)

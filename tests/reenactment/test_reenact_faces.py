@@ -10,7 +10,8 @@ from hybrid_jax.media import stills, video
 from hybrid_jax.media.composite import even, fit
 from hybrid_jax.media.faces import FaceDetector
 from hybrid_jax.method import networks
-from hybrid_jax.reenactment import pipeline
+from hybrid_jax.reenactment.inputs import open_picture
+from hybrid_jax.reenactment.options import CropOptions
 from hybrid_jax.reenactment.model import Model
 
 
@@ -52,8 +53,8 @@ def test_the_face_that_looks_like_a_picture(shared, tmp_path):
   for order in ((0, 1), (1, 0)):
     stills.write_image(tmp_path / 'both.png', np.hstack([heads[k] for k in order]))
     for k, path in enumerate(paths):
-      how = pipeline.Cropping(detector, face=f'like={path}')
-      found = pipeline.open_picture(str(tmp_path / 'both.png'), how, shipped)
+      how = CropOptions(detector, face=f'like={path}')
+      found = open_picture(str(tmp_path / 'both.png'), how, shipped)
       assert (found.squares[0, 0] < 256) == (order[0] == k)
 
 

@@ -13,11 +13,12 @@ from parity import SHARED
 from small import SIZE, random_batch, small_config, write_clip
 
 from configs import common, pretrain
-from hybrid_jax import reenact
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import stills, video
 from hybrid_jax.method import networks
 from hybrid_jax.reenactment.model import load_model
+from hybrid_jax.reenactment.options import Options
+from hybrid_jax.reenactment.run import reenact
 from hybrid_jax.training import checkpoint, loop, parallel, steps, triplets
 from hybrid_jax.training.logs import check_finite
 from hybrid_jax.weights import load, shipped
@@ -102,10 +103,10 @@ def test_reenactment_keeps_the_times_of_the_driver(trained, videos, tmp_path):
   first = next(video.read_frames(videos / 'person0.mp4'))
   stills.write_image(tmp_path / 'portrait.png', first.rgb)
   output = tmp_path / 'out.mp4'
-  options = reenact.Options(
+  options = Options(
     str(tmp_path / 'portrait.png'), str(tmp_path / 'driver.mp4'), str(output), batch_size=4
   )
-  count = reenact.reenact(load_model(str(trained)), options)
+  count = reenact(load_model(str(trained)), options).frames
   frames = list(video.read_frames(output))
   assert count == len(frames) == 11
   assert [frame.time for frame in frames] == times
@@ -293,8 +294,8 @@ def test_real_clips_train_and_reenact(tmp_path):
   output = tmp_path / 'out.mp4'
   driving = SHARED / 'faces' / 'driving' / 'drive_02_vfr_man_suit.mp4'
   portrait = SHARED / 'faces' / 'portraits' / 'src_03_tom_cruise.jpg'
-  options = reenact.Options(str(portrait), str(driving), str(output), face_detector=detector)
-  reenact.reenact(load_model(str(tmp_path / 'run')), options)
+  options = Options(str(portrait), str(driving), str(output), face_detector=detector)
+  reenact(load_model(str(tmp_path / 'run')), options)
   times = [frame.time for frame in video.read_frames(driving)]
   assert [frame.time for frame in video.read_frames(output)] == times
   assert video.probe(output).audio == video.probe(driving).audio

@@ -1,0 +1,340 @@
+"""The Python API: `load`, `crop`, and what `Model.reenact` and `Model.tune` do.
+
+Pictures are (h, w, 3) uint8 RGB and clips (t, h, w, 3); wherever they are taken, a path may stand
+instead. Command-line options are keyword arguments here, under the names of `options.Options`.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from hybrid_jax import environment
+from hybrid_jax.errors import InputError
+from hybrid_jax.media import refuse_overwriting, stills, video
+from hybrid_jax.media.composite import even
+from hybrid_jax.provenance import record as provenance
+from hybrid_jax.reenactment import edits, run
+from hybrid_jax.reenactment.inputs import Input, Progress, crop_picture, open_picture, silent
+from hybrid_jax.reenactment.model import Model, load_model
+from hybrid_jax.reenactment.options import CropOptions, Options
+from hybrid_jax.reenactment.quality import Measured
+from hybrid_jax.reenactment.report import Report
+
+FRAME_RATE = 25  # of a driving clip given as an array
+CROP_SCALE = 1.8  # of a 'square' crop, in sides of the face's box: configs/common.py
+_SET_BY_API = ('source', 'driving', 'output', 'workdir')
+
+
+def load(workdir: str | os.PathLike = '') -> Model:
+  """The model of a training run or of an exported file; by default the bundled one.
+
+  Raises:
+    InputError: nothing was trained there.
+  """
+  return load_model(os.fspath(workdir))
+
+
+def crop(
+  picture: Any,
+  detector: str | os.PathLike = '',
+  *,
+  landmarks: str | os.PathLike = '',
+  face: str = 'largest',
+  kind: str = 'ffhq',
+) -> Input:
+  """The head of a portrait, as a source for `Model.reenact`; a notebook shows the crop.
+
+  Args:
+    picture: a path or (h, w, 3) uint8.
+    detector: YuNet .onnx or MediaPipe FaceLandmarker .task file. Without detector and landmarks the
+      picture must be a square crop already.
+    landmarks: a file of landmarks instead.
+    face: which face: largest, left, right or a number from 0, counted from the left.
+    kind: 'ffhq' (upright along the eyes) or 'square' (a box, as in First Order Motion Model).
+
+  Raises:
+    InputError: unreadable, no face, or not square where nothing locates the face.
+  """
+  options = CropOptions(os.fspath(detector), os.fspath(landmarks), face, kind)
+  name = _name(picture)
+  rgb = picture if isinstance(picture, np.ndarray) else stills.read_image(name)
+  return crop_picture(rgb, name, options, CROP_SCALE)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Video:
+  """A re-enacted clip in memory.
+
+  Attributes:
+    frames: (t, h, w, 3) uint8.
+    times: (t,) presentation times, seconds.
+    quality: measurements of each frame, see `quality.Measured`; None if switched off.
+    report: of the run.
+    record: its provenance, which `save` writes into the file and beside it.
+  """
+
+  frames: np.ndarray
+  times: np.ndarray
+  quality: Measured | None
+  report: Report
+  record: dict[str, Any]
+  _options: Options
+  _exact_times: tuple[Fraction, ...]
+
+  def save(
+    self,
+    path: str | os.PathLike,
+    *,
+    codec: str = '',
+    crf: float = 18,
+    audio: bool = True,
+    certificate: str = '',
+    key: str = '',
+  ) -> pathlib.Path:
+    """Writes the clip with the driver's sound, and its sidecar PATH.json; returns the path.
+
+    Args:
+      path: .mp4, .mov, .mkv or .webm; without a suffix a folder of PNG files.
+      codec: 'h264', 'ffv1' or 'vp9'; by default what the suffix takes.
+      crf: quality of H.264 and VP9, lower is better.
+      audio: whether to copy the sound of the driving clip.
+      certificate, key: PEM files for content credentials.
+
+    Raises:
+      InputError: the path cannot be written or cannot hold the codec.
+    """
+    path = pathlib.Path(path)
+    if not path.absolute().parent.is_dir():
+      raise InputError(f'{path}: the folder {path.absolute().parent} does not exist; make it first')
+    codec = codec or ('vp9' if path.suffix.lower() == '.webm' else 'h264')
+    sound = audio and os.path.isfile(self._options.driving)
+    options = dataclasses.replace(
+      self._options, output=str(path), codec=codec, crf=crf, audio=sound, certificate=certificate,
+      key=key,
+    )  # fmt: skip
+    refuse_overwriting([path], run.given_files(options))
+    record = self.record | {'options': provenance.public_options(options)}
+    # All times are multiples of this, so that they are written exactly.
+    base = Fraction(1, math.lcm(*(time.denominator for time in self._exact_times)))
+    target = run.open_target(options, base, json.dumps(record), provenance.pen(options, record))
+    with tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
+      with target.segment(pathlib.Path(folder), 0, self.frames.shape[1:3]) as write:
+        for frame, time in zip(self.frames, self._exact_times, strict=True):
+          write(frame, time)
+      target.finish(pathlib.Path(folder), 1)
+    figures = {'frames': len(self.frames), 'size': list(self.frames.shape[1:3])}
+    provenance.seal(options, record, figures | self.report.quality)
+    return path
+
+  def show(self) -> Any:
+    """Plays the clip in a notebook.
+
+    Outside of one it returns the path of a temporary .mp4 file, and opens it where there is a
+    desktop.
+    """
+    if _in_notebook():
+      from IPython import display
+
+      return display.display(display.HTML(self._repr_html_()))
+    file = tempfile.NamedTemporaryFile(suffix='.mp4', delete=False)
+    file.close()
+    self._write_preview(pathlib.Path(file.name))
+    if os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY') or os.name == 'nt':
+      import webbrowser
+
+      webbrowser.open(pathlib.Path(file.name).as_uri())
+    return file.name
+
+  def _write_preview(self, path: pathlib.Path) -> None:
+    h, w = even(self.frames[0]).shape[:2]  # H.264 takes even sides only
+    base = Fraction(1, math.lcm(*(time.denominator for time in self._exact_times)))
+    sound = self._options.driving
+    sound = sound if os.path.isfile(sound) and video.probe(sound).audio else None
+    with video.VideoWriter(path, h, w, time_base=base, audio_from=sound) as writer:
+      for frame, time in zip(self.frames, self._exact_times, strict=True):
+        writer.write(even(frame), time)
+
+  def _repr_html_(self) -> str:
+    """A player with the clip inside, for notebooks."""
+    import base64
+
+    with tempfile.TemporaryDirectory() as folder:
+      path = pathlib.Path(folder) / 'preview.mp4'
+      self._write_preview(path)
+      data = base64.b64encode(path.read_bytes()).decode()
+    return f'<video controls loop autoplay muted src="data:video/mp4;base64,{data}"></video>'
+
+
+def reenact(
+  model: Model,
+  source: Any,
+  driving: Any,
+  *,
+  driving_fps: float | Fraction = FRAME_RATE,
+  progress: Progress | None | bool = True,
+  quality: bool = True,
+  **options: Any,
+) -> Video:
+  """See `Model.reenact`. `progress` True shows bars, None nothing; or it is a callback."""
+  with _folder() as folder:
+    job = _job(model, source, driving, driving_fps, folder, {**options, 'quality': quality})
+    run.check_options(model, job.options)
+    record, target = run.provenance_record(job), _MemoryTarget()
+    report = run.run(job, record, None, folder, _bars(progress), lambda line: None, target)
+  return Video(
+    frames=np.stack(target.frames),
+    times=np.array([float(time) for time in target.times]),
+    quality=report.measured,
+    report=report,
+    record=record,
+    _options=job.options,
+    _exact_times=tuple(target.times),
+  )
+
+
+def tune(
+  model: Model,
+  source: Any,
+  driving: Any = None,
+  *,
+  method: str = 'cma',
+  driving_fps: float | Fraction = FRAME_RATE,
+  progress: Progress | None | bool = True,
+  **options: Any,
+) -> Model:
+  """See `Model.tune`."""
+  if driving is None and method == 'cma':
+    raise InputError("method='cma' needs the driving clip; or tune to the source by method='pti'")
+  with _folder() as folder:
+    bars = _bars(progress)
+    job = _job(model, source, driving, driving_fps, folder, {**options, 'cma': method})
+    inputs = run.open_inputs(job, folder, bars)
+    missing = inputs.driving.missing if inputs.driving else np.zeros(0, bool)
+    head = inputs.source.head(model.size)
+    tuned, _ = run.tune(model, job.options, head, inputs.driving, missing, bars)
+  return tuned
+
+
+def _job(
+  model: Model,
+  source: Any,
+  driving: Any,
+  fps: float | Fraction,
+  folder: pathlib.Path,
+  options: dict[str, Any],
+) -> run.Job:
+  """The job of inputs that may be arrays. Raises InputError."""
+  known = {field.name for field in dataclasses.fields(Options)} - set(_SET_BY_API)
+  if unknown := sorted(set(options) - known):
+    raise InputError(f'{", ".join(unknown)}: not an option; options are {", ".join(sorted(known))}')
+  clip = _clip(driving, folder, fps) if driving is not None else ''
+  name = source.path if isinstance(source, Input) else _name(source)
+  chosen = Options(source=name, driving=clip, output='', **options)
+  if isinstance(source, np.ndarray):
+    source = open_picture(source, chosen.crop_options('source'), model)
+  opened = source if isinstance(source, Input) else None
+  hashes = {path: environment.sha256(path) for path in (name, clip) if os.path.isfile(path)}
+  if opened is not None:
+    hashes.setdefault(name, hashlib.sha256(np.ascontiguousarray(opened.picture)).hexdigest())
+  resolved = edits.resolve(chosen.edit, chosen.directions, model)
+  return run.Job(model, chosen, hashes, resolved, opened)
+
+
+class _MemoryTarget:
+  """Takes the pictures of a render as arrays; see `segments.VideoTarget` for the methods."""
+
+  def __init__(self):
+    self.frames: list[np.ndarray] = []
+    self.times: list[Fraction] = []
+
+  def done(self, folder: pathlib.Path) -> int:
+    return 0
+
+  @contextlib.contextmanager
+  def segment(self, folder: pathlib.Path, k: int, shape: tuple[int, int]) -> Iterator:
+    def write(rgb: np.ndarray, time: Fraction) -> None:
+      self.frames.append(np.array(rgb))
+      self.times.append(time)
+
+    yield write
+
+  def finish(self, folder: pathlib.Path, count: int) -> str:
+    return ''
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[pathlib.Path]:
+  """A temporary folder, whose name is left out of messages."""
+  with tempfile.TemporaryDirectory() as name:
+    try:
+      yield pathlib.Path(name)
+    except InputError as error:
+      raise InputError(str(error).replace(f'{name}{os.sep}', '')) from None
+
+
+def _name(source: Any) -> str:
+  """The path of a source, or the word that stands for an array."""
+  return 'array' if isinstance(_checked_array(source, 3, 'source'), np.ndarray) else _path(source)
+
+
+def _clip(driving: Any, folder: pathlib.Path, fps: float | Fraction) -> str:
+  """The path of the driving clip; frames (t, h, w, 3) become a lossless file in the folder."""
+  if not isinstance(_checked_array(driving, 4, 'driving'), np.ndarray):
+    return _path(driving)
+  path, rate = folder / 'driving.mp4', Fraction(fps).limit_denominator(100_000)
+  if not 0 < rate <= 1000:
+    raise InputError(f'driving_fps={fps}: must be above 0 and at most 1000')
+  h, w = driving.shape[1:3]
+  with video.VideoWriter(path, h, w, time_base=1 / rate, codec='ffv1') as writer:
+    for k, frame in enumerate(driving):
+      writer.write(frame, k / rate)
+  return str(path)
+
+
+def _checked_array(given: Any, axes: int, name: str) -> Any:
+  """Returns what is given. Raises InputError for an array that is no picture or clip."""
+  shape = '(h, w, 3)' if axes == 3 else '(t, h, w, 3)'
+  if not isinstance(given, np.ndarray | str | os.PathLike):
+    raise InputError(f'{name}: a {type(given).__name__}; give a path or an array {shape} of uint8')
+  if isinstance(given, np.ndarray):
+    fits = given.ndim == axes and given.shape[-1] == 3 and given.size
+    if given.dtype != np.uint8 or not fits:
+      raise InputError(f'{name}: an array {given.shape} of {given.dtype}; give {shape} of uint8')
+  return given
+
+
+def _path(given: str | os.PathLike) -> str:
+  """The path of an existing file. Raises InputError."""
+  if not os.path.isfile(given):
+    raise InputError(f'{os.fspath(given)}: no such file')
+  return os.fspath(given)
+
+
+def _bars(progress: Progress | None | bool) -> Progress:
+  """The callback of a `progress` argument."""
+  if not progress:
+    return silent
+  if progress is not True:
+    return progress
+  from tqdm.auto import tqdm  # a widget in a notebook
+
+  return lambda items, description, total: tqdm(items, desc=description, total=total)
+
+
+def _in_notebook() -> bool:
+  try:
+    from IPython import get_ipython
+  except ImportError:
+    return False
+  shell = get_ipython()
+  return shell is not None and shell.has_trait('kernel')

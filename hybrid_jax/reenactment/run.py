@@ -1,0 +1,330 @@
+"""A re-enactment from files to files: inputs -> motion -> render -> report.
+
+Each stage is a function that returns a dataclass. Tracks, motion and finished segments are kept in
+a folder beside the output, from which a killed run goes on.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from hybrid_jax import environment
+from hybrid_jax.errors import InputError
+from hybrid_jax.media import refuse_overwriting, replacing, stills, video
+from hybrid_jax.media.landmarkers import open_landmarker
+from hybrid_jax.media.segments import PictureTarget, VideoTarget
+from hybrid_jax.method import cma
+from hybrid_jax.provenance import record as provenance
+from hybrid_jax.reenactment import edits, motion, motion_file, quality, tuning
+from hybrid_jax.reenactment.inputs import Input, Inputs, Progress, open_clip, open_input, silent
+from hybrid_jax.reenactment.model import Model
+from hybrid_jax.reenactment.options import CODECS, Options
+from hybrid_jax.reenactment.render import Layout, Rendered, Scene, render
+from hybrid_jax.reenactment.report import Report
+
+Say = Callable[[str], None]  # takes one line about the run
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+  """A re-enactment whose options have been checked, before any work.
+
+  Attributes:
+    hashes: SHA-256 of each input file by its path, computed once.
+    edits: resolved from the options.
+    source: the cropped source, if it was given as such and not as a file.
+  """
+
+  model: Model
+  options: Options
+  hashes: Mapping[str, str]
+  edits: Sequence[edits.Edit]
+  source: Input | None = None
+
+
+def given_files(options: Options) -> list[str]:
+  """The input files of a re-enactment."""
+  files = (options.source, options.driving, options.source_landmarks, options.driving_landmarks)
+  return [name for name in files if name]
+
+
+def check(model: Model, options: Options) -> Job:
+  """Checks everything that can be checked before work begins.
+
+  Raises:
+    InputError: an option or a file that cannot be used.
+  """
+  output, given = pathlib.Path(options.output), given_files(options)
+  if output.name in ('', '..'):
+    raise InputError(f'--output={options.output}: give the name of a file, or of a new folder')
+  folder = output.absolute().parent
+  if not folder.is_dir():
+    raise InputError(f'{options.output}: the folder {folder} does not exist; make it first')
+  for path in given:
+    if not pathlib.Path(path).is_file():
+      raise InputError(f'{path}: no such file')
+  refuse_overwriting([options.output, options.save_crops], given)
+  open_target(options, Fraction(1, 1000))
+  check_options(model, options)
+  hashes = {path: environment.sha256(path) for path in given}
+  resolved = edits.resolve(options.edit, options.directions, model)
+  return Job(model, options, hashes, resolved)
+
+
+def check_options(model: Model, options: Options) -> None:
+  """Raises InputError for options that exclude each other, or that this model cannot serve."""
+  quality.refuse(model, options.min_identity)
+  if options.cma == 'cma' and motion_file.is_motion(options.driving):
+    raise InputError(
+      f'{options.driving}: has motion only, and --cma needs driving frames; give the clip, or '
+      'tune to the source alone with --cma=pti'
+    )
+  located = any(options.crop_options(role).locates for role in ('source', 'driving'))
+  if options.crop not in ('', 'whole') and not located:
+    raise InputError(f'--crop={options.crop}: needs --face-detector or a file of landmarks')
+
+
+def open_target(
+  options: Options,
+  time_base: Fraction,
+  comment: str = '',
+  sign: Callable[[pathlib.Path], None] | None = None,
+) -> VideoTarget | PictureTarget:
+  """The file or folder to write. Raises InputError if the output cannot hold the codec."""
+  suffix = pathlib.Path(options.output).suffix.lower()
+  if not suffix:
+    return PictureTarget(options.output, comment=comment, sign=sign)
+  encoder, suffixes = CODECS[options.codec]
+  if suffix not in suffixes:
+    raise InputError(
+      f'{options.output}: {options.codec} goes into {", ".join(suffixes)} (.webm takes vp9); '
+      'without a suffix it is a folder of PNG files'
+    )
+  has_sound = options.audio and not motion_file.is_motion(options.driving)
+  return VideoTarget(
+    options.output,
+    time_base,
+    codec=encoder,
+    crf=options.crf,
+    audio_from=options.driving if has_sound and video.probe(options.driving).audio else None,
+    comment=comment,
+    sign=sign,
+  )
+
+
+def work_folder(
+  output: str, hashes: Mapping[str, str], options: object, model: str
+) -> pathlib.Path:
+  """The folder beside `output` for the parts of this job; parts of another job are removed."""
+  path = pathlib.Path(output)
+  folder = path.with_name(f'.{path.name}.parts')
+  job = json.dumps([repr(options), model, list(hashes.values())])
+  note = folder / 'job.json'
+  if not note.is_file() or note.read_text() != job:
+    if folder.exists():
+      shutil.rmtree(folder)
+    try:
+      folder.mkdir()
+    except OSError as error:
+      raise InputError(f'{folder}: cannot be made ({error.strerror})') from error
+    with replacing(note) as part:
+      part.write_text(job)
+  return folder
+
+
+def reenact(
+  model: Model, options: Options, *, progress: Progress = silent, say: Say = lambda line: None
+) -> Report:
+  """Writes the video of the source person with the driver's motion.
+
+  Args:
+    progress: shows how far each stage is.
+    say: takes each line about the run when it is known.
+
+  Raises:
+    InputError: an input or an option that cannot be used.
+    FloatingPointError: a result is not finite.
+  """
+  job = check(model, options)
+  record = provenance_record(job)
+  sign = provenance.pen(options, record)
+  folder = work_folder(
+    options.output, job.hashes, options, model.digest() + edits.digest(job.edits)
+  )
+  try:
+    report = run(job, record, sign, folder, progress, say)
+  except InputError:
+    if not any(folder.glob('0*')):  # no segment was rendered from which another run could go on
+      shutil.rmtree(folder)
+    raise
+  if report.measured:
+    report.measured.write(options.output, options.min_identity)
+  figures = {'frames': report.frames, 'size': list(report.shape)}
+  provenance.seal(options, record, figures | report.quality)
+  shutil.rmtree(folder)
+  return report
+
+
+# --- The stages ----------------------------------------------------------------------------------
+
+
+def run(
+  job: Job,
+  record: dict[str, Any],
+  sign: Callable[[pathlib.Path], None] | None,
+  folder: pathlib.Path,
+  progress: Progress,
+  say: Say,
+  target: Any = None,
+) -> Report:
+  """All stages of a checked job.
+
+  Args:
+    record: the provenance, which the output holds; a tuned generator is added to it.
+    sign: signs each file of the output; None leaves it unsigned.
+    folder: for the parts.
+    target: takes the pictures; by default the file or folder of `options.output`.
+
+  Raises:
+    InputError, FloatingPointError: as `reenact`.
+  """
+  began, options = time.perf_counter(), job.options
+  inputs = open_inputs(job, folder, progress)
+  for line in describe(inputs, options, job.model.size):
+    say(line)
+  driven = motion.read_motion(job.model, options, inputs.driving, folder, job.hashes, progress)
+  model, head, tuned = job.model, inputs.source.head(job.model.size), ''
+  if options.save_crops:
+    write_crops(options.save_crops, head, inputs.driving)
+  W_S = model.identity(head)
+  if options.cma:
+    model, tuned = tune(model, options, head, inputs.driving, driven.missing, progress)
+    say(f'{options.cma:<9}{tuned}')
+    record['weights']['adjusted_generator_sha256'] = model.digests['generator']
+
+  rows, reference = motion.adapt(model, options, driven.motion, head)
+  if reference is not None:
+    at = float(driven.motion.time(reference))
+    say(f'motion   relative to frame {reference} at {at:.2f} s, gain {options.gain:g}')
+  jitter = motion.Jitter()
+  rows = jitter(rows)
+  # The untuned model judges, so that the identity is comparable between runs.
+  watch = open_watch(job, head, folder)
+  rows = watch.motion(rows) if watch else rows
+  for line in describe_model(model, options):
+    say(line)
+
+  plan = motion.plan(driven.motion, options.fps)
+  layout = Layout(options.layout, inputs, model.resolution)
+  scene = Scene(model, W_S, rows, plan, driven.frames, layout, job.edits, options.batch_size)
+  target = target or open_target(options, plan.time_base, json.dumps(record), sign)
+  rendered, measured = render_measured(scene, target, folder, progress, watch, options)
+  notes = [rendered.sound, motion.missing_line(driven.missing, options.on_missing)]
+  notes += [inputs.driving.track.broken] if inputs.driving else []
+  notes += [provenance.signs(options)] if options.certificate else []
+  return Report(
+    output=options.output,
+    frames=len(plan),
+    shape=layout.shape,
+    seconds=time.perf_counter() - began,
+    reused=rendered.reused,
+    notes=tuple(notes),
+    seams=np.array(layout.seams),
+    tuning=f'{options.cma}: {tuned}' if tuned else '',
+    jitter=jitter.value,
+    jitter_before=motion.jitter_of(driven.motion.rows) if options.smooth_motion else None,
+    measured=measured,
+    least_identity=options.min_identity,
+  )
+
+
+def open_inputs(job: Job, folder: pathlib.Path, progress: Progress) -> Inputs:
+  """Stage 1: both inputs, with the head found in each."""
+  model, options = job.model, job.options
+  source, driving = job.source, None
+  if source is None:
+    crop = options.crop_options('source')
+    source = open_input(options.source, crop, model, folder / 'source.npz', progress)
+  if options.driving and not motion_file.is_motion(options.driving):
+    crop = options.crop_options('driving')
+    driving = open_clip(options.driving, crop, model, folder / 'driving.npz', progress)
+  return Inputs(source, driving)
+
+
+def describe(inputs: Inputs, options: Options, size: int) -> Iterator[str]:
+  """One line per input, and one per fault in the driving clip."""
+  yield inputs.source.describe('source', size)
+  if inputs.driving is None:
+    yield f'driving  {options.driving}: a motion file'
+    return
+  yield inputs.driving.describe('driving', size)
+  missing = motion.missing_line(inputs.driving.missing, options.on_missing)
+  for line in filter(None, (missing, inputs.driving.track.broken)):
+    yield f'note     {line}'
+
+
+def describe_model(model: Model, options: Options) -> Iterator[str]:
+  """One line on the model, and one on each thing about it that the viewer should know."""
+  yield f'model    {model.name}, {model.resolution} px'
+  if options.edit:
+    yield f'edit     {options.edit}'
+  if set(model.config.weights.values()) == {'random'}:
+    yield 'note     its frozen networks are RANDOM: the video shows that the parts run, not a face'
+
+
+def open_watch(job: Job, head: np.ndarray, folder: pathlib.Path) -> quality.Watch | None:
+  """What measures the results, if the options ask for it."""
+  options = job.options
+  if not options.quality and options.min_identity is None:
+    return None
+  detector = open_landmarker(options.face_detector) if options.face_detector else None
+  return quality.Watch(job.model, head, detector, folder / 'quality.txt', options.batch_size)
+
+
+def write_crops(path: str, head: np.ndarray, driving: Input | None) -> None:
+  """Writes a picture of what the model sees: the source's head and a sheet of the driver's."""
+  rows = driving.sheet(len(head)) if driving else []
+  stills.write_image(path, stills.grid([[head], *rows]))
+
+
+def tune(
+  model: Model,
+  options: Options,
+  head: np.ndarray,
+  driving: Input | None,
+  missing: np.ndarray,
+  progress: Progress,
+) -> tuple[Model, str]:
+  """(the model with its generator tuned to the source's head and the driving clip, a summary)."""
+  tuning_options = cma.Options(options.cma, options.cma_lambda, options.cma_rate, options.cma_steps)
+  crops = lambda numbers: driving.crops(numbers, model.size)  # noqa: E731
+  return tuning.to_clip(model, tuning_options, head, crops, np.flatnonzero(~missing), progress)
+
+
+def render_measured(
+  scene: Scene, target: Any, folder: pathlib.Path, progress: Progress, watch: Any, options: Options
+) -> tuple[Rendered, quality.Measured | None]:
+  """Stage 3, and what was measured on its way."""
+  seconds = scene.plan.ticks * float(scene.plan.time_base)
+  try:
+    rendered = render(scene, target, folder, progress, watch)
+  except FloatingPointError:
+    if watch and options.output:  # the table shows in which frame it stopped
+      watch.measured(seconds, scene.plan.rows).write(options.output, options.min_identity)
+    raise
+  return rendered, watch.measured(seconds, scene.plan.rows) if watch else None
+
+
+def provenance_record(job: Job) -> dict[str, Any]:
+  """The record of a job, see `provenance.record`."""
+  record = provenance.record(job.model, job.options)
+  if job.edits:
+    record['edit_sha256'] = edits.digest(job.edits)
+  return record
