@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from reenacting import frames_of, pixels, run
 
-from hybrid_jax import extract_motion
+from hybrid_jax import environment, extract_motion
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import align, stills, video
-from hybrid_jax import environment
 from hybrid_jax.reenactment import motion as motion_stage
 from hybrid_jax.reenactment import motion_file
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 import jax
 import numpy as np
 import pytest
+from hybrid_jax.world.__main__ import write_sound
 from ml_collections import ConfigDict
 from reenacting import frames_of, packets, pixels, run
 from small import SIZE, write_clip
@@ -22,11 +23,10 @@ from hybrid_jax.media.composite import Paste
 from hybrid_jax.method import networks
 from hybrid_jax.reenactment import options as reenact_options
 from hybrid_jax.reenactment import render
+from hybrid_jax.reenactment.model import load_model
 from hybrid_jax.reenactment.options import Options
 from hybrid_jax.reenactment.run import work_folder
-from hybrid_jax.reenactment.model import load_model
 from hybrid_jax.weights import shipped
-from hybrid_jax.world.__main__ import write_sound
 
 SHIPPED = shipped.FOLDER
 

@@ -11,8 +11,8 @@ from hybrid_jax.media.composite import even, fit
 from hybrid_jax.media.faces import FaceDetector
 from hybrid_jax.method import networks
 from hybrid_jax.reenactment.inputs import open_picture
-from hybrid_jax.reenactment.options import CropOptions
 from hybrid_jax.reenactment.model import Model
+from hybrid_jax.reenactment.options import CropOptions
 
 
 @pytest.mark.parametrize('name', ['drive_01_conan_obrien.mp4', 'drive_02_vfr_man_suit.mp4'])
