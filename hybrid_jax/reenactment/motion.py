@@ -14,7 +14,7 @@ import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import align
-from hybrid_jax.media.prefetch import ahead
+from hybrid_jax.media.prefetch import prefetch
 from hybrid_jax.reenactment import motion_file
 from hybrid_jax.reenactment.inputs import Input, Progress
 from hybrid_jax.reenactment.model import Model
@@ -92,7 +92,7 @@ def extract(
       f'{missing.sum() - 1} more; --on-missing=hold, interpolate or skip goes on'
     )
   found = np.flatnonzero(~missing)
-  heads = ahead(driving.crops(found.tolist(), model.size), READ_AHEAD)
+  heads = prefetch(driving.crops(found.tolist(), model.size), READ_AHEAD)
   rows = model.deformations(progress(heads, 'reading motion', len(found)), batch_size)
   kept = found if on_missing == 'skip' else np.arange(len(track))
   motion_file.write(

@@ -12,7 +12,7 @@ import numpy as np
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import align
 from hybrid_jax.media.composite import Paste, fit
-from hybrid_jax.media.prefetch import ahead
+from hybrid_jax.media.prefetch import prefetch
 from hybrid_jax.media.segments import PictureTarget, VideoTarget
 from hybrid_jax.reenactment import edits
 from hybrid_jax.reenactment.inputs import Inputs, Progress
@@ -173,7 +173,7 @@ def render(
   if watch:
     images = watch.frames(images, start)
   shown = layout(images, scene.frames[plan.rows[start:]], scene.seconds(start))
-  pictures = iter(progress(ahead(shown, WRITE_AHEAD), 're-enacting', len(plan) - start))
+  pictures = iter(progress(prefetch(shown, WRITE_AHEAD), 're-enacting', len(plan) - start))
   for k in range(done, count):
     numbers = range(k * length, min((k + 1) * length, len(plan)))
     with target.segment(folder, k, layout.shape) as write:
