@@ -10,7 +10,7 @@ from fractions import Fraction
 import jax
 import numpy as np
 import pytest
-from hybrid_jax.world.__main__ import write_sound
+from hybrid_jax.world.films import write_sound
 from ml_collections import ConfigDict
 from reenacting import frames_of, packets, pixels, run
 from small import SIZE, write_clip

@@ -1,0 +1,159 @@
+"""The Python API: results equal the command's, arrays equal files, wrong inputs are one clear line."""
+
+import json
+import pathlib
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from reenacting import frames_of, packets, pixels, run
+
+import hybrid_jax
+from hybrid_jax.media import stills, video
+from hybrid_jax.reenactment import tuning
+from hybrid_jax.world import films
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def reenact(model, source, driving, **options):
+  return model.reenact(source, driving, batch_size=4, progress=None, **options)
+
+
+def test_frames_and_times_are_those_of_the_command(model, inputs, tmp_path):
+  run(model, inputs, tmp_path / 'a.mkv', codec='ffv1', layout='grid')
+  result = reenact(model, hybrid_jax.crop(inputs[0]), inputs[1], layout='grid')
+  np.testing.assert_array_equal(result.frames, pixels(tmp_path / 'a.mkv'))
+  np.testing.assert_allclose(result.times, [float(time) for time in inputs[2]])
+  assert result.quality.by.startswith('not available')
+  assert len(result.quality.columns['jitter']) == len(result.frames)
+
+
+def test_arrays_give_what_files_give(model, inputs):
+  frames = np.stack([frame.rgb for frame in frames_of(inputs[1])])
+  portrait = stills.read_image(inputs[0])
+  expected = reenact(model, inputs[0], inputs[1])
+  for source in (portrait, hybrid_jax.crop(portrait)):
+    result = reenact(model, source, frames, driving_fps=Fraction(30000, 1001))
+    np.testing.assert_array_equal(result.frames, expected.frames)
+    np.testing.assert_allclose(np.diff(result.times), 1001 / 30000)
+
+
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv', 'pictures'])
+def test_save(model, inputs, tmp_path, name):
+  result = reenact(model, *inputs[:2])
+  path = result.save(tmp_path / name)
+  assert sorted(p.name for p in tmp_path.iterdir()) == sorted((name, f'{name}.json'))
+  run(model, inputs, tmp_path / f'command_{name}')
+  if name == 'pictures':
+    files = [p.name for p in sorted((tmp_path / f'command_{name}').iterdir())]
+    assert [p.name for p in sorted(path.iterdir())] == files
+    return
+  saved, expected = frames_of(path), frames_of(tmp_path / f'command_{name}')
+  assert [frame.time for frame in saved] == [frame.time for frame in expected]
+  np.testing.assert_array_equal(pixels(path), pixels(tmp_path / f'command_{name}'))
+  records = [
+    json.loads((tmp_path / f'{stem}.json').read_text())['record']
+    for stem in (name, f'command_{name}')
+  ]
+  # A record names its options, of which the API measures quality by default.
+  for record in records:
+    record['options'].pop('quality')
+  assert records[0] == records[1]
+
+
+def test_sound_is_saved(model, inputs, tmp_path):
+  films.write_sound(tmp_path / 'hum.m4a', np.arange(16_000, dtype=np.int16))
+  spoken = tmp_path / 'spoken.mp4'
+  frames = frames_of(inputs[1])
+  h, w = frames[0].rgb.shape[:2]
+  with video.VideoWriter(
+    spoken, h, w, time_base=Fraction(1, 600), audio_from=tmp_path / 'hum.m4a'
+  ) as writer:
+    for frame in frames:
+      writer.write(frame.rgb, frame.time)
+  path = reenact(model, inputs[0], spoken).save(tmp_path / 'a.mp4')
+  assert packets(path, 'audio') == packets(spoken, 'audio')
+  with pytest.raises(hybrid_jax.InputError, match='is an input'):
+    reenact(model, inputs[0], spoken).save(spoken)
+
+
+def test_show_outside_of_a_notebook_writes_a_file(model, inputs, monkeypatch):
+  for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
+    monkeypatch.delenv(name, raising=False)
+  result = reenact(model, *inputs[:2])
+  path = pathlib.Path(result.show())
+  assert len(frames_of(path)) == len(result.frames)
+  path.unlink()
+  assert result._repr_html_().startswith('<video') and 'base64' in result._repr_html_()
+  assert hybrid_jax.crop(inputs[0])._repr_png_().startswith(b'\x89PNG')
+
+
+def test_tune_gives_the_command_its_generator(model, inputs, tmp_path, monkeypatch):
+  monkeypatch.setattr(tuning, 'cache_folder', lambda: tmp_path / 'cache')
+  options = {'cma_steps': 3, 'progress': None}
+  tuned = model.tune(inputs[0], inputs[1], **options)
+  result = reenact(tuned, *inputs[:2])
+  run(model, inputs, tmp_path / 'a.mkv', codec='ffv1', cma='cma', cma_steps=3)
+  np.testing.assert_array_equal(result.frames, pixels(tmp_path / 'a.mkv'))
+  assert np.abs(result.frames.astype(int) - reenact(model, *inputs[:2]).frames).max() > 0
+  alone = model.tune(inputs[0], method='pti', **options)
+  assert alone.digests['generator'] != tuned.digests['generator']
+  with pytest.raises(hybrid_jax.InputError, match='needs the driving clip'):
+    model.tune(inputs[0])
+
+
+GREY = np.zeros((40, 40, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+  ('source', 'driving', 'options', 'message'),
+  [
+    (GREY[..., 0], None, {}, r'source: an array \(40, 40\) of uint8; give \(h, w, 3\) of uint8'),
+    (GREY / 255, None, {}, r'source: an array \(40, 40, 3\) of float64'),
+    (3, None, {}, 'source: a int; give a path or an array'),
+    ('missing.png', None, {}, 'missing.png: no such file'),
+    (GREY[:20], None, {}, 'array: 40x20 is not square; crop the head'),
+    (None, GREY, {}, r'driving: an array \(40, 40, 3\) of uint8; give \(t, h, w, 3\)'),
+    (None, GREY[None, :20], {}, '^driving.mp4: 40x20 is not square'),
+    (None, None, {'layuot': 'grid'}, 'layuot: not an option; options are .*layout'),
+    (None, None, {'layout': 'both'}, "layout='both': choose from 'result', 'pasted'"),
+    (None, None, {'output': 'a.mp4'}, 'output: not an option'),
+    (None, None, {'fps': 0}, 'fps=0: 0: must be above 0'),
+    (None, None, {'gain': float('nan')}, 'gain=nan: must be a finite number'),
+    (None, None, {'edit': 'hat=1'}, 'hat'),
+  ],
+)
+def test_wrong_inputs_are_one_line(model, inputs, source, driving, options, message):
+  source, driving = (
+    fallback if given is None else given
+    for given, fallback in zip((source, driving), inputs, strict=False)
+  )
+  with pytest.raises(hybrid_jax.InputError, match=message) as caught:
+    reenact(model, source, driving, **options)
+  assert '\n' not in str(caught.value)
+
+
+def test_latents_of_wrong_arrays_are_refused(model):
+  with pytest.raises(hybrid_jax.InputError, match=r'a frame has shape \(40, 40, 3\); .*\(32, 32, 3\)'):
+    model.identity(GREY)
+  with pytest.raises(hybrid_jax.InputError, match='a frame is float64'):
+    list(model.deformations([np.zeros((32, 32, 3))], 2))
+
+
+def test_the_package_imports_without_its_dependencies():
+  """Data worker processes and `--help` import the package; the API is loaded on first use."""
+  code = 'import sys, hybrid_jax; sys.exit("jax" in sys.modules or "av" in sys.modules)'
+  assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
+  assert {'load', 'crop', 'Video', 'Model', 'InputError'} <= set(dir(hybrid_jax))
+
+
+def test_the_commands_are_listed():
+  command = [sys.executable, '-m', 'hybrid_jax']
+  lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+  folder = ROOT / 'hybrid_jax'
+  modules = [path.stem for path in folder.glob('*.py') if "__name__ == '__main__'" in path.read_text()]
+  for name in {*modules, 'jobs', 'world'} - {'__main__'}:
+    assert f'\n  {name} ' in lines, name
