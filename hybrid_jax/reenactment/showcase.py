@@ -15,7 +15,7 @@ from hybrid_jax.media import replacing, stills
 from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.world import clips, people
-from hybrid_jax.world.__main__ import write_film
+from hybrid_jax.world.films import write_film
 
 PEOPLE, FRAMES = 32, 4  # of the figures
 SHOWN = 10  # people on the sheet
@@ -70,7 +70,7 @@ def film(model: Model, path: pathlib.Path, source: int, driver: int) -> None:
   times = np.arange(SECONDS * FPS) / FPS
   motion, shown = panels(model, source, driver, times, SCALE)
   with tqdm(total=len(times), desc='re-enacting', unit='frame') as bar:
-    write_film(path, shown, motion, FPS, bar)
+    write_film(path, shown, motion, FPS, bar.update)
 
 
 def summary(values: np.ndarray, person: np.ndarray) -> dict[str, float]:

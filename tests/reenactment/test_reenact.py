@@ -25,7 +25,7 @@ from hybrid_jax.reenact import Options
 from hybrid_jax.reenactment import pipeline
 from hybrid_jax.reenactment.model import ahead, load_model
 from hybrid_jax.weights import shipped
-from hybrid_jax.world.__main__ import write_sound
+from hybrid_jax.world.films import write_sound
 
 SHIPPED = shipped.FOLDER
 
