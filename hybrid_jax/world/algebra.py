@@ -98,7 +98,7 @@ def ball(p, centre, radius):
 
 
 def ellipsoid(p, centre, radii):
-  """Returns the approximate distance from p to an ellipsoid, exact to first order at its surface."""
+  """Returns a distance from p to an ellipsoid that is exact to first order at its surface."""
   q = tuple(i / r for i, r in zip(sub(p, centre), radii, strict=True))
   k = norm(*q)
   return k * (k - 1) / norm(*(i / r for i, r in zip(q, radii, strict=True)))
