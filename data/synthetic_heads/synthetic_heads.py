@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tqdm import tqdm
 
 from hybrid_jax.world import clips, parameters, people
 
@@ -106,7 +107,8 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
     rendered = clips.iterate(
       split, persons=persons, clips=config.clips, frames=config.frames, size=config.size
     )
-    for key, clip in enumerate(rendered):
+    bar = tqdm(rendered, f'rendering {split}', total=persons * config.clips, unit='clip')
+    for key, clip in enumerate(bar):
       yield (
         key,
         {

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import replacing
@@ -83,7 +84,8 @@ def rendered(split: str, people: int, clips: int, frames: int, size: int) -> tri
     with np.load(path) as file:
       names, images, masks = (file[key] for key in ('identity', 'frames', 'masks'))
   else:
-    drawn = list(heads.iterate(split, persons=people, clips=clips, frames=frames, size=size))
+    drawn = heads.iterate(split, persons=people, clips=clips, frames=frames, size=size)
+    drawn = list(tqdm(drawn, desc=f'rendering {split}', total=people * clips, unit='clip'))
     names = np.array([clip.identity for clip in drawn])
     images, masks = (np.stack([getattr(c, key) for c in drawn]) for key in ('frames', 'masks'))
     folder.mkdir(parents=True, exist_ok=True)

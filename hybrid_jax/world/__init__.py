@@ -1,1 +1,1 @@
-"""The embedded world: rendered talking heads of which identity, motion and scene are known."""
+"""The rendered world: talking heads with known identity, motion and scene."""

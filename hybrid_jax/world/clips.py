@@ -1,6 +1,7 @@
-"""Rendered clips in memory, and the triplets drawn from them: no TensorFlow, no files.
+"""Rendered clips in memory: frames, masks and landmarks with the vectors that they were drawn from.
 
-`render_clips` feeds the same `hybrid_jax.training.triplets` that reads folders of videos.
+No TensorFlow and no files. `iterate` feeds the same `hybrid_jax.training.triplets` that reads
+folders of videos.
 """
 
 import dataclasses
@@ -9,17 +10,16 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from hybrid_jax.world import landmarks, people, render
 
 
 @dataclasses.dataclass(frozen=True)
 class RenderedClip:
-  """One shot of one rendered person, with everything that is known about it.
+  """One shot of one rendered person, with its ground truth.
 
   Attributes:
-    identity, name: as of any clip; here the numbers of person and clip.
+    identity, name: the number of the person, and of person and clip, as strings.
     frames: (t, size, size, 3) uint8 RGB.
     times: (t,) seconds.
     identity_vector (47,), motion (t, 16), scene (13,): true parameters, each in [0, 1].
@@ -39,7 +39,7 @@ class RenderedClip:
 
 
 class Renderer:
-  """Compiled rendering at one size; the compile of some seconds is paid at the first frame."""
+  """Renders single frames of one size in px; the first one takes seconds, to compile."""
 
   def __init__(self, size: int):
     def draw(identity, motion, scene, outfit):
@@ -51,11 +51,19 @@ class Renderer:
   def __call__(
     self, identity, motion, scene, outfit=None
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Vectors in [0, 1] -> image and masks (uint8), and landmarks, of one frame."""
+    """Renders one frame.
+
+    Args:
+      identity: (47,), motion: (16,), scene: (13,), outfit: (8,) or None; each in [0, 1].
+
+    Returns:
+      image (size, size, 3) and masks (size, size, 4), uint8, and landmarks (68, 2) as in
+      `RenderedClip.points`.
+    """
     return jax.device_get(self._draw(identity, motion, scene, outfit))
 
   def clip(self, person: int, clip: int, times: np.ndarray) -> RenderedClip:
-    """Clip `clip` of person number `person` at the given times, seconds."""
+    """Renders clip number `clip` of person number `person` at `times` (t,), seconds."""
     identity, motion, scene = vectors(person, clip, times)
     drawn = [self(identity, m, scene) for m in motion]
     frames, masks, points = (np.stack(part) for part in zip(*drawn, strict=True))
@@ -73,12 +81,12 @@ class Renderer:
 
 
 def to_byte(x: jax.Array) -> jax.Array:
-  """[0, 1] -> uint8."""
+  """Rounds an image in [0, 1] to uint8."""
   return jnp.round(x * 255).astype(jnp.uint8)
 
 
 def vectors(person: int, clip: int, times: np.ndarray) -> tuple[np.ndarray, ...]:
-  """True identity (47,), motion (t, 16) and scene (13,) of a clip at `times` (t,), seconds."""
+  """Returns identity (47,), motion (t, 16) and scene (13,) of a clip at `times` (t,), seconds."""
   return jax.device_get(_vectors(person, clip, jnp.asarray(times, jnp.float32)))
 
 
@@ -88,17 +96,16 @@ def _vectors(person, clip, times):
 
 
 def spread_times(frames: int) -> np.ndarray:
-  """Moments that many, evenly over a clip: triplets want frames that differ."""
+  """Returns (frames,) times in seconds, spread evenly over a clip."""
+  # Triplets need frames of one clip that differ, and neighbours in time hardly do.
   return (np.arange(frames) + 0.5) / frames * people.CLIP_SECONDS
 
 
 def iterate(
   split: str, *, persons: int, clips: int, frames: int, size: int
 ) -> Iterator[RenderedClip]:
-  """Clips of the first `persons` people of a split, one at a time (see `people.SPLITS`)."""
+  """Renders `clips` clips of each of the first `persons` people of a split of `people.SPLITS`."""
   renderer = Renderer(size)
-  with tqdm(total=persons * clips, desc=f'rendering {split}', unit='clip') as bar:
-    for person in range(persons):
-      for clip in range(clips):
-        yield renderer.clip(people.SPLITS[split] + person, clip, spread_times(frames))
-        bar.update()
+  for person in range(persons):
+    for clip in range(clips):
+      yield renderer.clip(people.SPLITS[split] + person, clip, spread_times(frames))

@@ -1,47 +1,42 @@
-"""Writes rendered portraits, driving videos and the true answers of their re-enactment.
+"""Files of the rendered world: portraits, driving videos with sound, and true re-enactments.
 
-  python -m hybrid_jax.world out/
-  python -m hybrid_jax.world out/ --people 4 --clips 3 --size 512 --seconds 4
-
-  out/portraits/person_0.png            the sources
-  out/driving/clip_0.mp4                other people talking, with sound and exact timestamps
-  out/driving/clip_0.npz                its true motion, landmarks (68) and times
-  out/answers/person_0_as_clip_0.mp4    the portrait's person and scene with the clip's motion
-
-The people are of the held-out split: nothing shipped has been trained on them. Then, for instance,
-  python -m hybrid_jax.reenact --source out/portraits/person_0.png \\
-      --driving out/driving/clip_0.mp4 --output person_0.mp4
+Videos are H.264 with AAC sound. Frame k is presented at exactly k / fps seconds.
 """
 
-import argparse
 import itertools
 import pathlib
-import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 
+import av
 import numpy as np
-from tqdm import tqdm
+
+from hybrid_jax.media import replacing, stills, video
+from hybrid_jax.world import people
+from hybrid_jax.world.clips import Renderer, vectors
+from hybrid_jax.world.parameters import MOTION, pack
 
 RATE = 16_000  # of the sound, Hz
+PITCH, HARMONICS, LOUDNESS = 130, 7, 6000  # Hz; sines; int16 level of a sine at an open mouth
+
+Progress = Callable[[str, int], None]
 
 
 def voice(motion: np.ndarray, fps: int) -> np.ndarray:
-  """A hum at 130 Hz, as loud as the mouth is open: (samples,) int16, for lips to be heard by."""
-  from hybrid_jax.world.parameters import MOTION
+  """Returns a hum as loud as the mouth is open: (samples,) int16 at `RATE`, for motion (t, 16).
 
+  It makes a shift between sound and picture audible in a re-enactment.
+  """
   samples = len(motion) * RATE // fps
   t = np.arange(samples) / RATE
   loud = np.interp(t * fps, np.arange(len(motion)), motion[:, list(MOTION).index('jaw_open')])
-  tone = sum(np.sin(2 * np.pi * 130 * k * t) / k for k in range(1, 8))
-  return np.round(6000 * loud * tone).astype(np.int16)
+  tone = sum(np.sin(2 * np.pi * PITCH * k * t) / k for k in range(1, HARMONICS + 1))
+  return np.round(LOUDNESS * loud * tone).astype(np.int16)
 
 
 def write_sound(path: pathlib.Path, samples: np.ndarray) -> None:
-  """AAC in MP4 (.m4a)."""
-  import av
-
+  """Writes (samples,) int16 at `RATE` as AAC in an MP4 container (.m4a)."""
   with av.open(str(path), 'w', format='mp4') as container:
     track = container.add_stream('aac', rate=RATE, layout='mono')
     frame = av.AudioFrame.from_ndarray(samples[None], format='s16', layout='mono')
@@ -50,10 +45,17 @@ def write_sound(path: pathlib.Path, samples: np.ndarray) -> None:
     container.mux(track.encode(None))
 
 
-def write_film(path: pathlib.Path, images: Iterable, motion: np.ndarray, fps: int, bar) -> None:
-  """Images (h, w, 3) as a video whose sound is the voice of `motion` (t, 16)."""
-  from hybrid_jax.media import video
+def write_film(
+  path: pathlib.Path,
+  images: Iterable[np.ndarray],
+  motion: np.ndarray,
+  fps: int,
+  on_frame: Callable[[], object] | None = None,
+) -> None:
+  """Writes images (h, w, 3) uint8 as a video whose sound is the `voice` of `motion` (t, 16).
 
+  `on_frame` is called after each frame that was written.
+  """
   images = iter(images)
   first = next(images)
   height, width, _ = first.shape
@@ -65,87 +67,97 @@ def write_film(path: pathlib.Path, images: Iterable, motion: np.ndarray, fps: in
     ) as writer:
       for k, image in enumerate(itertools.chain([first], images)):
         writer.write(image, Fraction(k, fps))
-        bar.update()
+        if on_frame:
+          on_frame()
+
+
+def frames_of_world(*, people: int, clips: int, seconds: float, fps: int) -> int:
+  """Returns how many frames `write_world` renders with these options."""
+  return people + clips * len(_times(seconds, fps)) * (people + 1)
 
 
 def write_world(
-  out: pathlib.Path, *, people: int, clips: int, size: int, seconds: float, fps: int
+  out: pathlib.Path,
+  *,
+  people: int,
+  clips: int,
+  size: int,
+  seconds: float,
+  fps: int,
+  progress: Progress = lambda description, frames: None,
 ) -> None:
-  """Everything that the module's docstring lists."""
-  from hybrid_jax.media import replacing, stills
-  from hybrid_jax.world.clips import Renderer, vectors
-  from hybrid_jax.world.parameters import MOTION, pack
-  from hybrid_jax.world.people import SPLITS
+  """Writes portraits, driving clips with their truth, and every re-enactment of both, into `out`.
 
+  The people are the first ones of the split 'test'. The file names are listed in the README of this
+  folder.
+
+  Args:
+    out: folder, which is made.
+    people: number of portraits.
+    clips: number of driving clips, each of a person without a portrait.
+    size: px, a multiple of 8.
+    seconds: length of each clip.
+    fps: frames a second.
+    progress: called with a description and the number of frames rendered since the last call.
+  """
   for name in ('portraits', 'driving', 'answers'):
     (out / name).mkdir(parents=True, exist_ok=True)
-  renderer, first = Renderer(size), SPLITS['test']
-  times = np.arange(max(2, round(seconds * fps))) / fps
-  with tqdm(total=people + clips * len(times) * (people + 1), unit='frame') as bar:
-    sources = []
-    for k in range(people):
-      bar.set_description(f'portrait {k}')
-      identity, _, scene = vectors(first + k, 0, times[:1])
-      portrait, _, _ = renderer(identity, pack(MOTION, smile=0.1), scene)
-      stills.write_image(out / 'portraits' / f'person_{k}.png', portrait)
-      sources.append((identity, scene))
-      bar.update()
-    for clip in range(clips):
-      # The drivers have no portrait, so every answer crosses identities.
-      identity, motion, scene = vectors(first + people + clip, 0, times)
-      path = out / 'driving' / f'clip_{clip}.mp4'
-      bar.set_description(f'driving clip {clip}')
-      points = []
-
-      def driving(identity=identity, motion=motion, scene=scene, points=points):
-        for m in motion:
-          image, _, landmarks = renderer(identity, m, scene)
-          points.append(landmarks)
-          yield image
-
-      write_film(path, driving(), motion, fps, bar)
-      with replacing(path.with_suffix('.npz')) as part, open(part, 'wb') as file:
-        np.savez(file, times=times, motion=motion, landmarks=np.stack(points))
-      for k, (identity, scene) in enumerate(sources):
-        bar.set_description(f'answer of person {k} to clip {clip}')
-        answer = out / 'answers' / f'person_{k}_as_clip_{clip}.mp4'
-        write_film(answer, (renderer(identity, m, scene)[0] for m in motion), motion, fps, bar)
+  renderer, times = Renderer(size), _times(seconds, fps)
+  sources = []
+  for k in range(people):
+    progress(f'portrait {k}', 0)
+    sources.append(_write_portrait(out, renderer, k))
+    progress(f'portrait {k}', 1)
+  for clip in range(clips):
+    description = f'driving clip {clip}'
+    progress(description, 0)
+    # The drivers follow the sources in the split and have no portrait, so that every answer shows
+    # one person with the motion of another.
+    motion = _write_driving(
+      out, renderer, clip, people + clip, times, fps, lambda d=description: progress(d, 1)
+    )
+    for k, (identity, scene) in enumerate(sources):
+      description = f'answer of person {k} to clip {clip}'
+      progress(description, 0)
+      path = out / 'answers' / f'person_{k}_as_clip_{clip}.mp4'
+      images = (renderer(identity, m, scene)[0] for m in motion)
+      write_film(path, images, motion, fps, lambda d=description: progress(d, 1))
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(
-    prog='python -m hybrid_jax.world',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  parser.add_argument('out', help='folder to write to')
-  parser.add_argument('--people', type=int, default=2, help='portraits (2)')
-  parser.add_argument('--clips', type=int, default=2, help='driving videos (2)')
-  parser.add_argument('--size', type=int, default=256, help='px, even (256)')
-  parser.add_argument('--seconds', type=float, default=2.0, help='length of each clip (2)')
-  parser.add_argument('--fps', type=int, default=25, help='frames a second (25)')
-  args = parser.parse_args()
-  # Imported here, so that --help does not wait for JAX.
-  from hybrid_jax import cli
-  from hybrid_jax.errors import InputError
-
-  try:
-    for name in ('people', 'clips', 'size', 'seconds', 'fps'):
-      if getattr(args, name) <= 0:
-        raise InputError(f'--{name}={getattr(args, name)}: must be above zero')
-    if args.size % 8 or not 32 <= args.size <= 2048:
-      raise InputError(f'--size={args.size}: must be a multiple of 8 from 32 to 2048')
-    if args.fps > 120:
-      raise InputError(f'--fps={args.fps}: at most 120')
-    cli.use_compilation_cache(None)
-    options = dict(vars(args))
-    write_world(pathlib.Path(options.pop('out')), **options)
-  except InputError as error:
-    sys.exit(f'error: {error}')
-  except OSError as error:
-    sys.exit(f'error: {args.out}: cannot be written ({error.strerror or error})')
-  print(f'{args.out}: {args.people} portraits, {args.clips} driving clips and their true answers')
+def _times(seconds: float, fps: int) -> np.ndarray:
+  return np.arange(max(2, round(seconds * fps))) / fps
 
 
-if __name__ == '__main__':
-  main()
+def _write_portrait(
+  out: pathlib.Path, renderer: Renderer, person: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Writes a nearly neutral portrait; returns identity and scene."""
+  identity, _, scene = vectors(people.SPLITS['test'] + person, 0, np.zeros(1))
+  portrait, _, _ = renderer(identity, pack(MOTION, smile=0.1), scene)
+  stills.write_image(out / 'portraits' / f'person_{person}.png', portrait)
+  return identity, scene
+
+
+def _write_driving(
+  out: pathlib.Path,
+  renderer: Renderer,
+  clip: int,
+  person: int,
+  times: np.ndarray,
+  fps: int,
+  on_frame: Callable[[], object],
+) -> np.ndarray:
+  """Writes a driving clip and its truth (.npz); returns the motion (t, 16)."""
+  identity, motion, scene = vectors(people.SPLITS['test'] + person, 0, times)
+  path, points = out / 'driving' / f'clip_{clip}.mp4', []
+
+  def images() -> Iterator[np.ndarray]:
+    for m in motion:
+      image, _, landmarks = renderer(identity, m, scene)
+      points.append(landmarks)
+      yield image
+
+  write_film(path, images(), motion, fps, on_frame)
+  with replacing(path.with_suffix('.npz')) as part, open(part, 'wb') as file:
+    np.savez(file, times=times, motion=motion, landmarks=np.stack(points))
+  return motion

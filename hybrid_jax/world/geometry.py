@@ -1,8 +1,9 @@
-"""The head as signed distances: one function of a world point per solid, posed by a rig.
+"""The head as signed distances, one per solid, at points of the world, posed by a rig.
 
-Head frame: origin at eye height on the ear axis, x to the image's right, y up, z to the camera, in
-units of 10 cm. `i` and `m` are unpacked identity and motion throughout, `r` the rig, which
-also holds the unpacked outfit, or None.
+Head frame: origin at eye height on the axis through the ears, x to the image's right, y up, z to
+the camera, in units of 10 cm. Letters: `q` a world point, `p` the same in the head frame, `s` that
+mirrored to x > 0, `j` that moved with the jaw; `i` and `m` unpacked identity and motion, `r` the
+rig. Points are tuples as in `algebra`.
 """
 
 from types import SimpleNamespace
@@ -35,7 +36,8 @@ ABSENT = 3.0  # distance of a solid that a person does not have
 
 
 def rotation(yaw, pitch, roll):
-  """Head to world, (3, 3)."""
+  """Returns the matrix (3, 3) from head to world for angles in radians, see `MOTION`."""
+  # Pitch is positive upward, which is a negative rotation about x.
   (cy, sy), (cp, sp), (cr, sr) = ((jnp.cos(a), jnp.sin(a)) for a in (yaw, -pitch, roll))
   turn = jnp.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
   nod = jnp.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
@@ -44,7 +46,12 @@ def rotation(yaw, pitch, roll):
 
 
 def rig(i, m, outfit=None):
-  """What depends on no point: the pose and the landmarks that geometry and paint share."""
+  """Returns what geometry and paint share and no point changes: pose, sizes, places of features.
+
+  Args:
+    i, m: unpacked identity and motion.
+    outfit: unpacked outfit, or None.
+  """
   smile = jnp.maximum(m.smile, 0)
   jaw = 0.24 * m.jaw_open
   return SimpleNamespace(
@@ -66,17 +73,21 @@ def rig(i, m, outfit=None):
 
 
 def to_head(q, r):
-  """World point -> head frame."""
+  """Returns world point q in the head frame."""
   return add(rotate(r.rotation.T, sub(q, PIVOT)), PIVOT)
 
 
 def to_world(p, r):
-  """Head frame -> world point, without jaw."""
+  """Returns head-frame point p in the world; the jaw's opening is not applied."""
   return add(rotate(r.rotation, sub(p, PIVOT)), PIVOT)
 
 
 def eye_frame(p, i, m, r):
-  """Lens-shaped opening: u along the eye in [-1, 1], height over its line, half its height."""
+  """Returns coordinates of p in the lens-shaped opening of its eye.
+
+  They are u along the eye (-1 and 1 at the corners), the height of p over the eye's line, and half
+  the height of the opening at u, below zero outside it.
+  """
   x = jnp.abs(p[0])
   u = (x - r.eye[0]) / (0.175 * i.eye_size)
   shut = jnp.where(p[0] > 0, m.blink_left, m.blink_right)
@@ -87,7 +98,11 @@ def eye_frame(p, i, m, r):
 
 
 def mouth_frame(p, i, m, r):
-  """u between the corners in [-1, 1], its arch 1 - u^2, height over the lips' line, depth."""
+  """Returns coordinates of p at the mouth: u, arch, height, depth.
+
+  u is -1 and 1 at the corners, the arch is 1 - u^2, height is over the line where the lips meet,
+  depth is before the front of the lips.
+  """
   x = p[0] - 0.05 * m.mouth_shift
   u = x / r.mouth_half
   arch = clip01(1 - u * u)
@@ -98,14 +113,14 @@ def mouth_frame(p, i, m, r):
 
 
 def brow_frame(p, i, m):
-  """t along the brow in [0, 1] outward, height over its line."""
+  """Returns coordinates of p at its brow: t in [0, 1] outward, and the height over its line."""
   t = (jnp.abs(p[0]) - 0.12) / (0.40 * i.eye_spacing)
   arch = (0.20 + 0.10 * i.brow_arch) * t * (1 - t) - 0.05 * t - 0.045 * m.brow_frown * (1 - t)
   return t, p[1] - (0.19 + i.brow_height + 0.06 * m.brow_raise + arch)
 
 
 def lips(p, i, m, r):
-  """Distances to upper and lower lip, and to the opening between them."""
+  """Returns distances to the upper lip, to the lower lip, and to the opening between them."""
   u, arch, y, z = mouth_frame(p, i, m, r)
   past = jnp.maximum(jnp.abs(u) - 1, 0) * r.mouth_half
   taper = jnp.sqrt(arch + 0.03)
@@ -123,7 +138,7 @@ def lips(p, i, m, r):
 
 
 def hair_line(p, i):
-  """How far inside the hairline a point of the head is; negative on face and bald scalp."""
+  """Returns how far p is inside the hairline; negative on the face and on bald scalp."""
   x, y, z = p
   side = jnp.sqrt(x * x + 4e-4)
   fringe = jnp.maximum(i.fringe, 0) * bump(x - 0.25 * i.parting, 0.55)
@@ -138,7 +153,7 @@ def hair_line(p, i):
 
 
 def strands(p, i):
-  """Waves across the direction of the hair, in [-1, 1]: locks from the crown outward and down."""
+  """Returns waves in [-1, 1] across the hair's direction, which is from the crown outward."""
   x, y, z = p
   a, b = x - 0.2 * i.parting, z + 0.40
   across = a / (jnp.abs(a) + jnp.abs(b) + 0.1) * jnp.where(b > 0, 1.0, 0.7)  # turns about the crown
@@ -148,7 +163,7 @@ def strands(p, i):
 
 
 def hair(p, s, skull, i):
-  """Distance to the hair: the skull swollen inside the hairline, and a curtain when it is long."""
+  """Returns the distance to the hair: a swollen skull inside the hairline, plus long hair."""
   x, y, z = p
   line = hair_line(p, i)
   lock = strands(p, i)
@@ -158,10 +173,10 @@ def hair(p, s, skull, i):
   full = full + 0.03 * i.parting * x
   groove = bump(x - 0.26 * i.parting, 0.035) * smoothstep(0.55, 0.9, y) * (1 - clip01(i.fringe))
   thick = full * smoothstep(-0.02, 0.26, line) * (1 - 0.3 * groove)
-  # Outside it the swelling turns into a sinking, below eye sockets and mouth.
+  # Outside the hairline the surface sinks below the skin, deeper than eye sockets and mouth.
   thick = thick - 0.05 * smoothstep(0.04, -0.06, line) - 0.5 * smoothstep(-0.04, -0.6, line)
   cap = skull - thick - (0.012 * lock + 0.035 * curly) * smoothstep(0.0, 0.15, line)
-  # Long hair: an elliptic tube round head and neck, open before the face.
+  # Long hair is an elliptic tube round head and neck, open before the face.
   long = jnp.maximum(i.hair_length, 0)
   low = -0.25 - 1.35 * long + 0.05 * lock
   swell = 0.10 * i.hair_volume + 0.05 * smoothstep(-0.2, -1.0, y)
@@ -172,11 +187,12 @@ def hair(p, s, skull, i):
   tube = intersection(tube, low - y, 0.12)
   tube = intersection(tube, z - 0.16 - 0.55 * (s[0] - 0.62), 0.10)
   tube = tube + jnp.where(i.hair_length > 0, 0.0, ABSENT)
+  # Displaced surfaces overestimate the distance; the factor keeps rays from stepping through.
   return union(cap, tube, 0.12) * 0.75
 
 
 def glasses(s, i, r):
-  """Distance to rims, bridge and temple arms."""
+  """Returns the distance to rims, bridge and temple arms, or ABSENT without glasses."""
   x, y, z = s
   corner = 0.10 + 0.06 * i.glasses_round
   over = jnp.maximum(jnp.abs(x - r.eye[0] - 0.01) - 0.205 + corner, 0)
@@ -189,6 +205,7 @@ def glasses(s, i, r):
 
 
 def nose(s, i, r):
+  """Returns the distance to bridge, tip and wings, with the nostrils cut out."""
   _, y, z = r.nose
   bridge_end = (0.0, y + 0.06, z - 0.05)
   width = i.nose_width
@@ -203,15 +220,48 @@ def nose(s, i, r):
 
 
 def parts(q, i, m, r):
-  """Signed distances at world point q of each of SOLIDS, of the lips, and q in the head frame."""
+  """Returns distances at world point q: one attribute for each of SOLIDS, 'lips' and 'worn'.
+
+  'worn' exists only with an outfit. 'point' is q in the head frame.
+  """
   p = to_head(q, r)
   x, y, z = p
-  s = (jnp.sqrt(x * x + 4e-4), y, z)  # mirrored, without a crease
+  # A rounded |x|: the mirrored halves meet without a crease.
+  s = (jnp.sqrt(x * x + 4e-4), y, z)
   cos, sin = r.jaw
   a, b = y - HINGE[1], z - HINGE[2]
-  j = (s[0], HINGE[1] + cos * a + sin * b, HINGE[2] + cos * b - sin * a)  # swung with the jaw
-  length, width = i.face_length, i.head_width
+  j = (s[0], HINGE[1] + cos * a + sin * b, HINGE[2] + cos * b - sin * a)
 
+  skull, skin = _head(s, j, i, m, r)
+  skin, eyes = _eyelids(skin, p, s, i, m, r)
+  upper, lower, gap = lips(p, i, m, r)
+  skin = union(skin, union(upper, lower, 0.012), 0.045)
+  skin = intersection(skin, -gap, 0.02)
+  skin = _ears(skin, s, i)
+  # The neck and the clothes do not turn with the head: they take the world point.
+  torso = (jnp.abs(q[0]), q[1], q[2])
+  skin = _neck(skin, torso, i)
+  teeth, tongue = _inside_mouth(s, j, m, r)
+  cloth = _clothes(torso)
+  solids = SimpleNamespace(
+    skin=skin,
+    hair=hair(p, s, skull, i),
+    eyes=eyes,
+    teeth=teeth,
+    tongue=tongue,
+    frame=glasses(s, i, r),
+    cloth=cloth,
+    lips=jnp.minimum(upper, lower),
+    point=p,
+  )
+  if r.outfit is not None:
+    solids.worn = outfits.solids(p, s, skull, r.outfit, r)
+  return solids
+
+
+def _head(s, j, i, m, r):
+  """Returns distances to the skull alone, and to the head with jaw, cheeks, brow and nose."""
+  length, width = i.face_length, i.head_width
   cranium = ellipsoid(s, (0.0, 0.30, -0.10), (0.73 * width, 0.83 * i.cranium, 0.92))
   face = ellipsoid(s, (0.0, -0.26, 0.20), (0.57 * width, 0.80 * length, 0.565))
   skull = union(cranium, face, 0.22)
@@ -236,61 +286,54 @@ def parts(q, i, m, r):
   )
   skin = union(skin, ridge, 0.16)
   skin = intersection(skin, -ball(s, (r.eye[0], -0.01, 0.96), 0.235), 0.12)  # sockets
-  skin = union(skin, nose(s, i, r), 0.10)
+  return skull, union(skin, nose(s, i, r), 0.10)
 
-  # Eyelids are a shell round the eyeball with a slot cut through it.
+
+def _eyelids(skin, p, s, i, m, r):
+  """Returns the skin with eyelids, a shell round each eyeball with a slot, and the eyeballs."""
   skin = union(skin, ball(s, r.eye, r.eye_radius + 0.028), 0.06)
   u, height, half = eye_frame(p, i, m, r)
-  slot = jnp.maximum(jnp.abs(height) - half, r.eye[2] + 0.02 - z)
+  slot = jnp.maximum(jnp.abs(height) - half, r.eye[2] + 0.02 - p[2])
   slot = jnp.maximum(slot, (jnp.abs(u) - 1) * 0.12) * 0.8
   skin = intersection(skin, -slot, 0.018)
-  eyes = ball(s, r.eye, r.eye_radius)
+  return skin, ball(s, r.eye, r.eye_radius)
 
-  upper, lower, gap = lips(p, i, m, r)
-  skin = union(skin, union(upper, lower, 0.012), 0.045)
-  skin = intersection(skin, -gap, 0.02)
 
+def _ears(skin, s, i):
+  width = i.head_width
   ear = ellipsoid(s, (0.76 * width, -0.10, -0.06), (0.07, 0.20 * i.ear, 0.125 * i.ear))
   hollow = ellipsoid(s, (0.83 * width, -0.08, 0.0), (0.06, 0.12 * i.ear, 0.06))
-  skin = union(skin, intersection(ear, -hollow, 0.05), 0.05)
-  torso = (jnp.abs(q[0]), q[1], q[2])
-  throat = 0.31 + 0.06 * i.jaw_width
-  skin = union(
-    skin, capsule(torso, (0.06, -0.75, -0.28), (0.08, -1.7, -0.36), throat, throat + 0.08), 0.12
-  )
+  return union(skin, intersection(ear, -hollow, 0.05), 0.05)
 
-  # Teeth are arcs, the lower one on the jaw.
-  bite = jnp.abs(norm(s[0], z - 0.38) - 0.32) - 0.03
+
+def _neck(skin, torso, i):
+  throat = 0.31 + 0.06 * i.jaw_width
+  neck = capsule(torso, (0.06, -0.75, -0.28), (0.08, -1.7, -0.36), throat, throat + 0.08)
+  return union(skin, neck, 0.12)
+
+
+def _inside_mouth(s, j, m, r):
+  """Returns distances to the teeth, two arcs of which the lower moves with the jaw, and tongue."""
+  bite = jnp.abs(norm(s[0], s[2] - 0.38) - 0.32) - 0.03
   below = jnp.abs(norm(j[0], j[2] - 0.38) - 0.31) - 0.03
   teeth = jnp.minimum(
-    jnp.maximum(bite, jnp.abs(y - r.mouth_y - 0.025) - 0.08),
+    jnp.maximum(bite, jnp.abs(s[1] - r.mouth_y - 0.025) - 0.08),
     jnp.maximum(below, jnp.abs(j[1] - r.mouth_y + 0.075) - 0.035),
   )
   out = m.tongue_out
   tongue = ellipsoid(j, (0.0, r.mouth_y - 0.10 + 0.04 * out, 0.52 + 0.12 * out), (0.17, 0.07, 0.26))
+  return teeth, tongue
 
+
+def _clothes(torso):
   shoulders = capsule(torso, (0.35, -1.62, -0.40), (1.20, -1.92, -0.42), 0.40, 0.36)
   cloth = union(shoulders, ellipsoid(torso, (0.0, -2.4, -0.3), (1.0, 1.0, 0.55)), 0.2)
   collar = capsule(torso, (0.0, -1.1, -0.36), (0.0, -1.7, -0.36), 0.46, 0.52)
-  cloth = union(cloth, intersection(collar, q[1] + 1.42, 0.05), 0.08)
-  solids = SimpleNamespace(
-    skin=skin,
-    hair=hair(p, s, skull, i),
-    eyes=eyes,
-    teeth=teeth,
-    tongue=tongue,
-    frame=glasses(s, i, r),
-    cloth=cloth,
-    lips=jnp.minimum(upper, lower),
-    point=p,
-  )
-  if r.outfit is not None:
-    solids.worn = outfits.solids(p, s, skull, r.outfit, r)
-  return solids
+  return union(cloth, intersection(collar, torso[1] + 1.42, 0.05), 0.08)
 
 
 def closest(d):
-  """Distance to the nearest of the solids in `d`."""
+  """Returns the distance to the nearest of the solids in `d`."""
   distance = d.skin
   for name in SOLIDS[1:] + (('worn',) if hasattr(d, 'worn') else ()):
     distance = jnp.minimum(distance, getattr(d, name))
@@ -298,13 +341,14 @@ def closest(d):
 
 
 def is_nearest(d, *names):
-  """Where one of the named solids is nearest, to 1e-5: XLA may round `d` twice differently."""
+  """Returns where one of the named solids is the nearest one."""
   distance = getattr(d, names[0])
   for name in names[1:]:
     distance = jnp.minimum(distance, getattr(d, name))
+  # XLA may compute `d` twice and round differently, so equality would leave holes.
   return distance <= closest(d) + 1e-5
 
 
 def nearest(q, i, m, r):
-  """Distance from world point q to the nearest solid."""
+  """Returns the distance from world point q to the nearest solid."""
   return closest(parts(q, i, m, r))

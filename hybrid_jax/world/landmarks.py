@@ -1,4 +1,7 @@
-"""Exact landmarks: the 68 points of iBUG's 300-W scheme, from the curves that draw the face."""
+"""Exact landmarks: the 68 points of iBUG's 300-W scheme, from the curves that draw the face.
+
+The private functions return coordinates of the head frame of `geometry`.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +18,14 @@ RIGHT_EYE, LEFT_EYE, MOUTH = slice(36, 42), slice(42, 48), slice(48, 68)
 
 
 def _surface(start, direction, i, m, r):
-  """Where rays of the head frame meet skin or eyeball, hair and glasses taken off."""
+  """Returns where rays of the head frame meet skin or eyeball, without hair and glasses."""
 
   def distance(p):
     d = geometry.parts(geometry.to_world(p, r), i, m, r)
     return jnp.minimum(d.skin, d.eyes)
 
   def march(_, t):
+    # Blended solids overestimate the distance; full steps would end inside the skin.
     return t + 0.9 * distance(add(start, scale(direction, t)))
 
   t = jax.lax.fori_loop(0, STEPS, march, jnp.zeros_like(start[0]))
@@ -29,9 +33,10 @@ def _surface(start, direction, i, m, r):
 
 
 def _eyes(i, m, r):
-  """(x, y) of 6 + 6 points, image left to right, each from its left corner over the upper lid."""
+  """Returns 6 + 6 points, the image's left eye first, each from its left corner over the top."""
   u = np.array([1, 0.4, -0.4, -1, -0.4, 0.4])
   lid = np.array([0, 1, 1, 0, -1, -1])
+  # u grows outward on both sides, so the order along the other eye is reversed.
   u, lid = np.concatenate((u, u[[3, 2, 1, 0, 5, 4]])), np.tile(lid, 2)
   side = np.repeat([-1.0, 1.0], 6)
   x = side * (r.eye[0] + 0.175 * i.eye_size * u)
@@ -55,6 +60,7 @@ def _mouth(i, m, r):
   taper = jnp.sqrt(arch)
   upper = r.lift * arch + (0.033 * i.lip_upper + 0.05 * i.lip_upper**0.5) * taper
   lower = -r.drop * arch - (0.105 * i.lip_lower**0.5) * taper
+  # 0 outer corner, 1 and -1 outer rims, 2 inner corner, 3 and 4 inner rims of upper and lower lip.
   rim = np.array([0] + [1] * 5 + [0] + [-1] * 5 + [2] + [3] * 3 + [2] + [4] * 3)
   offset = jnp.select(
     [rim == 1, rim == -1, rim == 3, rim == 4], [upper, lower, r.lift * arch, -r.drop * arch], 0.0
@@ -71,7 +77,7 @@ def _nose(i, r):
 
 
 def _jaw(i, m, r):
-  """Points of the head frame where rays from inside the head leave the face, ear to ear."""
+  """Returns (x, y, z) of 17 points, ear to ear, where rays towards the head's inside meet skin."""
   a = np.pi * (1 + np.arange(17) / 16)
   direction = unit((np.cos(a), np.sin(a) - 0.05, -0.5 * np.sin(a) - 0.15))
   inside = (0.0, -0.15, 0.12)
@@ -80,7 +86,7 @@ def _jaw(i, m, r):
 
 
 def landmarks(identity: jax.Array, motion: jax.Array) -> jax.Array:
-  """(68, 2) positions in the rendered image, x right and y down, both in [0, 1] inside it.
+  """Returns (68, 2) positions in the rendered image, x right and y down, in [0, 1] inside it.
 
   Order as in 300-W, from the image's left: jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, outer
   lips 48-59, inner lips 60-67. Points on the far side of a turned head are behind it.
@@ -95,9 +101,9 @@ def landmarks(identity: jax.Array, motion: jax.Array) -> jax.Array:
 
 
 def five_points(points: jax.Array) -> jax.Array:
-  """(..., 68, 2) -> (..., 5, 2): both eyes' centres, nose tip and mouth corners, image left first.
+  """Reduces 68 points (..., 68, 2) to the five of FFHQ's alignment and YuNet, (..., 5, 2).
 
-  These are what FFHQ's alignment and YuNet use.
+  They are both eyes' centres, the nose tip and both mouth corners, the image's left first.
   """
   eyes = [points[..., part, :].mean(-2) for part in (RIGHT_EYE, LEFT_EYE)]
   return jnp.stack((*eyes, points[..., 30, :], points[..., 48, :], points[..., 54, :]), -2)

@@ -1,4 +1,4 @@
-"""True parameters as the mapping network's z: what a generator of this world is fed."""
+"""The true parameters as the z of the mapping network, the input of a generator of this world."""
 
 import functools
 
@@ -20,7 +20,7 @@ _ONSETS = ('glasses', 'bald', 'hair_length', 'fringe', 'beard', 'moustache', 'gr
 THRESHOLDS = tuple(
   (k, -lo / (hi - lo)) for k, (name, (lo, hi)) in enumerate(IDENTITY.items()) if name in _ONSETS
 )
-# Mean places of eyes, nose tip, mouth corners, upper and lower lip, and chin.
+# Mean places, in the image, of eyes, nose tip, mouth corners, upper and lower lip, and chin.
 _PLACES = np.array(
   [[0.628, 0.472], [0.372, 0.472], [0.5, 0.622], [0.604, 0.746], [0.396, 0.746]]
   + [[0.5, 0.751], [0.5, 0.779], [0.5, 0.926]]
@@ -28,7 +28,7 @@ _PLACES = np.array(
 
 
 def _consequences(identity, motion, scene):
-  """What the parameters come to: colours (gamma-encoded) and places of the features, (31,)."""
+  """Returns (31,) colours of the parts (gamma-encoded) and places of the features."""
   i, m, s = unpack(IDENTITY, identity), unpack(MOTION, motion), unpack(SCENE, scene)
   r = geometry.rig(i, m)
   skin, hair, _, lip = paint.complexion(i)
@@ -48,11 +48,10 @@ def _consequences(identity, motion, scene):
 
 @functools.partial(jnp.vectorize, excluded=(3,), signature='(i),(m),(s)->(z)')
 def z(identity: jax.Array, motion: jax.Array, scene: jax.Array, width: int) -> jax.Array:
-  """True parameters (..., K) -> (..., width), of about unit variance.
+  """Maps identity (..., 47), motion (..., 16), scene (..., 13) to z (..., width).
 
-  The vectors, centred; rare traits as they show (0 below their threshold); what the parameters come
-  to in colours and places; then constants, which keep the mapping's pixel norm from discarding the
-  length.
+  The entries have about unit variance: the centred vectors; rare traits as they show (0 below their
+  threshold) and whether they show; resulting colours and places of features; constants.
   """
   rest = jnp.array(pack(MOTION))
   vectors = jnp.concatenate((identity - 0.5, motion - rest, scene - 0.5)) * jnp.array(_SCALE)
@@ -60,4 +59,6 @@ def z(identity: jax.Array, motion: jax.Array, scene: jax.Array, width: int) -> j
   onset = jnp.clip(shown * 200, 0, 1)
   features = (vectors, 4 * shown, onset, _consequences(identity, motion, scene))
   count = sum(map(len, features))
+  # The mapping network starts with a pixel norm, which divides by the length of z. The constants
+  # keep that length nearly fixed, so that the parameters' magnitude survives.
   return jnp.concatenate((*features, jnp.full(width - count, 2.0)))

@@ -1,4 +1,4 @@
-"""Seeded talking motion: `act(key, t)` at any time, so clips are functions of continuous time."""
+"""Seeded talking motion as a function of continuous time."""
 
 import zlib
 
@@ -10,7 +10,9 @@ from hybrid_jax.world.parameters import MOTION, Table
 
 
 def _noise(key: jax.Array, name: str, rate: float, t: jax.Array) -> jax.Array:
-  """Band-limited noise of about unit variance: five sines below `rate` Hz, one set per name."""
+  """Returns band-limited noise of about unit variance: five sines below `rate` Hz."""
+  # Keyed by name and not by position, so that a new channel leaves the others unchanged. hash()
+  # differs between processes, crc32 does not.
   key = jax.random.fold_in(key, zlib.crc32(name.encode()) & 0x7FFFFFFF)
   key_f, key_phase = jax.random.split(key)
   frequency = rate * jax.random.uniform(key_f, (5, 1), minval=0.35)
@@ -19,7 +21,7 @@ def _noise(key: jax.Array, name: str, rate: float, t: jax.Array) -> jax.Array:
 
 
 def act(key: jax.Array, t: jax.Array) -> jax.Array:
-  """Motion vectors (n, 16) at times `t` (n,), in seconds, of the clip that `key` names.
+  """Returns motion vectors (n, 16) in [0, 1] at times `t` (n,), seconds; a clip is a `key`.
 
   Pose below 0.35 Hz, smile and brows below 0.5 Hz, speech at 1 to 3.5 Hz under a slow envelope,
   a blink about every three seconds, winks rare.

@@ -1,7 +1,7 @@
-"""What nobody of the training splits wears: a cap, an eye patch, a red nose, paint on the face.
+"""Accessories outside the training data: a cap, an eye patch, a red nose, paint on the face.
 
-For people that no network can have learnt. An outfit is a vector in [0, 1]^K as in `parameters`, of
-which what is not positive in physical units is not worn; without an outfit nothing is computed.
+They make people that no network has learnt. An outfit is a vector in [0, 1]^K as in `parameters`;
+an item is worn if its physical value is positive. Without an outfit nothing is computed.
 """
 
 import jax.numpy as jnp
@@ -28,7 +28,10 @@ def _worn(distance, share):
 
 
 def solids(p, s, skull, o, r):
-  """Signed distance to all that is worn, at p of the head frame (s: mirrored); `o` the outfit."""
+  """Returns the distance to everything worn, at p of the head frame; `o` is the outfit.
+
+  s and `skull` are p mirrored to x > 0 and the distance to the skull, see `geometry`.
+  """
   x, y, z = p
   cap = jnp.maximum(skull - 0.24, 0.52 - y + 0.25 * z) * 0.8
   brim = ellipsoid(s, (0.0, 0.62, 0.88), (0.50, 0.05, 0.42))
@@ -41,13 +44,13 @@ def solids(p, s, skull, o, r):
 
 
 def colour(p, o, hue):
-  """Linear RGB of what is worn: caps and noses in `hue` (an RGB tuple), patches black."""
+  """Returns the linear RGB of what is worn: caps and noses in `hue` (RGB), patches black."""
   black = (o.patch > 0) * smoothstep(0.5, 0.4, p[1]) * (1 - (o.nose > 0) * bump(p[1] + 0.37, 0.2))
   return mix(hue, (0.012, 0.012, 0.014), black)
 
 
 def paint_layers(p, o, r, hue):
-  """(mask, colour) of the paint on the skin, in order; `hue` an RGB tuple."""
+  """Returns (mask, colour) of each layer of paint on the skin, in order; `hue` is linear RGB."""
   x, y, z = p
   ax, front = jnp.abs(x), smoothstep(0.0, 0.3, z)
   rows = bump((y + 0.30) % 0.13 - 0.065, 0.035) * smoothstep(-0.52, -0.48, y)

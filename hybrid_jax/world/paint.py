@@ -1,4 +1,8 @@
-"""Colour of the nearest solid: ordered layers of (mask, colour) tied to the geometry's frames."""
+"""Colour of the nearest solid: ordered layers of (mask, colour) tied to the geometry's frames.
+
+Colours are tuples of linear RGB in [0, 1], masks arrays of about [0, 1]. Letters as in `geometry`;
+`d` are the distances and the point that `geometry.parts` returns.
+"""
 
 import jax.numpy as jnp
 
@@ -18,7 +22,7 @@ from hybrid_jax.world.algebra import (
 
 
 def hsv(hue, saturation, value):
-  """HSV in [0, 1] to a linear RGB tuple."""
+  """Returns HSV in [0, 1] as an RGB tuple."""
   return tuple(
     value * (1 - saturation + saturation * clip01(jnp.abs((hue * 6 + offset) % 6 - 3) - 1))
     for offset in (0.0, 4.0, 2.0)
@@ -26,7 +30,7 @@ def hsv(hue, saturation, value):
 
 
 def complexion(i):
-  """Linear RGB of skin, hair, brows and lips of a person."""
+  """Returns the colours of skin, hair, brows and lips of a person."""
   skin = mix((0.80, 0.52, 0.40), (0.115, 0.055, 0.032), i.skin**0.8)
   skin = mix(skin, (skin[0] * 1.05, skin[1] * 0.80, skin[2] * 0.74), i.redness * 0.7)
   dark = i.hair_dark**0.6
@@ -40,58 +44,34 @@ def complexion(i):
 
 
 def brow_mask(p, i, m):
+  """Returns the mask of the brows at p."""
   t, height = geometry.brow_frame(p, i, m)
   width = 0.036 * i.brow_thick * (1.05 - 0.55 * clip01(t))
   return bump(height, width) * smoothstep(-0.08, 0.10, t) * smoothstep(1.08, 0.8, t)
 
 
 def lip_mask(d, u):
+  """Returns the mask of the lips; `u` runs between the corners, see `geometry.mouth_frame`."""
   return smoothstep(0.016, -0.004, d.lips) * smoothstep(1.12, 0.96, jnp.abs(u))
 
 
 def skin_layers(d, i, m, r):
-  """(mask, colour) of everything painted on skin, in order."""
+  """Returns (mask, colour) of everything painted on skin, in order."""
   x, y, z = d.point
   ax = jnp.abs(x)
   age, makeup = clip01(i.age), clip01(i.makeup)
   skin, hair, brow_colour, lip_colour = complexion(i)
   front = smoothstep(0.25, 0.5, z)
-  u, eye_y, half = geometry.eye_frame(d.point, i, m, r)
+  eye = geometry.eye_frame(d.point, i, m, r)
   v, arch, mouth_y, _ = geometry.mouth_frame(d.point, i, m, r)
-  au, ex = jnp.abs(u), ax - r.eye[0]
+  au, ex = jnp.abs(eye[0]), ax - r.eye[0]
 
   flush = bump(norm(ax - 0.38, y + 0.30), 0.22) + 0.7 * bump(norm(x, y - r.nose[1]), 0.14)
   flush = flush + 0.5 * smoothstep(0.70, 0.78, ax)
   spots = smoothstep(0.3, 0.7, wobble(d.point, 24.0, 5.0)) * bump(norm(ax - 0.22, y + 0.24), 0.30)
-  socket = bump(norm(ex, (y + 0.005) * 1.4), 0.20)
-  socket = (socket + 0.7 * age * bump(norm(ex * 0.8, y + 0.15), 0.07)) * front
-  shadow = bump(norm(u * 0.12, eye_y - 0.09), 0.10) * smoothstep(1.7, 1.4, au)
-  lid = bump(eye_y - jnp.maximum(half, 0) - 0.055 * i.eye_size, 0.012)
-  lid = lid * smoothstep(1.25, 0.8, au) * (1 - 0.7 * i.hooded)
-  lash = bump(eye_y - jnp.maximum(half, 0) - 0.006, 0.018) * smoothstep(1.18, 0.9, au)
-
-  sag = 0.16 + 0.17 * clip01((r.nose[1] - y) * 2.6) * (1 + 0.25 * m.smile)
-  fold = bump(ax - sag, 0.03) * smoothstep(r.nose[1] + 0.05, r.nose[1] - 0.08, y)
-  fold = fold * smoothstep(r.mouth_y - 0.12, r.mouth_y + 0.05, y)
-  ripple = bump(sine(38 * (y - 0.04 * m.brow_raise) + 1.5 * sine(2.5 * x + 1.57)), 0.45)
-  lines = ripple * bump(norm(x * 0.55, y - 0.46), 0.20)
-  knit = bump(ax - 0.045, 0.018) * bump(y - 0.2, 0.10)
-  crow = bump(sine(40 * y + 25 * ex * y), 0.4) * bump(norm(ex - 0.25, y), 0.08)
-  crease = fold * (0.16 + 0.45 * age + 0.30 * r.smile) + knit * 0.7 * (m.brow_frown + 0.4 * age)
-  crease = crease + lines * (0.5 * age + 0.25 * clip01(m.brow_raise))
-  crease = crease + crow * 0.45 * (age + 0.3 * r.smile)
-
-  # Beard and moustache: stubble first, then hair, soft at the edges.
-  jawline = -0.32 - 0.30 * smoothstep(0.62, 0.2, ax) + 0.22 * smoothstep(0.45, 0.7, ax)
-  zone = smoothstep(0.0, -0.20, y - jawline) * smoothstep(-0.1, 0.25, z)
-  zone = zone * smoothstep(-1.45, -1.2, y)
-  above = mouth_y - 0.135 - r.lift
-  tash = bump(norm(jnp.maximum(ax - 0.20, 0), above), 0.055) * smoothstep(-0.15, -0.05, above)
-  beard, moustache = clip01(i.beard * 1.4), clip01(jnp.maximum(i.moustache, i.beard) * 1.5)
-  grain = 0.9 + 0.1 * wobble(d.point, 26.0, 1.0)
-  fuzz = (zone * beard + tash * moustache) * grain
-  stubble = (zone + tash) * smoothstep(-0.4, 0.1, i.beard) * 0.3 * (1 - 0.3 * i.skin)
-
+  socket, shadow, lid, lash = _around_eyes(eye, au, ex, y, front, age, i)
+  crease = _creases(ax, ex, d.point, age, m, r)
+  fuzz, stubble = _beard(d.point, ax, mouth_y, i, r)
   opening = jnp.abs(mouth_y + (r.drop - r.lift) * 0.5 * arch)
   seam = jnp.exp(-jnp.square(opening / (0.011 + 0.5 * (r.drop + r.lift) * arch)))
   seam = seam * smoothstep(1.1, 0.95, jnp.abs(v)) * front
@@ -119,11 +99,55 @@ def skin_layers(d, i, m, r):
   )
 
 
+def _around_eyes(eye, au, ex, y, front, age, i):
+  """Returns masks of the shaded socket, eye shadow, the lid's fold and the lashes."""
+  u, eye_y, half = eye
+  socket = bump(norm(ex, (y + 0.005) * 1.4), 0.20)
+  socket = (socket + 0.7 * age * bump(norm(ex * 0.8, y + 0.15), 0.07)) * front
+  shadow = bump(norm(u * 0.12, eye_y - 0.09), 0.10) * smoothstep(1.7, 1.4, au)
+  lid = bump(eye_y - jnp.maximum(half, 0) - 0.055 * i.eye_size, 0.012)
+  lid = lid * smoothstep(1.25, 0.8, au) * (1 - 0.7 * i.hooded)
+  lash = bump(eye_y - jnp.maximum(half, 0) - 0.006, 0.018) * smoothstep(1.18, 0.9, au)
+  return socket, shadow, lid, lash
+
+
+def _creases(ax, ex, p, age, m, r):
+  """Returns the mask of folds beside the nose, forehead lines, frown lines and crow's feet."""
+  x, y, _ = p
+  sag = 0.16 + 0.17 * clip01((r.nose[1] - y) * 2.6) * (1 + 0.25 * m.smile)
+  fold = bump(ax - sag, 0.03) * smoothstep(r.nose[1] + 0.05, r.nose[1] - 0.08, y)
+  fold = fold * smoothstep(r.mouth_y - 0.12, r.mouth_y + 0.05, y)
+  ripple = bump(sine(38 * (y - 0.04 * m.brow_raise) + 1.5 * sine(2.5 * x + 1.57)), 0.45)
+  lines = ripple * bump(norm(x * 0.55, y - 0.46), 0.20)
+  knit = bump(ax - 0.045, 0.018) * bump(y - 0.2, 0.10)
+  crow = bump(sine(40 * y + 25 * ex * y), 0.4) * bump(norm(ex - 0.25, y), 0.08)
+  crease = fold * (0.16 + 0.45 * age + 0.30 * r.smile) + knit * 0.7 * (m.brow_frown + 0.4 * age)
+  crease = crease + lines * (0.5 * age + 0.25 * clip01(m.brow_raise))
+  return crease + crow * 0.45 * (age + 0.3 * r.smile)
+
+
+def _beard(p, ax, mouth_y, i, r):
+  """Returns masks of beard and moustache, and of the stubble that precedes both."""
+  _, y, z = p
+  jawline = -0.32 - 0.30 * smoothstep(0.62, 0.2, ax) + 0.22 * smoothstep(0.45, 0.7, ax)
+  zone = smoothstep(0.0, -0.20, y - jawline) * smoothstep(-0.1, 0.25, z)
+  zone = zone * smoothstep(-1.45, -1.2, y)
+  above = mouth_y - 0.135 - r.lift
+  tash = bump(norm(jnp.maximum(ax - 0.20, 0), above), 0.055) * smoothstep(-0.15, -0.05, above)
+  beard, moustache = clip01(i.beard * 1.4), clip01(jnp.maximum(i.moustache, i.beard) * 1.5)
+  grain = 0.9 + 0.1 * wobble(p, 26.0, 1.0)
+  fuzz = (zone * beard + tash * moustache) * grain
+  # Stubble grows while the trait is still below zero, so that a beard does not appear at once.
+  stubble = (zone + tash) * smoothstep(-0.4, 0.1, i.beard) * 0.3 * (1 - 0.3 * i.skin)
+  return fuzz, stubble
+
+
 def eye_colour(d, i, m, r):
-  """White, iris and pupil turned to the gaze, shaded by the lids."""
+  """Returns the colour of the eyeball: white, iris and pupil at the gaze, shaded by the lids."""
   x, y, z = d.point
   u, eye_y, half = geometry.eye_frame(d.point, i, m, r)
   e = unit(sub((jnp.abs(x), y, z), r.eye))
+  # The point is mirrored to x > 0, so the gaze is too: otherwise the eyes would look apart.
   g = (jnp.where(x > 0, r.gaze[0], -r.gaze[0]), r.gaze[1], r.gaze[2])
   off = norm(*sub(e, g))  # chord, about the angle
   iris = hsv(
@@ -141,7 +165,7 @@ def eye_colour(d, i, m, r):
 
 
 def albedo(d, i, m, r, scene, q):
-  """Linear colour, gloss and its exponent of the nearest solid at q, and which solid it is."""
+  """Returns colour, gloss and gloss exponent of the nearest solid at world point q."""
   x, y, _ = d.point
   skin, hair, _, _ = complexion(i)
   v = geometry.mouth_frame(d.point, i, m, r)[0]
@@ -179,10 +203,11 @@ def albedo(d, i, m, r, scene, q):
 
 
 def regions(d, i, m, r):
-  """Masks in [0, 1] by name: mouth, eyes and brows (with a margin), and the face with all of them.
+  """Returns masks in [0, 1]: 'mouth', 'eyes' and 'brows' with a margin, and the whole 'face'.
 
-  The eye region does not depend on the blink, and the mouth region holds the opening.
+  The mouth's mask includes the opening.
   """
+  # The eye mask ignores the blink: a loss weighted by it must also see that an eye should be shut.
   x, y, z = d.point
   head = geometry.is_nearest(d, 'skin', 'eyes', 'teeth', 'tongue', 'frame') * 1.0
   front = smoothstep(0.2, 0.4, z) * (1 - geometry.is_nearest(d, 'cloth', 'hair'))

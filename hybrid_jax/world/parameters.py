@@ -1,8 +1,8 @@
 """The three vectors of the rendered world: identity, motion and scene, each in [0, 1]^K.
 
-A table gives `name: (low, high)` in physical units (radians, or shares of a trait); its order is
-that of the vector. A range that starts below zero, where the comment says "rare", is a trait that
-is absent up to zero and then grows, so that vectors stay continuous.
+A table gives `name: (low, high)` in physical units (radians, or shares of a trait), in the order of
+the vector. Where a comment says "rare", the range starts below zero: the trait is absent up to zero
+and then grows, so that vectors stay continuous.
 Left and right are the person's own: `blink_left` is the eye at the image's right.
 """
 
@@ -113,22 +113,23 @@ Table = dict[str, tuple[float, float]]
 
 
 def unpack(table: Table, vector: jax.Array) -> SimpleNamespace:
-  """A vector in [0, 1]^K -> its entries by name, in physical units."""
+  """Returns the entries of a vector in [0, 1]^K by name, in physical units."""
   return SimpleNamespace(
     **{name: lo + (hi - lo) * vector[k] for k, (name, (lo, hi)) in enumerate(table.items())}
   )
 
 
 def pack(table: Table, **values: float) -> np.ndarray:
-  """The vector in [0, 1]^K of the named physical values; what is not named is zero or mid-range.
+  """Returns the vector (K,) in [0, 1] of the named physical values.
 
-  `pack(MOTION)` is the neutral face.
+  A parameter without a value is zero in MOTION and mid-range in the other tables, so `pack(MOTION)`
+  is the neutral face.
 
   Raises:
-    KeyError: a name that the table does not have.
+    KeyError: the table has no parameter of that name.
   """
   if unknown := set(values) - set(table):
-    raise KeyError(f'no parameter {", ".join(sorted(unknown))}; known are {", ".join(table)}')
+    raise KeyError(f'no parameter {", ".join(sorted(unknown))}; choose from {", ".join(table)}')
   vector = []
   for name, (lo, hi) in table.items():
     rest = 0.0 if table is MOTION else (lo + hi) / 2
@@ -145,7 +146,7 @@ def _ramp(low: float, high: float, x: jax.Array) -> jax.Array:
 
 
 def sample_identity(key: jax.Array) -> jax.Array:
-  """A random person, (47,): Beta(1.5, 1.5) entries, pulled together by sex, complexion and age."""
+  """Draws a person, (47,): Beta(1.5, 1.5) entries, correlated by sex, complexion and age."""
   key_u, key_sex = jax.random.split(key)
   u = jax.random.beta(key_u, 1.5, 1.5, (len(IDENTITY),))
   female = _ramp(0.4, 0.6, jax.random.uniform(key_sex))
@@ -167,5 +168,5 @@ def sample_identity(key: jax.Array) -> jax.Array:
 
 
 def sample_scene(key: jax.Array) -> jax.Array:
-  """A random scene, (13,): uniform."""
+  """Draws a scene, (13,), uniformly."""
   return jax.random.uniform(key, (len(SCENE),))

@@ -1,7 +1,6 @@
-"""Who lives in the rendered world: numbered people, their clips, and which are held out.
+"""The people of the rendered world by number, their clips, and the splits.
 
-Everything about person n and their clip k follows from (n, k) alone, so held-out people and their
-motions are key ranges, fixed here.
+Person n and their clip k follow from (n, k) alone, so a split is a range of numbers.
 """
 
 import jax
@@ -23,23 +22,23 @@ def _clip(number: jax.Array | int, clip: jax.Array | int) -> jax.Array:
 
 
 def identity(number: jax.Array | int) -> jax.Array:
-  """Identity vector (47,) of person `number`."""
+  """Returns the identity vector (47,) of person `number`."""
   return parameters.sample_identity(jax.random.fold_in(_person(number), 0))
 
 
 def scene(number: jax.Array | int, clip: jax.Array | int) -> jax.Array:
-  """Scene vector (13,) of a clip."""
+  """Returns the scene vector (13,) of a clip."""
   return parameters.sample_scene(jax.random.fold_in(_clip(number, clip), 0))
 
 
 def act(number: jax.Array | int, clip: jax.Array | int, t: jax.Array) -> jax.Array:
-  """Motion vectors (n, 16) of a clip at times `t` (n,), seconds."""
+  """Returns the motion vectors (n, 16) of a clip at times `t` (n,), seconds."""
   return motion.act(jax.random.fold_in(_clip(number, clip), 1), t)
 
 
 def moment(
   number: jax.Array | int, clip: jax.Array | int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """(identity, motion, scene) of one random moment of a clip."""
+  """Returns (identity, motion, scene) of one random moment of a clip."""
   t = jax.random.uniform(jax.random.fold_in(_clip(number, clip), 2), (1,), maxval=CLIP_SECONDS)
   return identity(number), act(number, clip, t)[0], scene(number, clip)

@@ -1,8 +1,10 @@
 """`render(identity, motion, scene, size)`: sphere tracing, light and the FFHQ camera.
 
-Every stage below is one fused loop over the image's rays with one output; a loop with three outputs
-would be computed three times. So offsets are mapped over, and colours are stacked last.
+Images are float32 in [0, 1], gamma-encoded; light is computed in linear RGB.
 """
+
+# Every stage is one fused loop over the image's rays with one output: XLA computes a loop with
+# three outputs three times. So offsets are mapped over with lax.map, and colours are stacked last.
 
 from types import SimpleNamespace
 
@@ -24,10 +26,11 @@ TETRAHEDRON = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1.
 
 
 def framing(i, r):
-  """Centre (2,) and side of the square that FFHQ's crop rule gives, in world units.
+  """Returns centre (2,) and side, in world units, of the square of FFHQ's crop rule.
 
-  The resting mouth point is used, so that talking does not move the crop; roll is kept.
+  Unlike FFHQ's, the square is not rotated with the head: roll is a motion parameter and must show.
   """
+  # The mouth point at rest, so that talking does not move the crop.
   x, _, _ = r.eye
   left, right = geometry.to_world((x, 0.0, 0.72), r), geometry.to_world((-x, 0.0, 0.72), r)
   mouth = geometry.to_world((0.0, -0.68 * i.face_length, 0.75), r)
@@ -39,7 +42,7 @@ def framing(i, r):
 
 
 def _rays(centre, side, size):
-  """Camera position and unit directions of (size, size) rays, row by row from the top."""
+  """Returns the camera position and unit directions of (size, size) rays, from the top row."""
   g = (jnp.arange(size) + 0.5) / size * 2 - 1
   gx, gy = jnp.meshgrid(g, -g)
   ray = unit((gx * side / 2, gy * side / 2, jnp.full_like(gx, -9.0)))
@@ -47,9 +50,10 @@ def _rays(centre, side, size):
 
 
 def _trace(field, centre, side, size):
-  """Depth along each of (size, size) rays: a coarse march shared by blocks, then a fine one."""
+  """Returns camera, directions and depths of (size, size) rays: a coarse march, then a fine one."""
   eye, ray = _rays(centre, side, size // COARSE)
-  # Half the diagonal of a block, at the head: what a coarse ray must stay away from the surface.
+  # Half the diagonal of a block, at the head: a coarse ray must stop that far from the surface, or
+  # it passes what another ray of its block hits.
   clear = 0.75 * COARSE * side / size
 
   def coarse(_, t):
@@ -78,7 +82,7 @@ def _hit(d, t):
 
 
 def _light(field, d, q, ray, i, m, r, s):
-  """Linear RGB of the surface at q."""
+  """Returns the linear RGB of the surface at q."""
   rgb, gloss, power = paint.albedo(d, i, m, r, s, q)
   directions = jnp.array(TETRAHEDRON)
   taps = jax.lax.map(lambda v: field(add(q, scale(v, 0.004))), directions)
@@ -88,7 +92,8 @@ def _light(field, d, q, ray, i, m, r, s):
     start = add(q, scale(normal, 0.03))
     return jax.lax.map(lambda h: field(add(start, scale(direction, h))), heights)
 
-  # Sky light with occlusion, a key light with a soft shadow, skin that lets red through.
+  # Sky light with occlusion and a key light with a soft shadow. Light wraps farther around skin in
+  # red than in blue: a cheap stand-in for subsurface scattering.
   near = probe(normal, jnp.array([0.04, 0.18]))
   occlusion = 1 - 0.68 * clip01(1 - near[0] / 0.07)
   occlusion = occlusion * (1 - 0.45 * clip01(1 - near[1] / 0.21))
@@ -118,9 +123,13 @@ def _background(s, size):
 
 
 def render(identity: jax.Array, motion: jax.Array, scene: jax.Array, size: int) -> jax.Array:
-  """One image (size, size, 3), float32 in [0, 1], of vectors in [0, 1]^K (see `parameters`).
+  """Renders one image (size, size, 3), float32 in [0, 1].
 
-  Pure and jittable (jit with `size` static); compile time is some seconds per size.
+  A pure function to be jitted with `size` static; compiling takes seconds per size.
+
+  Args:
+    identity: (47,), motion: (16,), scene: (13,); in [0, 1], see `parameters`.
+    size: px, a multiple of 2.
   """
   return render_regions(identity, motion, scene, size)[0]
 
@@ -132,7 +141,7 @@ def render_regions(
   size: int,
   outfit: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """As `render`, and (size, size, 4) masks in [0, 1] of mouth, eyes, brows and face (`REGIONS`).
+  """Renders as `render`, and returns also masks (size, size, 4) in [0, 1] of `REGIONS`.
 
   `outfit` (8,) in [0, 1]: see `outfits`.
   """
@@ -152,7 +161,7 @@ def render_regions(
 
 
 def project(p: tuple, r: SimpleNamespace, centre: jax.Array, side: jax.Array) -> jax.Array:
-  """Head-frame points (x, y, z) -> (n, 2) positions in the image, x right, y down, in [0, 1]."""
+  """Projects head-frame points (x, y, z) to (n, 2): x right, y down, in [0, 1] in the image."""
   x, y, z = jnp.broadcast_arrays(*geometry.to_world(p, r))
   scale = 9.0 / (CAMERA - z) / (side / 2)  # the square lies at distance 9
   return jnp.stack((1 + (x - centre[0]) * scale, 1 - (y - centre[1]) * scale), -1) / 2

@@ -137,7 +137,9 @@ def test_wrong_inputs_are_one_line(model, inputs, source, driving, options, mess
 
 
 def test_latents_of_wrong_arrays_are_refused(model):
-  with pytest.raises(hybrid_jax.InputError, match=r'a frame has shape \(40, 40, 3\); .*\(32, 32, 3\)'):
+  with pytest.raises(
+    hybrid_jax.InputError, match=r'a frame has shape \(40, 40, 3\); .*\(32, 32, 3\)'
+  ):
     model.identity(GREY)
   with pytest.raises(hybrid_jax.InputError, match='a frame is float64'):
     list(model.deformations([np.zeros((32, 32, 3))], 2))
@@ -154,6 +156,8 @@ def test_the_commands_are_listed():
   command = [sys.executable, '-m', 'hybrid_jax']
   lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
   folder = ROOT / 'hybrid_jax'
-  modules = [path.stem for path in folder.glob('*.py') if "__name__ == '__main__'" in path.read_text()]
+  modules = [
+    path.stem for path in folder.glob('*.py') if "__name__ == '__main__'" in path.read_text()
+  ]
   for name in {*modules, 'jobs', 'world'} - {'__main__'}:
     assert f'\n  {name} ' in lines, name

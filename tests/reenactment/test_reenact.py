@@ -10,7 +10,6 @@ from fractions import Fraction
 import jax
 import numpy as np
 import pytest
-from hybrid_jax.world.films import write_sound
 from ml_collections import ConfigDict
 from reenacting import frames_of, packets, pixels, run
 from small import SIZE, write_clip
@@ -27,6 +26,7 @@ from hybrid_jax.reenactment.model import load_model
 from hybrid_jax.reenactment.options import Options
 from hybrid_jax.reenactment.run import work_folder
 from hybrid_jax.weights import shipped
+from hybrid_jax.world.films import write_sound
 
 SHIPPED = shipped.FOLDER
 

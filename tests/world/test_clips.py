@@ -10,7 +10,7 @@ import pytest
 from hybrid_jax.media import stills, video
 from hybrid_jax.training import triplets
 from hybrid_jax.world import clips, people
-from hybrid_jax.world.__main__ import voice
+from hybrid_jax.world.films import voice
 from hybrid_jax.world.parameters import MOTION
 
 

@@ -182,7 +182,7 @@ def test_pack_and_unpack_are_inverse_and_refuse_unknown_names():
     for n, x in vars(values).items()
     if n not in ('yaw', 'smile')
   )
-  with pytest.raises(KeyError, match='no parameter smlie; known are yaw'):
+  with pytest.raises(KeyError, match='no parameter smlie; choose from yaw'):
     pack(MOTION, smlie=1)
 
 
