@@ -26,21 +26,21 @@ def convert(path: str, output: str, kind: str = 'auto', verify: bool = False) ->
   """
   import jax
 
-  from hybrid_jax.weights import checks, converted, files, kinds, public
+  from hybrid_jax.weights import checks, files, folders, public, public_formats
 
   if pathlib.Path(output).exists():  # told before a long read
     raise InputError(f'{output}: exists already; give another --output, or remove it')
   content = files.read(path)
   if kind == 'auto':
-    kind = kinds.recognise(content, path)
-  entry = kinds.KINDS[kind]
-  count = kinds.arrays(content)
+    kind = public_formats.recognise(content, path)
+  entry = public_formats.KINDS[kind]
+  count = public_formats.arrays(content)
   made = entry.convert(content, f'{entry.what} {path}')
   del content  # so that file and tree are not both held while the tree is written
   leaves = jax.tree.leaves(made.parts)
   used = len(leaves) - made.invented
   manifest = {
-    'format': converted.FORMAT,
+    'format': folders.FORMAT,
     'kind': kind,
     'source': {
       'name': pathlib.Path(path).name,
@@ -61,21 +61,21 @@ def convert(path: str, output: str, kind: str = 'auto', verify: bool = False) ->
     'tool': f'hybrid_jax {__version__}',
   }
   del leaves
-  with converted.new_folder(output) as part:
+  with folders.new_folder(output) as part:
     if verify:
       manifest['checks'] = checks.run(made, part)
-    converted.write(part, made.parts, manifest)
+    folders.write(part, made.parts, manifest)
   return manifest
 
 
 def main(argv: list[str] | None = None) -> None:
   from absl import logging
 
-  from hybrid_jax.weights import kinds
+  from hybrid_jax.weights import public_formats
 
   logging.set_verbosity(logging.ERROR)  # Orbax has a dozen lines for each folder otherwise
   parser = argparse.ArgumentParser('hybrid_jax.convert', description=__doc__.split('\n')[0])
-  parser.add_argument('kind', nargs='?', default='auto', choices=['auto', *kinds.KINDS])
+  parser.add_argument('kind', nargs='?', default='auto', choices=['auto', *public_formats.KINDS])
   parser.add_argument('file', metavar='FILE')
   parser.add_argument('--output', required=True, metavar='DIR', help='must not exist yet')
   parser.add_argument('--verify', action='store_true', help='check invariants; draw samples.png')

@@ -163,12 +163,12 @@ def check_file(name: str, path: str, kind: str, needed: dict) -> tuple[Check, di
 
   Its tensors are read and placed exactly as `convert` does: each is used and each place filled.
   """
-  from hybrid_jax.weights import converted, files, kinds, public
+  from hybrid_jax.weights import files, folders, public, public_formats
 
   origin = public.FILES[kind]
-  if converted.is_converted(path):
+  if folders.is_converted(path):
     try:
-      manifest = converted.read_manifest(path)
+      manifest = folders.read_manifest(path)
       sizes, kind = manifest['parts'], manifest['kind']
       source = manifest['source']
       told = f'{path}: converted from {source["name"]}, SHA-256 {source["sha256"]}'
@@ -181,8 +181,12 @@ def check_file(name: str, path: str, kind: str, needed: dict) -> tuple[Check, di
       return Check('wrong', name, f'{told}: another file than its name says; fetch it again'), {}
     try:
       content = files.read(path)
-      kind = kinds.recognise(content, path)
-      sizes = kinds.KINDS[kind].convert(content, f'{kinds.KINDS[kind].what} {path}').sizes
+      kind = public_formats.recognise(content, path)
+      sizes = (
+        public_formats.KINDS[kind]
+        .convert(content, f'{public_formats.KINDS[kind].what} {path}')
+        .sizes
+      )
     except InputError as error:
       return Check('wrong', name, f'{error} ({told.removeprefix(f"{path}, ")})'), {}
   else:

@@ -20,8 +20,8 @@ import time
 import zipfile
 
 import numpy as np
-from test_modules import binary, module
 from test_torch_file import asm, call, legacy, storage, tensor
+from test_torch_modules import binary, module
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -29,8 +29,8 @@ SEED = np.random.default_rng(0)
 DRAW = """
 import sys, time, jax, numpy as np
 from hybrid_jax.models.stylegan2 import Generator
-from hybrid_jax.weights import converted
-manifest, tree = converted.read(sys.argv[1], 'generator')
+from hybrid_jax.weights import folders
+manifest, tree = folders.read(sys.argv[1], 'generator')
 facts, G = manifest['parts']['generator'], tree['generator']
 module = Generator(tuple(facts['channels']), facts['w_dim'], facts['mapping_layers'])
 noise = tuple(x[None] for x in G['noise_const'])

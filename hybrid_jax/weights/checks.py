@@ -19,7 +19,7 @@ from hybrid_jax.media import stills
 from hybrid_jax.models import latents
 from hybrid_jax.models.ops import to_uint8
 from hybrid_jax.models.stylegan2 import Generator, StyledConv
-from hybrid_jax.weights.kinds import Converted
+from hybrid_jax.weights.public_formats import Converted
 
 MAPPED = 4096  # latents; their mean is off by 1/64 of a standard deviation
 SAMPLES = 8

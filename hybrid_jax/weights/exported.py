@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.weights import converted, files, shipped
+from hybrid_jax.weights import files, folders, shipped
 
 SECTIONS = ('model', 'weights', 'data', 'train', 'progressive')
 
@@ -34,8 +34,8 @@ def read_config(path: str) -> dict:
   Raises:
     InputError: the file is missing or damaged, or no model that `export` wrote.
   """
-  if converted.is_converted(path):
-    text = converted.read_manifest(path)['parts'].get('encoder', {}).get('config', '')
+  if folders.is_converted(path):
+    text = folders.read_manifest(path)['parts'].get('encoder', {}).get('config', '')
   else:
     text = config_text(files.read(path))
   try:

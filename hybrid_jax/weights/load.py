@@ -11,7 +11,7 @@ import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.method.networks import Networks, init_encoder, random_frozen
-from hybrid_jax.weights import converted, files, key_maps, kinds, shapes, shipped
+from hybrid_jax.weights import files, folders, key_maps, public_formats, shapes, shipped
 
 WHAT = {
   'e4e': 'e4e encoder for FFHQ with its StyleGAN2 decoder',
@@ -89,7 +89,7 @@ def load_generator(networks: Networks, paths: Mapping[str, str], seed: int) -> d
   if not is_there(path):
     raise InputError(f"config.weights.e4e='{path}': no such file ({WHAT['e4e']}); put it there")
   if os.path.isdir(path):
-    manifest, tree = converted.read(path, 'generator')
+    manifest, tree = folders.read(path, 'generator')
     return _of_model(networks, path, tree['generator'], manifest['parts']['generator']['channels'])
   return _generator(networks, path, *_read_e4e(path))
 
@@ -129,7 +129,7 @@ def _deforms(name: str) -> bool:
 def _read_encoder(networks: Networks, path: str) -> tuple[dict, dict]:
   """(generator tree, encoder variables) of a file or folder; deformation heads if it has any."""
   if os.path.isdir(path):
-    manifest, tree = converted.read(path, 'generator', 'encoder')
+    manifest, tree = folders.read(path, 'generator', 'encoder')
     if manifest['kind'] == 'psp':
       raise InputError(
         f'{path}: a pSp encoder, whose heads give whole rows of W+; the model needs e4e, whose '
@@ -185,7 +185,7 @@ def _random(networks: Networks, seed: int, parts: Sequence[str]) -> dict:
 
 def is_there(path: str) -> bool:
   """Whether a path is that of a file, or of a folder of converted weights."""
-  return os.path.isfile(path) or converted.is_converted(path)
+  return os.path.isfile(path) or folders.is_converted(path)
 
 
 def _lpips(networks: Networks, backbone: str, linear: str) -> dict:
@@ -223,11 +223,11 @@ def part(path: str, name: str) -> tuple[dict, dict]:
     InputError: no such file, damaged, or of a kind that holds no such part.
   """
   if os.path.isdir(path):
-    manifest, tree = converted.read(path, name)
+    manifest, tree = folders.read(path, name)
     return tree[name], manifest['parts'][name]
   content = files.read(path)
-  kind = kinds.recognise(content, path)
-  made = kinds.KINDS[kind].convert(content, f'{kind} {path}')
+  kind = public_formats.recognise(content, path)
+  made = public_formats.KINDS[kind].convert(content, f'{kind} {path}')
   if name not in made.parts:
     raise InputError(f'{path}: a file of kind {kind}, which holds no {name}')
   return made.parts[name], made.sizes[name]

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from hybrid_jax.weights import modules
-from hybrid_jax.weights.symbols import BUILDERS, Builder, Symbol, TorchFileError, execute
+from hybrid_jax.weights import torch_modules
+from hybrid_jax.weights.safe_pickle import BUILDERS, Builder, Symbol, TorchFileError, execute
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
@@ -29,7 +29,7 @@ def load(path: str | os.PathLike) -> Any:
   Returns:
     The saved object: dict (also for OrderedDict and Namespace), list, tuple (also for torch.Size),
     set, str, bytes and scalars, with numpy arrays for tensors and parameters, numpy dtypes for
-    torch's, a str for a device, and `modules.Module` for a module saved whole. An array is a
+    torch's, a str for a device, and `torch_modules.Module` for a module saved whole. An array is a
     read-only view of its storage, strided as it was in torch, and keeps that storage in memory:
     copy what is to be changed or to outlive the rest.
 
@@ -90,8 +90,8 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
 
     if f'{root}constants.pkl' not in sizes:
       return unpickled('data', _BUILDERS)
-    names = BUILDERS | modules.SCRIPT_BUILDERS
-    return modules.script(unpickled('data', names), unpickled('constants', names))
+    names = BUILDERS | torch_modules.SCRIPT_BUILDERS
+    return torch_modules.script(unpickled('data', names), unpickled('constants', names))
 
 
 def _read_legacy(file: BinaryIO, size: int, data: bytes | None = None) -> Any:
@@ -135,4 +135,4 @@ def _nested(build: Builder, x: Symbol) -> np.ndarray:
   return storage
 
 
-_BUILDERS = BUILDERS | modules.BUILDERS
+_BUILDERS = BUILDERS | torch_modules.BUILDERS

@@ -19,7 +19,7 @@ from hybrid_jax import convert, doctor
 from hybrid_jax.media import containers
 from hybrid_jax.method import networks
 from hybrid_jax.training import estimate
-from hybrid_jax.weights import export, kinds, public, shipped
+from hybrid_jax.weights import export, public, public_formats, shipped
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -270,5 +270,5 @@ def test_a_machine_that_lacks_something(monkeypatch):
 
 
 def test_every_kind_has_a_source_and_the_readme_lists_all():
-  assert set(kinds.KINDS) <= set(public.FILES)
+  assert set(public_formats.KINDS) <= set(public.FILES)
   assert public.table() in (ROOT / 'README.md').read_text()

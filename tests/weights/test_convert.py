@@ -22,7 +22,7 @@ from hybrid_jax.method.encoder import Encoder
 from hybrid_jax.models import latents
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator, LatentDiscriminator
-from hybrid_jax.weights import converted, files, torch_file
+from hybrid_jax.weights import files, folders, torch_file
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def convert_to(tmp_path):
   def call(path, kind='auto', **options):
     output = tmp_path / 'converted'
     written = convert.convert(str(path), str(output), kind, **options)
-    manifest, tree = converted.read(output)
+    manifest, tree = folders.read(output)
     assert json.loads(json.dumps(written)) == manifest
     return manifest, tree
 
@@ -277,7 +277,7 @@ def test_a_failing_write_leaves_nothing(tmp_path, monkeypatch):
   def full(*_):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(converted, 'write', full)
+  monkeypatch.setattr(folders, 'write', full)
   with pytest.raises(InputError, match='No space left'):
     convert.convert(str(GOLDEN / 'latent_discriminator.pt'), str(tmp_path / 'out'))
   assert not os.listdir(tmp_path)
@@ -352,7 +352,7 @@ def sound(tmp_path) -> dict:
         state[key] = state[key] * np.float32(0.1)
   path = write(tmp_path / 'start.pt', {'g_ema': state, 'latent_avg': file['latent_avg']})
   convert.convert(path, str(tmp_path / 'start'))
-  manifest, tree = converted.read(tmp_path / 'start')
+  manifest, tree = folders.read(tmp_path / 'start')
   module, G, _ = generator_of(manifest, tree)
   z = jax.random.normal(jax.random.key(7), (4096, 64))
   w_avg = np.asarray(module.apply({'params': G['params']}, z, method='map')).mean(0)

@@ -24,7 +24,7 @@ from hybrid_jax.weights import discriminator_key_maps, key_maps, metric_key_maps
 from hybrid_jax.weights.exported import config_text
 from hybrid_jax.weights.key_maps import WeightsError
 from hybrid_jax.weights.layouts import flat
-from hybrid_jax.weights.modules import Module
+from hybrid_jax.weights.torch_modules import Module
 
 
 @dataclasses.dataclass(frozen=True)

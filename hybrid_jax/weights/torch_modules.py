@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hybrid_jax.weights.symbols import Builder, Symbol, TorchFileError
+from hybrid_jax.weights.safe_pickle import Builder, Symbol, TorchFileError
 
 # Modules may share submodules, so that a few bytes could claim any number of names.
 _MAX_TENSORS = 1 << 16
