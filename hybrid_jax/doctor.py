@@ -24,7 +24,6 @@ _NO_COMPILE = flags.DEFINE_bool('no-compile', False, 'Do not compile the trainin
 
 GiB, MB = 2**30, 10**6
 ENOUGH = 0.9  # of a device's memory; beyond, fragments may not fit
-BACKBONES = {'alex': 'alexnet', 'vgg': 'vgg16', 'squeeze': 'squeezenet'}  # kinds by lpips_net
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +73,7 @@ def examine(config: Any, compile_step: bool = True) -> Iterator[Check]:
 
 def check_weights(config: Any, nets: Any) -> Iterator[Check]:
   """Every weight file: found, readable and whole; then whether all are of the model's sizes."""
-  from hybrid_jax.weights import load, shipped
+  from hybrid_jax.weights import load, public, shipped
 
   paths = dict(config.weights)
   if {'random', 'shipped'} & set(paths.values()):
@@ -98,8 +97,8 @@ def check_weights(config: Any, nets: Any) -> Iterator[Check]:
     return
   wanted, found, differences = sizes_of(config.model, nets), [], []
   for field, path in paths.items():
-    kind = {'lpips_backbone': BACKBONES[config.model.lpips_net], 'lpips_linear': 'lpips'}
-    check, sizes = check_file(f'weights.{field}', path, kind.get(field, field), wanted[field])
+    kind = public.kind_of(field, config.model.lpips_net)
+    check, sizes = check_file(f'weights.{field}', path, kind, wanted[field])
     yield check
     for part, numbers in sizes.items():
       found.append(part)
@@ -182,11 +181,7 @@ def check_file(name: str, path: str, kind: str, needed: dict) -> tuple[Check, di
     try:
       content = files.read(path)
       kind = public_formats.recognise(content, path)
-      sizes = (
-        public_formats.KINDS[kind]
-        .convert(content, f'{public_formats.KINDS[kind].what} {path}')
-        .sizes
-      )
+      sizes = public_formats.convert(content, path, kind).sizes
     except InputError as error:
       return Check('wrong', name, f'{error} ({told.removeprefix(f"{path}, ")})'), {}
   else:
@@ -202,9 +197,9 @@ def check_file(name: str, path: str, kind: str, needed: dict) -> tuple[Check, di
 
 def facts(path: str | os.PathLike) -> str:
   """Name, size and SHA-256 of a file."""
-  from hybrid_jax.weights import files
+  from hybrid_jax import environment
 
-  return f'{path}, {os.path.getsize(path) / MB:.1f} MB, SHA-256 {files.sha256(path)}'
+  return f'{path}, {os.path.getsize(path) / MB:.1f} MB, SHA-256 {environment.sha256(path)}'
 
 
 def attempt(name: str, work: Any, status: str) -> Check:

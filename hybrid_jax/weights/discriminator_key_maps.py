@@ -1,4 +1,7 @@
-"""Names of the tensors of discriminators in the public files; see `key_maps`."""
+"""Name maps of discriminators in the public files; see `key_maps`.
+
+Our blocks are named after the side of their input, as NVlabs': `b64_conv0` takes 64 px.
+"""
 
 from hybrid_jax.weights.key_maps import KeyMap
 from hybrid_jax.weights.layouts import conv, copy, dense, dense_of_map
@@ -10,11 +13,12 @@ def rosinality(channels: tuple[int, ...]) -> KeyMap:
     'params/from_rgb/kernel': ('convs.0.0.weight', conv),
     'params/from_rgb/bias': ('convs.0.1.bias', copy),
   }
+  # rosinality numbers blocks from the largest side down; index 0 is the layer from RGB.
   for block, i in enumerate(reversed(range(1, len(channels))), start=1):
     ours, theirs = f'params/b{4 << i}', f'convs.{block}'
     keys[f'{ours}_conv0/kernel'] = (f'{theirs}.conv1.0.weight', conv)
     keys[f'{ours}_conv0/bias'] = (f'{theirs}.conv1.1.bias', copy)
-    # Index 0 of a downsampling layer is its blur.
+    # Index 0 of a downsampling layer is its blur, a constant of ours.
     keys[f'{ours}_conv1/kernel'] = (f'{theirs}.conv2.1.weight', conv)
     keys[f'{ours}_conv1/bias'] = (f'{theirs}.conv2.2.bias', copy)
     keys[f'{ours}_skip/kernel'] = (f'{theirs}.skip.1.weight', conv)
@@ -53,7 +57,7 @@ def nvlabs(channels: tuple[int, ...]) -> KeyMap:
 
 
 def latent(num_layers: int = 4) -> KeyMap:
-  """Keys of e4e's LatentCodesDiscriminator: `mlp.0`, `mlp.2`, ..."""
+  """Keys of e4e's LatentCodesDiscriminator: `mlp.0`, `mlp.2`, ... with activations between."""
   keys: KeyMap = {}
   for i in range(num_layers):
     keys[f'params/dense_{i}/kernel'] = (f'mlp.{2 * i}.weight', dense)

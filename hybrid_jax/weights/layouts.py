@@ -1,4 +1,4 @@
-"""How the axes of a tensor lie in PyTorch's files and in our trees, there and back."""
+"""Moves the axes of tensors between the order of PyTorch's files and ours, in both directions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,15 +8,16 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Moves the axes of a tensor to ours when called; `back` moves them to those of the file.
+  """Moves the axes of a tensor to our order when called; `back` restores the order of the file.
 
-  Calling it forgives axes of length 1 in front, `back` gives exactly the public shape.
+  Calling it accepts axes of length 1 in front; `back` gives exactly the public shape.
   """
 
   ours: Callable[[np.ndarray], np.ndarray]
   back: Callable[[np.ndarray], np.ndarray]
 
   def __call__(self, x: np.ndarray) -> np.ndarray:
+    """The tensor of a file in our order of axes."""
     return self.ours(x)
 
 
@@ -47,7 +48,7 @@ first_plane = Layout(lambda x: x.reshape(*x.shape[-2:], 1), lambda x: x[..., 0])
 
 
 def batched(layout: Layout) -> Layout:
-  """The same with an axis of length 1 in front, as rosinality stores it."""
+  """The same layout with an axis of length 1 in front, as rosinality stores it."""
   return Layout(layout.ours, lambda x: layout.back(x)[None])
 
 
