@@ -43,18 +43,21 @@ def check_files(paths: Mapping[str, str], lpips_net: str = 'alex') -> bool:
       raise InputError(f'config.weights: {fields} are {source} and the others are not')
   missing = [field for field in paths if not is_there(paths[field])]
   if missing:
-    lines = (f'  {_missing(field, paths[field], lpips_net)}' for field in missing)
+    lines = (
+      f"  config.weights.{field}='{paths[field]}': {_source(field, lpips_net)}" for field in missing
+    )
     raise InputError(
-      f'{len(missing)} weight files are missing. Download each (its terms are stated there) to '
-      'this path, or set another with --config.weights.NAME=FILE:\n' + '\n'.join(lines)
+      f'{len(missing)} weight files are missing. Download each from its page, which states its '
+      'terms, to its path here, or give another path as --config.weights.NAME=FILE:\n'
+      + '\n'.join(lines)
     )
   return True
 
 
-def _missing(field: str, path: str, lpips_net: str = 'alex') -> str:
-  """One line that says which public file a field lacks, and where to get it."""
+def _source(field: str, lpips_net: str) -> str:
+  """The public file that belongs into a field, and its page."""
   file = public.file_of(field, lpips_net)
-  return f"config.weights.{field}='{path}': no such file; {file.name} ({file.what}): {file.origin}"
+  return f'{file.name} of {file.origin} ({file.what})'
 
 
 def is_there(path: str) -> bool:
@@ -150,7 +153,8 @@ def load_generator(networks: Networks, paths: Mapping[str, str], seed: int) -> d
     # must meet the generator of the training.
     return _random(networks, seed, ('generator',))['generator']
   if not is_there(path):
-    raise InputError(_missing('e4e', path))
+    source = _source('e4e', networks.lpips.net)
+    raise InputError(f"config.weights.e4e='{path}': no such file; put it there: {source}")
   return _of_model(networks, path, *part(path, 'generator', 'e4e'))
 
 

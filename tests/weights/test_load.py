@@ -79,7 +79,7 @@ def test_missing_and_mixed_files_are_reported_at_once(golden_paths, tmp_path):
     ('arcface', 'model_ir_se50.pth'),
   ):
     (line,) = (line for line in lines if f"config.weights.{field}='{bad[field]}'" in line)
-    assert f'{name} (' in line and public.file_of(field, 'vgg').origin in line
+    assert f': {name} of {public.file_of(field, "vgg").origin} (' in line
   with pytest.raises(InputError, match='random'):
     load.check_files(golden_paths | {'arcface': 'random'})
   assert load.check_files(golden_paths)
