@@ -85,8 +85,8 @@ def _generator(tree: dict, facts: dict, folder: pathlib.Path) -> Iterator[dict]:
   module = Generator(
     tuple(facts['channels']), facts['w_dim'], facts['mapping_layers'], clamp=facts.get('clamp')
   )
-  # The stored average is one of mapped latents. It fails to agree if a matrix of the mapping was
-  # transposed, which no shape shows where in and out are 512 both.
+  # The stored average is one of mapped latents, over training. A matrix of the mapping that was
+  # transposed has the right shape, 512 x 512, and another average.
   z = jax.random.normal(jax.random.key(0), (MAPPED, facts['w_dim']))
   w = _map(module, tree['params'], z)
   w_avg = jnp.asarray(tree['w_avg']).reshape(-1, facts['w_dim'])  # one, or one for each row
@@ -103,6 +103,7 @@ def _generator(tree: dict, facts: dict, folder: pathlib.Path) -> Iterator[dict]:
     'least root mean square of a convolution after its demodulation', min(sizes), 0.05, 50
   )
   yield _check('largest root mean square of one', max(sizes), 0.05, 50)
+  # Bounds of photographs in [-1, 1], with room for drawings and for single bright images.
   yield _check('mean of the images', float(images.mean()), -0.7, 0.7)
   yield _check('standard deviation of the images', float(images.std()), 0.1, 1.2)
   yield _check('share of pixels beyond 1.5', float((np.abs(images) > 1.5).mean()), 0, 0.1)
@@ -124,6 +125,7 @@ def _draw(module: Generator, tree: dict, w: jax.Array) -> tuple[jax.Array, jax.A
   """(h, w, 3) image of a truncated w (d,), and the rms of each convolution's output."""
   w_plus = jnp.broadcast_to(w, (1, latents.num_ws(module.channels), w.size))
   w_plus = latents.truncate(w_plus, tree['w_avg'], PSI)
+  # `to_style_space` and `synthesize` apart, since only the second has convolutions to capture.
   params = {'params': tree['params']}
   image, state = module.apply(
     params,
@@ -133,6 +135,7 @@ def _draw(module: Generator, tree: dict, w: jax.Array) -> tuple[jax.Array, jax.A
     mutable='intermediates',
     capture_intermediates=lambda layer, _: isinstance(layer, StyledConv),
   )
+  # Reduced inside of jit: the outputs of a 1024 px generator are hundreds of MB.
   outputs = jax.tree.leaves(state['intermediates'])
   return image[0], jnp.stack([jnp.sqrt(jnp.square(x).mean()) for x in outputs])
 

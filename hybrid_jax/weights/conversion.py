@@ -66,6 +66,7 @@ def check_network(
   except (TypeError, ValueError, ZeroDivisionError, IndexError, OverflowError) as error:
     detail = ' '.join(str(error).split())[:150]
     raise InputError(f'{label}: its tensors make no network ({detail})') from error
+  # A backbone without linear layers fills a part of its module.
   if only:
     expected = {'params': {k: x for k, x in expected['params'].items() if re.match(only, k)}}
   shapes.check(tree, expected, label, model='the network that its tensors describe')

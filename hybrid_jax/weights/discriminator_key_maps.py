@@ -25,6 +25,7 @@ def rosinality(channels: tuple[int, ...]) -> KeyMap:
   keys |= {
     'params/b4_conv/kernel': ('final_conv.0.weight', conv),
     'params/b4_conv/bias': ('final_conv.1.bias', copy),
+    # The last map, 4 x 4, is flattened: channels first there, last here.
     'params/b4_dense/kernel': ('final_linear.0.weight', dense_of_map(channels[0], 4)),
     'params/b4_dense/bias': ('final_linear.0.bias', copy),
     'params/logits/kernel': ('final_linear.1.weight', dense),
@@ -35,6 +36,7 @@ def rosinality(channels: tuple[int, ...]) -> KeyMap:
 
 def nvlabs(channels: tuple[int, ...]) -> KeyMap:
   """Keys of stylegan2-ada-pytorch's `D`: the same network as rosinality's."""
+  # Only the block of the largest side has a layer from RGB.
   top = f'b{4 << (len(channels) - 1)}'
   keys: KeyMap = {
     'params/from_rgb/kernel': (f'{top}.fromrgb.weight', conv),

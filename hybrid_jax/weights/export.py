@@ -84,6 +84,8 @@ def e4e(
     **_with_prefix('decoder.', generator(G, tuple(hybrid.generator.channels))),
     **_with_prefix('deformation.', _deformation(networks, E)),
   }
+  # The options that e4e's loading code reads, and ours for `exported`. JSON keeps the config out of
+  # reach of the pickle allow-lists.
   options = {
     'encoder_type': 'Encoder4Editing',
     'stylegan_size': _side(hybrid.generator.channels),

@@ -17,6 +17,7 @@ SECTIONS = ('model', 'weights', 'data', 'train', 'progressive')
 
 def config_text(content: Any) -> str:
   """The config in the content of a checkpoint; '' if it has none."""
+  # Any file may be asked: its entries can have any type.
   opts = content.get('opts') if isinstance(content, Mapping) else None
   text = opts.get('config') if isinstance(opts, Mapping) else None
   return text if type(text) is str else ''

@@ -54,6 +54,7 @@ def _read_safetensors(path: str | os.PathLike) -> dict:
       tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
   except Exception as error:  # its own errors, and those of types that numpy does not have
     raise InputError(f'{path}: truncated or damaged safetensors ({reason(error)})') from error
+  # Nested as the .pt of the same content is, so that one converter reads both.
   tree: dict = {}
   for name, x in tensors.items():
     entry, _, rest = name.partition('.')

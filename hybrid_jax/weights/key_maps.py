@@ -154,6 +154,7 @@ def rosinality_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> 
     keys[f'params/affines_{i}/kernel'] = (f'{name}.conv.modulation.weight', dense)
     keys[f'params/affines_{i}/bias'] = (f'{name}.conv.modulation.bias', copy)
     keys[f'params/layers_{i}/kernel'] = (f'{name}.conv.weight', batched(conv))
+    # toRGB layers have no noise, and their bias has the axes of a map.
     if layer.kind == 'to_rgb':
       keys[f'params/layers_{i}/bias'] = (f'{name}.bias', broadcast)
     else:
@@ -164,6 +165,7 @@ def rosinality_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> 
 
 def nvlabs_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> KeyMap:
   """Keys of stylegan2-ada-pytorch's `G_ema` without noise buffers and `w_avg`."""
+  # The same network as rosinality's, with other names and fewer axes of length 1.
   keys: KeyMap = {'params/const': ('synthesis.b4.const', image)}
   for i in range(mapping_layers):
     keys[f'params/mapping/dense_{i}/kernel'] = (f'mapping.fc{i}.weight', dense)
@@ -204,6 +206,7 @@ def generator(
     _laid_out(first_plane, state, n, kind) if n in state else np.zeros(shape, np.float32)
     for n, shape in names.items()
   )
+  # It is not in the state dict: rosinality and e4e keep it beside, as `latent_avg`.
   tree['w_avg'] = np.asarray(w_avg, np.float32)
   return tree, channels
 

@@ -22,7 +22,8 @@ class Layout:
 
 
 copy = Layout(lambda x: x, lambda x: x)
-# (o, i, k, k) <-> (k, k, i, o)
+# (o, i, k, k) <-> (k, k, i, o). PyTorch convolves without a flip, as JAX does: the kernel keeps its
+# orientation. rosinality's modulated kernels have an axis of length 1 in front.
 conv = Layout(
   lambda x: np.moveaxis(x.reshape(x.shape[-4:]), (2, 3, 1, 0), (0, 1, 2, 3)),
   lambda x: x.transpose(3, 2, 0, 1),
@@ -55,6 +56,7 @@ def batched(layout: Layout) -> Layout:
 def dense_of_map(channels: int, size: int) -> Layout:
   """A dense layer over a flattened map: PyTorch flattens (c, h, w), we flatten (h, w, c)."""
 
+  # -1 is the number of outputs.
   def ours(x: np.ndarray) -> np.ndarray:
     x = x.reshape(-1, channels, size, size)
     return x.transpose(2, 3, 1, 0).reshape(size * size * channels, -1)

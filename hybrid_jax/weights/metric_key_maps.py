@@ -40,6 +40,7 @@ def i3d(state: Iterable[str]) -> KeyMap:
   StyleGAN-V's `i3d_torchscript.pt` declares the class `src.i3dpt_jit.I3D`, derived from hassony2's
   `i3dpt.I3D`, so it is read by those names; the file itself was not available for a test.
   """
+  # The same network in two spellings: hassony2's begins in lower case.
   kinetics = 'conv3d_1a_7x7.conv3d.weight' in state
   keys: KeyMap = {}
   for name in fvd.unit_names():

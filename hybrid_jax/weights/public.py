@@ -6,6 +6,7 @@ The terms are their owners' and can change: these lines only say which to read.
 import dataclasses
 
 NVIDIA = 'NVIDIA Source Code License, non-commercial'
+# Encoders of e4e and pSp come with NVIDIA's generator, whose terms then hold for the whole file.
 FFHQ = f'the StyleGAN2 in it: {NVIDIA}; trained on FFHQ (CC BY-NC-SA 4.0)'
 IMAGENET = 'trained on ImageNet, whose terms are for research'
 
@@ -117,6 +118,7 @@ FILES = {
     'https://github.com/universome/stylegan-v',
     'Apache-2.0 (DeepMind); trained on Kinetics-400',
   ),
+  # Detectors: no weights that `convert` reads, but files to fetch all the same.
   'yunet': PublicFile(
     'face_detection_yunet_2023mar.onnx',
     'YuNet face detector',

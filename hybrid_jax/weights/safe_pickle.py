@@ -143,6 +143,7 @@ def execute(file: BinaryIO, builders: Builders) -> tuple[Any, dict[str, np.dtype
     InputError: it names what has no builder, or has an opcode that torch does not write.
   """
   start = file.tell()
+  # pickletools parses without executing, so that nothing runs before every opcode is allowed.
   for opcode, arg, at in pickletools.genops(file):
     # The memo of the C unpickler is an array: an index of 4 billion would fill the memory. No
     # honest pickle has stored more objects than it has bytes.
@@ -180,6 +181,7 @@ class Builder:
     Raises:
       InputError: a symbol stands where torch.save does not write one.
     """
+    # Exact types: a Symbol is a dict as well, and a subclass may have methods of its own.
     if x is None or type(x) in (bool, int, float, str, bytes):
       return x
     if id(x) not in self._values:
@@ -225,7 +227,7 @@ class Builder:
       if not 0 <= offset <= offset + length <= array.size:
         raise InputError(f'a view reaches outside storage {key}')
       array = array[offset : offset + length]
-    # Several tensors may share it, and the bytes may be those of a memory map.
+    # Several tensors may share it: a change of one would change the others.
     array.flags.writeable = False
     return array
 
@@ -235,6 +237,7 @@ def _tensor(build: Builder, x: Symbol) -> np.ndarray:
   storage, offset, size, stride, *rest = x.args
   size, stride = build.value(size), build.value(stride)
   dtype = build.value(rest.pop(2)) if x.name.endswith('_v3') else None
+  # The metadata of a conjugate or negative view: its bytes are those of the tensor it was made of.
   if len(rest) > 2 and rest[2]:
     raise InputError('a conjugate or negative view: save tensor.resolve_conj().resolve_neg()')
   if isinstance(storage, Storage) and isinstance(dtype, np.dtype | None):
@@ -270,6 +273,7 @@ def _ordered_dict(build: Builder, x: Symbol) -> dict:
 
 
 def _numpy_dtype(build: Builder, x: Symbol) -> np.dtype:
+  # No 'O', whose elements are pickles, and no 'V', whose fields could overlap.
   if not isinstance(x.args[0], str) or not re.fullmatch(r'[biufc]\d{1,2}', x.args[0]):
     name = ascii(x.args[0])[:40] if isinstance(x.args[0], str) else 'of a strange kind'
     raise InputError(f'refused numpy dtype {name}: only arrays of numbers are read')
@@ -278,6 +282,7 @@ def _numpy_dtype(build: Builder, x: Symbol) -> np.dtype:
 
 
 def _numpy_array(build: Builder, x: Symbol) -> np.ndarray:
+  # np.ndarray raises if `raw` is shorter than the shape asks for.
   _, shape, dtype, fortran, raw = build.value(x.state)
   return np.ndarray(shape, dtype, buffer=raw, order='F' if fortran else 'C')
 

@@ -40,6 +40,7 @@ ARCFACE = {
   'units': (2, 2, 2, 2),
   'reduction': 4,
 }
+# The judges took no part in the training of the networks that they judge.
 JUDGE_EMBEDDING = 128
 
 
@@ -72,6 +73,7 @@ def read(path: str | os.PathLike) -> dict:
 
 def save(path: pathlib.Path, tree: Mapping) -> None:
   """Writes a tree in float16, as `load` reads it."""
+  # .npz names are flat: a path with slashes is undone by `read`.
   flat = flax.traverse_util.flatten_dict(jax.device_get(tree), sep='/')
   with open(path, 'wb') as file:
     np.savez_compressed(file, **{key: np.asarray(x, np.float16) for key, x in flat.items()})

@@ -101,6 +101,7 @@ def irse(state: State, kind: str) -> dict:
   starts = [i for i, width in enumerate(outs) if i == 0 or width != outs[i - 1]]
   if len(widths) != 4:
     raise InputError(f'{kind}: its body has {len(widths)} stages, not 4')
+  # The first convolution of squeeze-and-excite has `reduction` times fewer channels than its block.
   squeezed = shape(state, 'body.0.res_layer.5.fc1.weight', 4, kind)[0]
   units = [int(n) for n in np.diff([*starts, blocks])]
   return {'widths': widths, 'units': units, 'reduction': max(1, widths[0] // squeezed)}
@@ -116,7 +117,7 @@ def encoder(state: State, kind: str) -> dict:
     raise InputError(f'no {kind}: its heads have {sorted(set(depths))} convolutions')
   return {
     **irse(state, kind),
-    'frame_size': 16 << coarse,
+    'frame_size': 16 << coarse,  # the coarse level has stride 16
     'identity_split': [depths.count(coarse + i) for i in range(3)],
     'head_width': shape(state, 'styles.0.convs.0.weight', 4, kind)[0],
     'w_dim': shape(state, 'styles.0.linear.weight', 2, kind)[0],
@@ -157,6 +158,8 @@ def arcface(state: State, kind: str) -> dict:
 
 def backbone(state: State, net: str, kind: str) -> list[int]:
   """Channels of a torchvision backbone: one for each width that `models.perceptual` can vary."""
+  # Convolutions that share a width index are equally wide; `check_network` finds those that are
+  # not.
   table, widths = BACKBONES[net]
   found = list(widths)
   for entry in table:
@@ -181,6 +184,7 @@ def inception(state: State, kind: str) -> dict:
 def i3d(state: State, kind: str) -> dict:
   """{'classes', 'divisor'} of an I3D in either layout."""
   stem, logits = 'Conv3d_1a_7x7', 'logits'
+  # hassony2's names are lower case.
   if 'conv3d_1a_7x7.conv3d.weight' in state:
     stem, logits = 'conv3d_1a_7x7', 'conv3d_0c_1x1'
   width = shape(state, f'{stem}.conv3d.weight', 5, kind)[0]

@@ -62,6 +62,7 @@ def _read(file: BinaryIO) -> Any:
     raise InputError('the file is empty')
   if head.startswith(b'PK\x03\x04'):
     return _read_zip(file, size)
+  # A legacy file begins with the pickle of its magic number, whose protocol may vary.
   if _MAGIC.to_bytes(10, 'little') in head:
     return _read_legacy(file, size)
   if re.match(rb'\x80[\x02-\x05]', head):
@@ -81,6 +82,7 @@ def _read_zip(file: BinaryIO, size: int) -> Any:
     data = [m for m in archive.infolist() if not m.filename.startswith(f'{root}code/')]
     if any(m.compress_type for m in data) or sum(m.file_size for m in data) > size:
       raise InputError('its members are compressed or overlap, so not as torch.save wrote them')
+    # Newer torch writes this member; before, files of big-endian machines could not be recognised.
     order = archive.read(f'{root}byteorder') if f'{root}byteorder' in sizes else b'little'
     if order not in (b'little', b'big'):
       raise InputError(f'unknown byte order {order[:16]!r}')

@@ -35,6 +35,7 @@ class Module(dict):
 
   def take(self, items: Iterable[tuple[str, Any]]) -> 'Module':
     """Adds those of `items` that are tensors or modules."""
+    # Names are joined by dots, as torch's state_dict() names the tensors of submodules.
     for name, value in items:
       if isinstance(value, np.ndarray):
         self[name] = value
@@ -96,6 +97,7 @@ def script(root: Any, constants: Any) -> Module:
   return root
 
 
+# Wrappers around lists that state the type of their elements: only the list is needed.
 SCRIPT_BUILDERS = {
   '__torch__': _script_object,
   'torch.jit._pickle.restore_type_tag': _first,

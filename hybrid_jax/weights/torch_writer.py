@@ -43,6 +43,7 @@ def save(path: str | os.PathLike, tree: Any) -> None:
   storages: list[np.ndarray] = []
   # Before the file is opened: a tree that cannot be written must not touch what is there.
   program = b'\x80\x02' + _opcodes(tree, storages) + b'.'  # PROTO 2 ... STOP
+  # A reader of `path` sees the old file or the whole new one.
   with replacing(path) as part:
     try:
       with zipfile.ZipFile(part, 'w') as archive:
