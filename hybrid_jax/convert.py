@@ -3,100 +3,39 @@
   python -m hybrid_jax.convert FILE --output DIR
   python -m hybrid_jax.convert e4e e4e_ffhq_encode.pt --output weights/e4e --verify
 
-Reads PyTorch's formats (also of TorchScript and NVlabs' pickles), safetensors and .npy, without
-PyTorch and without running anything a file contains. The kind is told by the contents unless it is
-named. Every tensor must have its place: else nothing is written and the tensors are named. DIR gets
-manifest.json and an Orbax tree; with --verify also samples.png where there is something to draw.
+Reads PyTorch's formats (also TorchScript and NVlabs' pickles), safetensors and .npy, without
+PyTorch and without running anything that a file contains. The kind is recognised by the contents
+unless it is named. A tensor without a place is an error that names it, and nothing is written. DIR
+gets manifest.json and an Orbax tree; with --verify also samples.png if there is a generator.
 """
 
 import argparse
-import pathlib
-import sys
 
-from hybrid_jax import __version__
-from hybrid_jax.errors import InputError
-
-
-def convert(path: str, output: str, kind: str = 'auto', verify: bool = False) -> dict:
-  """Converts the file at `path` into the new folder `output`; returns its manifest.
-
-  Raises:
-    InputError: the file is missing, damaged, hostile or of another kind, a tensor has no place or
-      another shape, or `output` exists. Nothing is left behind then.
-  """
-  import jax
-
-  from hybrid_jax.weights import checks, converted, files, kinds, public
-
-  if pathlib.Path(output).exists():  # told before a long read
-    raise InputError(f'{output}: exists already; give another --output, or remove it')
-  content = files.read(path)
-  if kind == 'auto':
-    kind = kinds.recognise(content, path)
-  entry = kinds.KINDS[kind]
-  count = kinds.arrays(content)
-  made = entry.convert(content, f'{entry.what} {path}')
-  del content  # so that file and tree are not both held while the tree is written
-  leaves = jax.tree.leaves(made.parts)
-  used = len(leaves) - made.invented
-  manifest = {
-    'format': converted.FORMAT,
-    'kind': kind,
-    'source': {
-      'name': pathlib.Path(path).name,
-      'bytes': pathlib.Path(path).stat().st_size,
-      'sha256': files.sha256(path),
-    },
-    'resolution': made.sizes.get('generator', {}).get('resolution'),
-    'parts': made.sizes,
-    'keys': {
-      'in_file': count,
-      'used': used,
-      'not_needed': count - used,
-      'left_out': list(made.dropped),
-      'zeros': made.invented,  # noise maps that the file does not hold
-    },
-    'numbers': sum(x.size for x in leaves),
-    'licence': public.FILES[kind].terms,
-    'tool': f'hybrid_jax {__version__}',
-  }
-  del leaves
-  with converted.new_folder(output) as part:
-    if verify:
-      manifest['checks'] = checks.run(made, part)
-    converted.write(part, made.parts, manifest)
-  return manifest
+from hybrid_jax import cli
 
 
 def main(argv: list[str] | None = None) -> None:
-  from absl import logging
+  """Runs the command; `argv` replaces the arguments of the process."""
+  with cli.running('stopped: nothing was written'):
+    # Imported here: they load JAX and all networks, and Ctrl-C meanwhile ends with one line.
+    from hybrid_jax.weights import convert, public_formats
 
-  from hybrid_jax.weights import kinds
-
-  logging.set_verbosity(logging.ERROR)  # Orbax has a dozen lines for each folder otherwise
-  parser = argparse.ArgumentParser('hybrid_jax.convert', description=__doc__.split('\n')[0])
-  parser.add_argument('kind', nargs='?', default='auto', choices=['auto', *kinds.KINDS])
-  parser.add_argument('file', metavar='FILE')
-  parser.add_argument('--output', required=True, metavar='DIR', help='must not exist yet')
-  parser.add_argument('--verify', action='store_true', help='check invariants; draw samples.png')
-  options = parser.parse_args(argv)
-  try:
-    manifest = convert(options.file, options.output, options.kind, options.verify)
-  except InputError as error:
-    sys.exit(f'error: {error}')
-  keys = manifest['keys']
-  print(
-    f'{options.output}: {manifest["kind"]}, {", ".join(manifest["parts"])}: {keys["used"]} of '
-    f'{keys["in_file"]} tensors used, {keys["not_needed"]} not needed; {manifest["licence"]}'
-  )
-  failed = [check for check in manifest.get('checks', ()) if not check['ok']]
-  for check in manifest.get('checks', ()):
-    print(f'{"ok  " if check["ok"] else "FAIL"} {check["name"]}: {check["found"]}')
-  if failed:
-    sys.exit(
-      f'error: {options.file}: converted, but {len(failed)} checks failed, first '
-      f'{failed[0]["name"]} ({failed[0]["found"]}, expected {failed[0]["expected"]})'
+    parser = argparse.ArgumentParser(
+      prog='python -m hybrid_jax.convert',
+      description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+      'kind', nargs='?', default='auto', choices=['auto', *public_formats.KINDS],
+      help='recognised by the contents if not given',
+    )  # fmt: skip
+    parser.add_argument('file', metavar='FILE', help='as its authors published it')
+    parser.add_argument('--output', required=True, metavar='DIR', help='must not exist yet')
+    parser.add_argument('--verify', action='store_true', help='check invariants; draw samples.png')
+    options = parser.parse_args(argv)
+    manifest = convert.convert(options.file, options.output, options.kind, options.verify)
+    print(convert.summary(manifest, options.output))
+    convert.require_checks(manifest, options.file)
 
 
 if __name__ == '__main__':

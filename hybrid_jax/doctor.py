@@ -24,7 +24,6 @@ _NO_COMPILE = flags.DEFINE_bool('no-compile', False, 'Do not compile the trainin
 
 GiB, MB = 2**30, 10**6
 ENOUGH = 0.9  # of a device's memory; beyond, fragments may not fit
-BACKBONES = {'alex': 'alexnet', 'vgg': 'vgg16', 'squeeze': 'squeezenet'}  # kinds by lpips_net
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +73,7 @@ def examine(config: Any, compile_step: bool = True) -> Iterator[Check]:
 
 def check_weights(config: Any, nets: Any) -> Iterator[Check]:
   """Every weight file: found, readable and whole; then whether all are of the model's sizes."""
-  from hybrid_jax.weights import load, shipped
+  from hybrid_jax.weights import load, public, shipped
 
   paths = dict(config.weights)
   if {'random', 'shipped'} & set(paths.values()):
@@ -98,8 +97,8 @@ def check_weights(config: Any, nets: Any) -> Iterator[Check]:
     return
   wanted, found, differences = sizes_of(config.model, nets), [], []
   for field, path in paths.items():
-    kind = {'lpips_backbone': BACKBONES[config.model.lpips_net], 'lpips_linear': 'lpips'}
-    check, sizes = check_file(f'weights.{field}', path, kind.get(field, field), wanted[field])
+    kind = public.kind_of(field, config.model.lpips_net)
+    check, sizes = check_file(f'weights.{field}', path, kind, wanted[field])
     yield check
     for part, numbers in sizes.items():
       found.append(part)
@@ -163,12 +162,12 @@ def check_file(name: str, path: str, kind: str, needed: dict) -> tuple[Check, di
 
   Its tensors are read and placed exactly as `convert` does: each is used and each place filled.
   """
-  from hybrid_jax.weights import converted, files, kinds, public
+  from hybrid_jax.weights import files, folders, public, public_formats
 
   origin = public.FILES[kind]
-  if converted.is_converted(path):
+  if folders.is_converted(path):
     try:
-      manifest = converted.read_manifest(path)
+      manifest = folders.read_manifest(path)
       sizes, kind = manifest['parts'], manifest['kind']
       source = manifest['source']
       told = f'{path}: converted from {source["name"]}, SHA-256 {source["sha256"]}'
@@ -181,8 +180,8 @@ def check_file(name: str, path: str, kind: str, needed: dict) -> tuple[Check, di
       return Check('wrong', name, f'{told}: another file than its name says; fetch it again'), {}
     try:
       content = files.read(path)
-      kind = kinds.recognise(content, path)
-      sizes = kinds.KINDS[kind].convert(content, f'{kinds.KINDS[kind].what} {path}').sizes
+      kind = public_formats.recognise(content, path)
+      sizes = public_formats.convert(content, path, kind).sizes
     except InputError as error:
       return Check('wrong', name, f'{error} ({told.removeprefix(f"{path}, ")})'), {}
   else:
@@ -198,9 +197,9 @@ def check_file(name: str, path: str, kind: str, needed: dict) -> tuple[Check, di
 
 def facts(path: str | os.PathLike) -> str:
   """Name, size and SHA-256 of a file."""
-  from hybrid_jax.weights import files
+  from hybrid_jax import environment
 
-  return f'{path}, {os.path.getsize(path) / MB:.1f} MB, SHA-256 {files.sha256(path)}'
+  return f'{path}, {os.path.getsize(path) / MB:.1f} MB, SHA-256 {environment.sha256(path)}'
 
 
 def attempt(name: str, work: Any, status: str) -> Check:

@@ -11,65 +11,62 @@ was tuned to that video.
 """
 
 import argparse
-import sys
 
-from hybrid_jax.errors import InputError
+from hybrid_jax import cli
 
 
 def export(workdir: str, output: str, part: str = 'all', cma: str = '') -> str:
   """Writes the newest encoder of a workdir with its generator, or its generator alone.
 
   Args:
-    cma: a file of `adjustment`, which is added to the generator; '' is none.
+    workdir: of a training run, or an exported model; '' is the bundled model.
+    output: path of the file, .pt or .safetensors.
+    part: 'all' or 'generator'.
+    cma: file of an adjustment that is added to the generator; '' is none.
 
   Returns:
-    One line that says what was written.
+    One line that describes the file.
 
   Raises:
     InputError: nothing was trained there, weights are missing, `cma` is of another generator, or
       `output` cannot be written.
   """
+  # Imported here: they load JAX, which takes seconds that --help and a bad path need not wait for.
   from hybrid_jax.reenactment import model as inference
   from hybrid_jax.reenactment import tuning
   from hybrid_jax.weights import export as formats
-  from hybrid_jax.weights import exported
 
   formats.check_path(output)  # before a long read
   model = inference.load_model(workdir)
+  # An adjustment changes the generator only; the encoder that is written with it stays the same.
   if cma:
     model = tuning.with_delta(model, cma)
   if part == 'generator':
-    content = formats.rosinality(model.G, model.networks.hybrid.generator.channels)
-    told = f'rosinality generator of {model.resolution} px'
+    content, what = formats.rosinality_file(model.networks, model.G)
   else:
-    rows, total = int(model.rows), model.networks.hybrid.encoder.num_ws
-    config = exported.portable(model.config.to_dict())
-    content = formats.e4e(model.networks, model.E, model.G, rows, config)
-    told = f'e4e encoder and decoder of {model.resolution} px'
-    if rows < total:
-      told += f'; W+ rows {rows} to {total - 1} are not trained yet, their heads are zero'
+    content, what = formats.e4e_file(
+      model.networks, model.E, model.G, int(model.rows), model.config.to_dict()
+    )
   formats.write(output, content)
-  return f'{output}: {model.name}: {told}'
+  return f'{output}: {model.name}: {what}'
 
 
 def main(argv: list[str] | None = None) -> None:
-  from absl import logging
-
-  logging.set_verbosity(logging.ERROR)  # Orbax warns of what reading only means
+  """Runs the command; `argv` replaces the arguments of the process."""
   parser = argparse.ArgumentParser(
     prog='python -m hybrid_jax.export',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('--workdir', default='', help='of a training run (the shipped model)')
+  parser.add_argument(
+    '--workdir', default='', help='of a training run (bundled model if not given)'
+  )
   parser.add_argument('--output', required=True, metavar='FILE', help='.pt or .safetensors')
   parser.add_argument('--part', default='all', choices=('all', 'generator'))
   parser.add_argument('--cma', default='', metavar='FILE', help='an adjustment of `reenact --cma`')
   options = parser.parse_args(argv)
-  try:
+  with cli.running('stopped: nothing was written'):
     print(export(options.workdir, options.output, options.part, options.cma))
-  except InputError as error:
-    sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

@@ -1,12 +1,12 @@
-"""Converts a full-size file of each public format: time, peak memory, and an image from one.
+"""Measures the conversion of a full-size file of each public format: time, memory, and one image.
 
   python -m experiments.cost.convert_full_size --folder=full \
       --output=experiments/results/convert.json
 
 The files have the names and shapes of the public ones (tests/golden/keys) and random numbers, in
 the containers that their authors wrote: zip .pt, legacy .pth, NVlabs' .pkl of modules, a module
-saved whole. At most 2.5 GB in FOLDER, removed one by one. Peak memory is that of the whole command;
-what it takes with a file of 2 KB is given beside it. Nothing of this needs PyTorch.
+saved whole. They take at most 2.5 GB in FOLDER and are removed one by one. Peak memory is that of
+the whole command; the peak for a file of 2 KB is given beside it. PyTorch is not needed.
 """
 
 import argparse
@@ -20,17 +20,19 @@ import time
 import zipfile
 
 import numpy as np
-from test_modules import binary, module
-from test_torch_file import asm, call, legacy, storage, tensor
+
+from hybrid_jax import environment
+from tests.helpers.torch_files import asm, binary, call, legacy, module, storage, tensor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-SEED = np.random.default_rng(0)
+MODULE = 'experiments.cost.convert_full_size'
+RNG = np.random.default_rng(0)
+# Draws an image of a converted generator, in a command of its own.
 DRAW = """
 import sys, time, jax, numpy as np
 from hybrid_jax.models.stylegan2 import Generator
-from hybrid_jax.weights import converted
-manifest, tree = converted.read(sys.argv[1], 'generator')
+from hybrid_jax.weights import folders
+manifest, tree = folders.read(sys.argv[1], 'generator')
 facts, G = manifest['parts']['generator'], tree['generator']
 module = Generator(tuple(facts['channels']), facts['w_dim'], facts['mapping_layers'])
 noise = tuple(x[None] for x in G['noise_const'])
@@ -45,11 +47,13 @@ print(image.std())
 
 
 def keys(name: str) -> dict:
+  """Names and shapes of the tensors of a public file."""
   return json.loads((ROOT / 'tests' / 'golden' / 'keys' / f'{name}.json').read_text())
 
 
 def numbers(shape) -> np.ndarray:
-  return SEED.standard_normal(shape, np.float32)
+  """Random float32 of this shape."""
+  return RNG.standard_normal(shape, np.float32)
 
 
 class Writer:
@@ -65,8 +69,8 @@ class Writer:
     size = int(np.prod(shape))
     return tensor(size, 0, tuple(shape), tuple(map(int, stride)), key=key)
 
-  def state(self, shapes: dict, prefix: str = '') -> dict:
-    return {k: self.tensor(s) for k, s in shapes.items() if k.startswith(prefix)}
+  def state(self, shapes: dict) -> dict:
+    return {k: self.tensor(s) for k, s in shapes.items()}
 
   def write_zip(self, path: pathlib.Path, tree) -> None:
     with zipfile.ZipFile(path, 'w') as archive:
@@ -178,8 +182,8 @@ FILES = {
 def measured(*command: str) -> tuple[float, float]:
   """(seconds, peak resident MB) of a Python command; raises where it fails."""
   start = time.perf_counter()
-  environment = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
-  child = subprocess.Popen([sys.executable, *command], env=environment)
+  variables = os.environ | {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
+  child = subprocess.Popen([sys.executable, *command], env=variables)
   _, status, usage = os.wait4(child.pid, 0)
   child.returncode = os.waitstatus_to_exitcode(status)
   if child.returncode:
@@ -202,16 +206,15 @@ def main() -> None:
   np.save(small, np.ones((1, 512), np.float32))
   base_s, base = measured('-m', 'hybrid_jax.convert', str(small), '--output', str(out))
   results = {
-    'command': 'python -m experiments.cost.convert_full_size',
-    'cpu_cores': len(os.sched_getaffinity(0)),
     'load_average_at_start': os.getloadavg()[0],
     'of_a_2_KB_file': {'seconds': round(base_s, 1), 'peak_MB': round(base)},
     'files': {},
   }
   for name in options.files:
     path = options.folder / name
-    # In a process of its own: the peak of a child begins with the size of its parent.
-    measured(__file__, f'--make={path}', f'--folder={path.parent}', '--output=-')
+    # In a process of its own: the peak of a child begins with the size of its parent, which must
+    # therefore stay small and load JAX only after the last measurement.
+    measured('-m', MODULE, f'--make={path}', f'--folder={path.parent}', '--output=-')
     shutil.rmtree(out, ignore_errors=True)
     seconds, peak = measured('-m', 'hybrid_jax.convert', str(path), '--output', str(out))
     size = path.stat().st_size / 2**20
@@ -232,7 +235,7 @@ def main() -> None:
     path.unlink()
   shutil.rmtree(out, ignore_errors=True)
   small.unlink()
-  options.output.write_text(json.dumps(results, indent=2) + '\n')
+  options.output.write_text(json.dumps(environment.record() | results, indent=2) + '\n')
 
 
 if __name__ == '__main__':

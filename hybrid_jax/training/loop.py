@@ -99,7 +99,7 @@ def train(config: Any, workdir: str) -> TrainState | None:
   """
   # --- Networks and data: everything that may be missing or wrong is looked for before any work.
   config_check.check(config)
-  load.check_files(config.weights)
+  load.check_files(config.weights, config.model.lpips_net)
   sources.check(config.data, config.stage)
   networks = build(config.model)
   mesh = parallel.make_mesh()

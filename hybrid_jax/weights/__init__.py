@@ -1,5 +1,5 @@
-"""Foreign weight files: `files` reads the bytes, `kinds` gives tensors their place by `key_maps`.
+"""Weight files in and out: reads, converts, loads and exports; README.md says which file does what.
 
-`symbols`, `modules` and `torch_file` read PyTorch's formats without PyTorch; `converted` keeps what
-came of a file; `load` hands it to a run.
+The way in: `files` reads bytes, `public_formats` recognises the kind, a `read_*` module places the
+tensors by `key_maps`, and `load` hands the trees to a run. The way out: `export`.
 """

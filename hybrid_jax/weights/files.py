@@ -1,6 +1,8 @@
-"""Reads PyTorch's formats, safetensors and numpy's .npy, told apart by their first bytes."""
+"""Reads files of PyTorch, safetensors and numpy (.npy), recognised by their first bytes.
 
-import hashlib
+File names are ignored: public files have the suffixes .pt, .pth, .pkl and .bin in any format.
+"""
+
 import json
 import os
 from collections.abc import Mapping
@@ -14,21 +16,16 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.media import reason, replacing
 from hybrid_jax.weights import torch_file
 
-# A safetensors file is flat. What is a dict of dicts in a .pt has these first parts in its names.
+# A safetensors file is flat. The entries of a .pt that hold state dicts are prefixes of its names.
 _ENTRIES = ('g_ema', 'g', 'd', 'G_ema', 'G', 'D', 'state_dict')
 _NPY = b'\x93NUMPY'
 
 
-def sha256(path: str | os.PathLike) -> str:
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
 def read(path: str | os.PathLike) -> Any:
-  """What `torch_file.load` returns for a PyTorch file; a dict of arrays for safetensors; an array.
+  """The content of a file: what `torch_file.load` returns, a dict of arrays, or an array (.npy).
 
   Raises:
-    InputError: the file is missing, damaged, of another kind, or holds what could run code.
+    InputError: the file is missing, damaged, in another format, or refers to code.
   """
   try:
     with open(path, 'rb') as file:
@@ -37,14 +34,15 @@ def read(path: str | os.PathLike) -> Any:
     raise InputError(f'{path}: cannot be read ({error.strerror or error})') from error
   if head.startswith(_NPY):
     return _read_npy(path)
-  if head[8:9] == b'{':  # after the length of the header
+  # safetensors has no magic number: 8 bytes with the length of a JSON header, then the header.
+  if head[8:9] == b'{':
     return _read_safetensors(path)
   return torch_file.load(path)
 
 
 def _read_npy(path: str | os.PathLike) -> np.ndarray:
   try:
-    return np.load(path, allow_pickle=False)
+    return np.load(path, allow_pickle=False)  # arrays of objects are pickles
   except Exception as error:  # numpy evaluates the header as a literal, which can fail in any way
     raise InputError(f'{path}: no array of numbers, or damaged ({reason(error)})') from error
 
@@ -54,14 +52,15 @@ def _read_safetensors(path: str | os.PathLike) -> dict:
     with safetensors.safe_open(path, 'np') as file:
       opts = (file.metadata() or {}).get('opts')
       tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-  except Exception as error:  # its own errors, and those of types that numpy has not
+  except Exception as error:  # its own errors, and those of types that numpy does not have
     raise InputError(f'{path}: truncated or damaged safetensors ({reason(error)})') from error
+  # Nested as the .pt of the same content is, so that one converter reads both.
   tree: dict = {}
   for name, x in tensors.items():
     entry, _, rest = name.partition('.')
     if entry in _ENTRIES and rest:
       tree.setdefault(entry, {})[rest] = x
-    elif entry in ('encoder', 'decoder', 'deformation'):
+    elif entry in ('encoder', 'decoder', 'deformation'):  # of an e4e checkpoint, see `export`
       tree.setdefault('state_dict', {})[name] = x
     else:
       tree[name] = x
@@ -71,7 +70,7 @@ def _read_safetensors(path: str | os.PathLike) -> dict:
 
 
 def _json(text: str) -> Any:
-  """The options of a checkpoint, or their text where it is no JSON."""
+  """The options of a checkpoint, or their text if it is no JSON."""
   try:
     return json.loads(text)
   except (ValueError, RecursionError):
@@ -81,7 +80,7 @@ def _json(text: str) -> Any:
 def write_safetensors(
   path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] = {}
 ) -> None:
-  """Writes arrays of any type of safetensors, bfloat16 by ml_dtypes, through a temporary file.
+  """Writes arrays, also of ml_dtypes' bfloat16, through a temporary file.
 
   Raises:
     InputError: the file cannot be written.

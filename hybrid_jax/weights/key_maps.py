@@ -1,8 +1,10 @@
-"""PyTorch state dicts to Flax trees, tensor by tensor.
+"""Name maps of the public files: which tensor of a PyTorch state dict goes where in a Flax tree.
 
 A map is a dict `our path: (their key, layout)`, with our path written `params/layers_3/kernel`.
-Nothing is flipped or rescaled: our networks keep the stored values of rosinality's layout, so only
-axes move (OIHW to HWIO, (o, i) to (i, o)).
+Only axes move (OIHW to HWIO, (o, i) to (i, o)): no kernel is flipped and no value is rescaled,
+because our networks apply the equalised learning rate and the gains as the PyTorch code does.
+Generators, e4e's encoder, ArcFace and LPIPS are here; others in `discriminator_key_maps` and
+`metric_key_maps`.
 """
 
 import re
@@ -15,6 +17,7 @@ from flax.traverse_util import flatten_dict
 from hybrid_jax.errors import InputError
 from hybrid_jax.models import latents
 from hybrid_jax.models.perceptual import BACKBONES
+from hybrid_jax.weights import sizes
 from hybrid_jax.weights.layouts import (
   Layout,
   batched,
@@ -32,10 +35,6 @@ from hybrid_jax.weights.layouts import (
 KeyMap = dict[str, tuple[str, Layout]]
 
 
-class WeightsError(InputError):
-  """A weights file that does not hold what its kind promises; one line that names the tensors."""
-
-
 def convert(
   state: Mapping[str, np.ndarray], keys: KeyMap, *, kind: str, unneeded: Iterable[str] = ()
 ) -> dict:
@@ -44,21 +43,23 @@ def convert(
   Args:
     state: tensors by their PyTorch name.
     keys: the map of this kind of file.
-    kind: what the file is called in messages.
-    unneeded: patterns (full match) of tensors that may be there and are not used.
+    kind: label of the file in messages.
+    unneeded: patterns (full match) of tensors that the file may have and that are not used.
 
   Raises:
-    WeightsError: a tensor is missing, one is left over that `unneeded` does not name, or one has
+    InputError: a tensor is missing, one is left over that `unneeded` does not name, or one has
       a shape that its layout cannot take.
   """
+  # Missing before left over: a file of another network has both, and the first names the network.
   missing = [theirs for theirs, _ in keys.values() if theirs not in state]
   if missing:
-    raise WeightsError(f'no {kind}: {len(missing)} tensors are missing, first {missing[:3]}')
+    raise InputError(f'no {kind}: {len(missing)} tensors are missing, first {missing[:3]}')
   used = {theirs for theirs, _ in keys.values()}
+  # Every batch normalisation of PyTorch counts its batches; only momentum=None would use it.
   known = re.compile('|'.join(f'(?:{p})' for p in (r'.*num_batches_tracked', *unneeded)))
   extra = [key for key in state if key not in used and not known.fullmatch(key)]
   if extra:
-    raise WeightsError(f'{kind}: {len(extra)} tensors have no place here, first {extra[:3]}')
+    raise InputError(f'{kind}: {len(extra)} tensors have no place here, first {extra[:3]}')
   tree: dict = {}
   for ours, (theirs, layout) in keys.items():
     *parents, leaf = ours.split('/')
@@ -73,39 +74,40 @@ def invert(tree: Mapping, keys: KeyMap, *, kind: str) -> dict[str, np.ndarray]:
   """The inverse of `convert`: the tensors of a file, under their names there.
 
   Raises:
-    WeightsError: the tree has other arrays than the map.
+    InputError: the tree has other arrays than the map.
   """
   leaves = flatten_dict(tree, sep='/')
   if set(leaves) != set(keys):
     differ = sorted(set(leaves) ^ set(keys))
-    raise WeightsError(f'{kind}: {len(differ)} arrays are missing or too many, first {differ[:3]}')
+    raise InputError(f'{kind}: {len(differ)} arrays are missing or too many, first {differ[:3]}')
   return {theirs: layout.back(np.asarray(leaves[ours])) for ours, (theirs, layout) in keys.items()}
 
 
 def _laid_out(layout: Layout, state: Mapping[str, np.ndarray], key: str, kind: str) -> np.ndarray:
   """One tensor as a float32 array in our layout."""
   try:
+    # A copy, also of float32 in the right order: a view would keep the whole storage in memory.
     return np.array(layout(state[key]), np.float32, order='C')
   except (ValueError, IndexError) as error:
-    raise WeightsError(
+    raise InputError(
       f'{kind}: {key} has shape {state[key].shape}, which is not that of its layer'
     ) from error
 
 
 def tensors(tree: Any, kind: str) -> Mapping[str, np.ndarray]:
-  """`tree`, once it is known to be a flat mapping of names to tensors of real numbers.
+  """Returns `tree` after checking that it is a flat mapping of names to tensors of real numbers.
 
   Raises:
-    WeightsError: it is anything else.
+    InputError: it is anything else.
   """
   if not isinstance(tree, Mapping):
-    raise WeightsError(f'{kind}: not a state dict but of type {type(tree).__name__}')
+    raise InputError(f'{kind}: not a state dict but of type {type(tree).__name__}')
   for key, value in tree.items():
-    if not isinstance(key, str):  # and is not printed: it can be of any length
-      raise WeightsError(f'{kind}: not a state dict, it has a key of type {type(key).__name__}')
+    if not isinstance(key, str):  # the message leaves it out: its text can have any length
+      raise InputError(f'{kind}: not a state dict, it has a key of type {type(key).__name__}')
     if not isinstance(value, np.ndarray) or value.dtype.kind == 'c':
       what = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-      raise WeightsError(f'{kind}: {ascii(key)[:80]} is {what}, not a tensor of real numbers')
+      raise InputError(f'{kind}: {ascii(key)[:80]} is {what}, not a tensor of real numbers')
   return tree
 
 
@@ -114,36 +116,18 @@ def with_prefix(state: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.nd
   return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
+def matches(state: Iterable[str], pattern: str) -> list[str]:
+  """The names that match `pattern` as a whole."""
+  return [key for key in state if re.fullmatch(pattern, key)]
+
+
 # --- StyleGAN2 -----------------------------------------------------------------------------------
-
-
-def rosinality_channels(
-  state: Mapping[str, np.ndarray], kind: str = 'rosinality generator'
-) -> tuple[int, ...]:
-  """The channel table of a rosinality generator, from its toRGB weights (1, 3, c, 1, 1).
-
-  Raises:
-    WeightsError: they are missing or of another rank.
-  """
-  count = 1 + len([key for key in state if re.fullmatch(r'to_rgbs\.\d+\.conv\.weight', key)])
-  names = ['to_rgb1', *(f'to_rgbs.{i}' for i in range(count - 1))]
-  return _channels(state, [f'{n}.conv.weight' for n in names], 5, kind)
-
-
-def _channels(
-  state: Mapping[str, np.ndarray], keys: list[str], rank: int, kind: str
-) -> tuple[int, ...]:
-  """Input channels of toRGB weights, whose last two axes are 1x1."""
-  for key in keys:
-    if key not in state:
-      raise WeightsError(f'no {kind}: {key} is missing')
-    if state[key].ndim != rank:
-      raise WeightsError(f'{kind}: {key} has shape {state[key].shape}, not {rank} axes')
-  return tuple(state[key].shape[-3] for key in keys)
 
 
 def _layer_names(channels: tuple[int, ...], kind: str) -> list[str]:
   """Module name of each StyleSpace entry in rosinality's or NVlabs' generator."""
+  # Both libraries order layers by resolution, but rosinality numbers convolutions and toRGB layers
+  # apart, and gives the first of each a name without a number.
   names, conv_index, rgb_index = [], 0, 0
   for layer in latents.style_layers(channels):
     if kind == 'nvlabs':
@@ -159,9 +143,10 @@ def _layer_names(channels: tuple[int, ...], kind: str) -> list[str]:
 
 
 def rosinality_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> KeyMap:
-  """Keys of rosinality's `g_ema` (also e4e's and pSp's `decoder.`) but for the noise buffers."""
+  """Keys of rosinality's `g_ema` (also e4e's and pSp's `decoder.`) without the noise buffers."""
   keys: KeyMap = {'params/const': ('input.input', batched(image))}
   for i in range(mapping_layers):
+    # Index 0 of rosinality's mapping is the normalisation of z, which has no tensors.
     keys[f'params/mapping/dense_{i}/kernel'] = (f'style.{i + 1}.weight', dense)
     keys[f'params/mapping/dense_{i}/bias'] = (f'style.{i + 1}.bias', copy)
   table = latents.style_layers(channels)
@@ -169,6 +154,7 @@ def rosinality_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> 
     keys[f'params/affines_{i}/kernel'] = (f'{name}.conv.modulation.weight', dense)
     keys[f'params/affines_{i}/bias'] = (f'{name}.conv.modulation.bias', copy)
     keys[f'params/layers_{i}/kernel'] = (f'{name}.conv.weight', batched(conv))
+    # toRGB layers have no noise, and their bias has the axes of a map.
     if layer.kind == 'to_rgb':
       keys[f'params/layers_{i}/bias'] = (f'{name}.bias', broadcast)
     else:
@@ -178,7 +164,8 @@ def rosinality_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> 
 
 
 def nvlabs_generator(channels: tuple[int, ...], mapping_layers: int = 8) -> KeyMap:
-  """Keys of stylegan2-ada-pytorch's `G_ema`, noise buffers and `w_avg` apart."""
+  """Keys of stylegan2-ada-pytorch's `G_ema` without noise buffers and `w_avg`."""
+  # The same network as rosinality's, with other names and fewer axes of length 1.
   keys: KeyMap = {'params/const': ('synthesis.b4.const', image)}
   for i in range(mapping_layers):
     keys[f'params/mapping/dense_{i}/kernel'] = (f'mapping.fc{i}.weight', dense)
@@ -199,16 +186,19 @@ def generator(
 ) -> tuple[dict, tuple[int, ...]]:
   """A rosinality generator -> ({'params', 'noise_const', 'w_avg'}, channel table).
 
-  Files without noise buffers (e4e loads `g_ema` leniently) get zero maps: nothing is invented.
+  Files without noise buffers (e4e loads `g_ema` leniently) get zero maps, not random ones: their
+  images are then those without noise, and the same on every machine.
 
   Raises:
-    WeightsError: a tensor is missing, left over or of an impossible shape.
+    InputError: a tensor is missing, left over or of an impossible shape.
   """
-  channels = rosinality_channels(state, kind)
+  facts = sizes.rosinality_generator(state, kind)
+  channels = tuple(facts['channels'])
   tree = convert(
     state,
-    rosinality_generator(channels, mapping_layers=len(_matches(state, r'style\.\d+\.weight'))),
+    rosinality_generator(channels, facts['mapping_layers']),
     kind=kind,
+    # FIR kernels are constants of our layers; the noise buffers are read below.
     unneeded=(r'.*\.kernel', r'noises\.noise_\d+'),
   )
   names = {f'noises.noise_{i}': shape for i, shape in enumerate(latents.noise_shapes(channels))}
@@ -216,44 +206,43 @@ def generator(
     _laid_out(first_plane, state, n, kind) if n in state else np.zeros(shape, np.float32)
     for n, shape in names.items()
   )
+  # It is not in the state dict: rosinality and e4e keep it beside, as `latent_avg`.
   tree['w_avg'] = np.asarray(w_avg, np.float32)
   return tree, channels
 
 
-def generator_nvlabs(state: Mapping[str, np.ndarray]) -> tuple[dict, tuple[int, ...]]:
+def generator_nvlabs(
+  state: Mapping[str, np.ndarray], kind: str = 'stylegan2-ada-pytorch generator'
+) -> tuple[dict, tuple[int, ...]]:
   """NVlabs' `G_ema` state -> the same tree as `generator`.
 
   Raises:
-    WeightsError: a tensor is missing, left over or of an impossible shape.
+    InputError: a tensor is missing, left over or of an impossible shape.
   """
-  kind = 'stylegan2-ada-pytorch generator'
-  count = len(_matches(state, r'synthesis\.b\d+\.torgb\.weight'))
-  names = [f'synthesis.b{4 << i}.torgb.weight' for i in range(max(count, 1))]
-  channels = _channels(state, names, 4, kind)
+  facts = sizes.nvlabs_generator(state, kind)
+  channels = tuple(facts['channels'])
   tree = convert(
     state,
-    nvlabs_generator(channels, mapping_layers=len(_matches(state, r'mapping\.fc\d+\.weight'))),
+    nvlabs_generator(channels, facts['mapping_layers']),
     kind=kind,
     unneeded=(r'.*resample_filter', r'.*noise_const', r'mapping\.w_avg'),
   )
   names = [name for name in _layer_names(channels, 'nvlabs') if not name.endswith('torgb')]
+  # Buffers that inference needs, so that unlike rosinality's they must be there.
   buffers = ['mapping.w_avg', *(f'{name}.noise_const' for name in names)]
   missing = [key for key in buffers if key not in state]
   if missing:
-    raise WeightsError(f'no {kind}: {len(missing)} tensors are missing, first {missing[:3]}')
+    raise InputError(f'no {kind}: {len(missing)} tensors are missing, first {missing[:3]}')
   tree['noise_const'] = tuple(_laid_out(first_plane, state, key, kind) for key in buffers[1:])
   tree['w_avg'] = np.asarray(state['mapping.w_avg'], np.float32)
   return tree, channels
-
-
-def _matches(state: Iterable[str], pattern: str) -> list[re.Match]:
-  return [m for m in (re.fullmatch(pattern, key) for key in state) if m]
 
 
 # --- IR-SE50: e4e's encoder and ArcFace ----------------------------------------------------------
 
 
 def _norm(ours: str, theirs: str) -> KeyMap:
+  """Keys of a batch normalisation with its running statistics."""
   return {
     f'params/{ours}/scale': (f'{theirs}.weight', copy),
     f'params/{ours}/bias': (f'{theirs}.bias', copy),
@@ -265,6 +254,8 @@ def _norm(ours: str, theirs: str) -> KeyMap:
 def irse_body(units: Iterable[int], widths: Iterable[int], prefix: str = '') -> KeyMap:
   """Keys of the IR-SE body as InsightFace_Pytorch, pSp and e4e name them."""
   ours_root = 'backbone'
+  # Indices are positions in their nn.Sequential: of input_layer (conv, norm, PReLU) and of each
+  # res_layer (norm, conv, PReLU, conv, norm, squeeze-and-excite).
   keys: KeyMap = {
     f'params/{ours_root}/stem_conv/kernel': (f'{prefix}input_layer.0.weight', conv),
     f'params/{ours_root}/stem_prelu/slope': (f'{prefix}input_layer.2.weight', copy),
@@ -282,6 +273,7 @@ def irse_body(units: Iterable[int], widths: Iterable[int], prefix: str = '') -> 
       keys |= _norm(f'{ours}/norm1', f'{theirs}.res_layer.4')
       keys[f'params/{ours}/squeeze/kernel'] = (f'{theirs}.res_layer.5.fc1.weight', conv)
       keys[f'params/{ours}/excite/kernel'] = (f'{theirs}.res_layer.5.fc2.weight', conv)
+      # Only where the width changes is the shortcut a convolution; else it is a strided slice.
       if width != before:
         keys[f'params/{ours}/shortcut_conv/kernel'] = (f'{theirs}.shortcut_layer.0.weight', conv)
         keys |= _norm(f'{ours}/shortcut_norm', f'{theirs}.shortcut_layer.1')
@@ -304,15 +296,20 @@ def e4e_encoder(
 
 
 def deformation_heads(split: Iterable[int], sizes: Iterable[int]) -> KeyMap:
-  """Keys of our deformation heads, which e4e has not: named as its own, below `deformation.`."""
+  """Keys of our deformation heads, which e4e does not have, below the prefix `deformation.`.
+
+  They have the layers of e4e's heads, and the names of those: `styles.0` and on.
+  """
   return _heads('deformation_heads', split, sizes)
 
 
 def _heads(name: str, split: Iterable[int], sizes: Iterable[int]) -> KeyMap:
+  """Keys of heads: `split` counts those of each pyramid level, `sizes` are the sides in px."""
   keys: KeyMap = {}
   levels = [size for size, count in zip(sizes, split, strict=True) for _ in range(count)]
   for row, size in enumerate(levels):
     ours, theirs = f'params/{name}_{row}', f'styles.{row}'
+    # Each convolution halves the side, down to 1 px; odd indices are the activations between them.
     for i in range(int(np.log2(size))):
       keys[f'{ours}/conv_{i}/kernel'] = (f'{theirs}.convs.{2 * i}.weight', conv)
       keys[f'{ours}/conv_{i}/bias'] = (f'{theirs}.convs.{2 * i}.bias', copy)
@@ -328,6 +325,7 @@ def arcface(units: Iterable[int], widths: Iterable[int], size: int = 112) -> Key
     **irse_body(units, widths),
     **_norm('body_norm', 'output_layer.0'),
     **_norm('out_norm', 'output_layer.4'),
+    # The body has stride 16. Indices 1 and 2 of output_layer are dropout and flattening.
     'params/dense/kernel': ('output_layer.3.weight', dense_of_map(widths[-1], size // 16)),
     'params/dense/bias': ('output_layer.3.bias', copy),
   }
@@ -335,11 +333,19 @@ def arcface(units: Iterable[int], widths: Iterable[int], size: int = 112) -> Key
 
 # --- LPIPS ---------------------------------------------------------------------------------------
 
+# LPIPS compares features; torchvision's files also have the layers that classify.
 TORCHVISION_UNNEEDED = (r'classifier\..*',)
 
 
 def lpips(net: str, lin: str = 'lin{}.model.1.weight', features: str = 'features.') -> KeyMap:
-  """Keys of a torchvision backbone together with LPIPS' linear layers."""
+  """Keys of a torchvision backbone together with LPIPS' linear layers.
+
+  Args:
+    net: 'alex', 'vgg' or 'squeeze'.
+    lin: name of a linear layer; {} is its number. In the public files, index 0 of `model` is a
+      dropout.
+    features: prefix of the backbone's layers.
+  """
   keys: KeyMap = {}
   table, _ = BACKBONES[net]
   for entry in table:

@@ -1,4 +1,4 @@
-"""How the axes of a tensor lie in PyTorch's files and in our trees, there and back."""
+"""Moves the axes of tensors between the order of PyTorch's files and ours, in both directions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,20 +8,22 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Moves the axes of a tensor to ours when called; `back` moves them to those of the file.
+  """Moves the axes of a tensor to our order when called; `back` restores the order of the file.
 
-  Calling it forgives axes of length 1 in front, `back` gives exactly the public shape.
+  Calling it accepts axes of length 1 in front; `back` gives exactly the public shape.
   """
 
   ours: Callable[[np.ndarray], np.ndarray]
   back: Callable[[np.ndarray], np.ndarray]
 
   def __call__(self, x: np.ndarray) -> np.ndarray:
+    """The tensor of a file in our order of axes."""
     return self.ours(x)
 
 
 copy = Layout(lambda x: x, lambda x: x)
-# (o, i, k, k) <-> (k, k, i, o)
+# (o, i, k, k) <-> (k, k, i, o). PyTorch convolves without a flip, as JAX does: the kernel keeps its
+# orientation. rosinality's modulated kernels have an axis of length 1 in front.
 conv = Layout(
   lambda x: np.moveaxis(x.reshape(x.shape[-4:]), (2, 3, 1, 0), (0, 1, 2, 3)),
   lambda x: x.transpose(3, 2, 0, 1),
@@ -47,13 +49,14 @@ first_plane = Layout(lambda x: x.reshape(*x.shape[-2:], 1), lambda x: x[..., 0])
 
 
 def batched(layout: Layout) -> Layout:
-  """The same with an axis of length 1 in front, as rosinality stores it."""
+  """The same layout with an axis of length 1 in front, as rosinality stores it."""
   return Layout(layout.ours, lambda x: layout.back(x)[None])
 
 
 def dense_of_map(channels: int, size: int) -> Layout:
   """A dense layer over a flattened map: PyTorch flattens (c, h, w), we flatten (h, w, c)."""
 
+  # -1 is the number of outputs.
   def ours(x: np.ndarray) -> np.ndarray:
     x = x.reshape(-1, channels, size, size)
     return x.transpose(2, 3, 1, 0).reshape(size * size * channels, -1)

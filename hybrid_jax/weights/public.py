@@ -1,11 +1,12 @@
 """Where each public weight file comes from, and on what terms.
 
-The terms are their owners' and can change: what is here is a reminder of what to read.
+The terms are their owners' and can change: these lines only say which to read.
 """
 
 import dataclasses
 
 NVIDIA = 'NVIDIA Source Code License, non-commercial'
+# Encoders of e4e and pSp come with NVIDIA's generator, whose terms then hold for the whole file.
 FFHQ = f'the StyleGAN2 in it: {NVIDIA}; trained on FFHQ (CC BY-NC-SA 4.0)'
 IMAGENET = 'trained on ImageNet, whose terms are for research'
 
@@ -14,8 +15,12 @@ IMAGENET = 'trained on ImageNet, whose terms are for research'
 class PublicFile:
   """A file that others publish.
 
-  name: what it is called there. what: in words. origin: page that links to it. terms: of code and
-  weights. digest: first digits of its SHA-256, where its publisher put them into the name.
+  Attributes:
+    name: its name there.
+    what: a description in words.
+    origin: URL of the page that links to it.
+    terms: of its code and weights.
+    digest: first digits of its SHA-256, if its publisher put them into the name.
   """
 
   name: str
@@ -25,10 +30,11 @@ class PublicFile:
   digest: str = ''
 
 
+# Pages, not direct links to files: those move, and the page also states the terms.
 _TORCHVISION = 'https://github.com/pytorch/vision'
 _FFHQ_MODELS = f'the FFHQ model it was made from: {NVIDIA}'
 
-# By kind of `kinds`, and detectors of faces.
+# By kind, as in `public_formats.KINDS`, and the face detectors.
 FILES = {
   'e4e': PublicFile(
     'e4e_ffhq_encode.pt',
@@ -112,6 +118,7 @@ FILES = {
     'https://github.com/universome/stylegan-v',
     'Apache-2.0 (DeepMind); trained on Kinetics-400',
   ),
+  # Detectors: no weights that `convert` reads, but files to fetch all the same.
   'yunet': PublicFile(
     'face_detection_yunet_2023mar.onnx',
     'YuNet face detector',
@@ -127,8 +134,26 @@ FILES = {
 }  # fmt: skip
 
 
+# The kind of the backbone file by `config.model.lpips_net`.
+LPIPS_BACKBONES = {'alex': 'alexnet', 'vgg': 'vgg16', 'squeeze': 'squeezenet'}
+
+
+def kind_of(field: str, lpips_net: str) -> str:
+  """The kind of the public file that belongs into the field `config.weights.FIELD`."""
+  fields = {'lpips_backbone': LPIPS_BACKBONES[lpips_net], 'lpips_linear': 'lpips'}
+  return fields.get(field, field)
+
+
+def file_of(field: str, lpips_net: str) -> PublicFile:
+  """The public file that belongs into the field `config.weights.FIELD`."""
+  file = FILES[kind_of(field, lpips_net)]
+  # One file for each backbone: the linear layers are fitted to its features.
+  return dataclasses.replace(file, name=file.name.replace('{alex,vgg,squeeze}', lpips_net))
+
+
 def table() -> str:
-  """The README's table, in Markdown; the first column is the kind that `convert` knows it by."""
+  """The table of README.md, in Markdown; the first column is the kind, as `convert` takes it."""
+  # The last part of the URL is the name of the repository, or of a folder of a large one.
   rows = [
     f'| `{kind}` | {f.what} | `{f.name}` of [{f.origin.split("/")[-1]}]({f.origin}) | {f.terms} |'
     for kind, f in FILES.items()

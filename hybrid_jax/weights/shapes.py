@@ -1,4 +1,4 @@
-"""Comparing a tree of weights with the model it is meant for."""
+"""Compares a tree of weights with the model that it is for."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,20 @@ def check(
   extra: Sequence[str] = (),
   model: str = 'the model of this config',
 ) -> None:
-  """Raises InputError for arrays that one side alone has, else at the first of another shape."""
+  """Checks that a tree has the arrays of a model, with their shapes.
+
+  Args:
+    tree: of arrays.
+    expected: tree of arrays or of their shapes.
+    path: file or field, for the message.
+    extra: names of arrays that the tree may have besides.
+    model: what `expected` is, in words.
+
+  Raises:
+    InputError: arrays are missing or too many (the first three are named), or one has another
+      shape.
+  """
+  # By path and not by jax.tree.map, whose error for trees of another structure prints both trees.
   ours, theirs = (
     {jax.tree_util.keystr(k, simple=True, separator='/'): x.shape for k, x in leaves}
     for leaves in map(jax.tree_util.tree_leaves_with_path, (expected, tree))

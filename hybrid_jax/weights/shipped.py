@@ -1,7 +1,7 @@
-"""The networks of the rendered world that come with the package, float16 files in `shipped/`.
+"""Reads the networks of the rendered world that come with the package: float16 files in `shipped/`.
 
-Trained by experiments/world/generator.py and critics.py. Sizes are here, since
-files hold arrays only.
+They were trained by `experiments.world.generator`, `critics`, `inversion` and `encoder`. The files
+hold arrays only; the sizes of the networks are here.
 """
 
 import json
@@ -20,7 +20,7 @@ from hybrid_jax.models import latents
 
 FOLDER = pathlib.Path(__file__).parent / 'shipped'
 
-# The generator: `networks.build` fields.
+# The generator, by the fields of `config.model`.
 GENERATOR = {
   'resolution': 64,
   'channel_base': 2560,
@@ -40,6 +40,7 @@ ARCFACE = {
   'units': (2, 2, 2, 2),
   'reduction': 4,
 }
+# The judges took no part in the training of the networks that they judge.
 JUDGE_EMBEDDING = 128
 
 
@@ -47,7 +48,7 @@ def load(name: str) -> dict:
   """Tree of float32 arrays of a file in `FOLDER`: 'generator_64', a critic or a judge.
 
   Raises:
-    InputError: this installation does not hold the file.
+    InputError: the file is missing from this installation.
   """
   path = FOLDER / f'{name}.npz'
   if not path.is_file():
@@ -62,6 +63,7 @@ def read(path: str | os.PathLike) -> dict:
     InputError: no such file, or another kind of file.
   """
   try:
+    # float16 halves the package. Networks compute in float32, so that the type changes here, once.
     with np.load(path) as file:
       flat = {key: jnp.asarray(file[key], jnp.float32) for key in file.files}
   except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
@@ -71,6 +73,7 @@ def read(path: str | os.PathLike) -> dict:
 
 def save(path: pathlib.Path, tree: Mapping) -> None:
   """Writes a tree in float16, as `load` reads it."""
+  # .npz names are flat: a path with slashes is undone by `read`.
   flat = flax.traverse_util.flatten_dict(jax.device_get(tree), sep='/')
   with open(path, 'wb') as file:
     np.savez_compressed(file, **{key: np.asarray(x, np.float16) for key, x in flat.items()})
@@ -79,8 +82,9 @@ def save(path: pathlib.Path, tree: Mapping) -> None:
 def generator() -> dict:
   """{'params', 'noise_const', 'w_avg', 'w_samples'} of the 64 px generator.
 
-  It was trained without noise, so its maps are zero. Its z are true parameters of the world, hence
-  `w_samples` (1024, d), latents of training people, in place of mapped noise.
+  It was trained without noise, so its maps are zero. Its mapping takes parameters of rendered
+  people in place of normal z; `w_samples` (1024, d) are latents of training people, for code
+  that otherwise maps random z.
   """
   tree = load('generator_64')
   shapes = latents.noise_shapes(CHANNELS)
@@ -91,11 +95,11 @@ def config() -> dict:
   """The resolved config that the shipped hybrid encoder 'encoder_64' was trained with.
 
   Raises:
-    InputError: this installation does not hold it.
+    InputError: it is missing from this installation.
   """
   path = FOLDER / 'encoder_64.json'
   if not path.is_file():
-    raise InputError('no encoder comes with this version of the package: give --workdir')
+    raise InputError('this installation has no bundled encoder: give --workdir')
   return json.loads(path.read_text())
 
 

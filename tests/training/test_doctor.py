@@ -15,11 +15,11 @@ from parity import GOLDEN
 from small import small_config
 
 from configs import common
-from hybrid_jax import convert, doctor
+from hybrid_jax import doctor
 from hybrid_jax.media import containers
 from hybrid_jax.method import networks
 from hybrid_jax.training import estimate
-from hybrid_jax.weights import export, kinds, public, shipped
+from hybrid_jax.weights import convert, export, public, shipped
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -267,8 +267,3 @@ def test_a_machine_that_lacks_something(monkeypatch):
   monkeypatch.setitem(containers.CODECS, 'h264', 'no such encoder')
   check = examined(config)['codecs']
   assert check.status == 'missing' and check.told.startswith('h264;')
-
-
-def test_every_kind_has_a_source_and_the_readme_lists_all():
-  assert set(kinds.KINDS) <= set(public.FILES)
-  assert public.table() in (ROOT / 'README.md').read_text()

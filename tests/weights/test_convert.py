@@ -5,7 +5,6 @@ what is wrong with the others is made here.
 """
 
 import hashlib
-import json
 import os
 
 import jax
@@ -14,29 +13,15 @@ import pytest
 import safetensors.numpy
 from ml_dtypes import bfloat16
 from parity import GOLDEN, error, nhwc
-from test_load import write
+from torch_files import write
 
-from hybrid_jax import convert
+from hybrid_jax import convert as command
 from hybrid_jax.errors import InputError
 from hybrid_jax.method.encoder import Encoder
 from hybrid_jax.models import latents
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator, LatentDiscriminator
-from hybrid_jax.weights import converted, files, torch_file
-
-
-@pytest.fixture
-def convert_to(tmp_path):
-  """Converts a file; returns (manifest, tree) as read back."""
-
-  def call(path, kind='auto', **options):
-    output = tmp_path / 'converted'
-    written = convert.convert(str(path), str(output), kind, **options)
-    manifest, tree = converted.read(output)
-    assert json.loads(json.dumps(written)) == manifest
-    return manifest, tree
-
-  return call
+from hybrid_jax.weights import convert, files, folders, torch_file
 
 
 def generator_of(manifest, tree):
@@ -277,7 +262,7 @@ def test_a_failing_write_leaves_nothing(tmp_path, monkeypatch):
   def full(*_):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(converted, 'write', full)
+  monkeypatch.setattr(folders, 'write', full)
   with pytest.raises(InputError, match='No space left'):
     convert.convert(str(GOLDEN / 'latent_discriminator.pt'), str(tmp_path / 'out'))
   assert not os.listdir(tmp_path)
@@ -329,13 +314,13 @@ def test_contents_of_no_kind(refusal, tmp_path):
 
 
 def test_command(tmp_path, capsys):
-  convert.main([str(GOLDEN / 'latent_discriminator.pt'), '--output', str(tmp_path / 'a')])
+  command.main([str(GOLDEN / 'latent_discriminator.pt'), '--output', str(tmp_path / 'a')])
   assert '8 of 8 tensors used' in capsys.readouterr().out
-  convert.main(
+  command.main(
     ['latent_discriminator', str(GOLDEN / 'latent_discriminator.pt'), f'--output={tmp_path / "b"}']
   )
   with pytest.raises(SystemExit) as caught:
-    convert.main(['e4e', str(GOLDEN / 'latent_discriminator.pt'), f'--output={tmp_path / "c"}'])
+    command.main(['e4e', str(GOLDEN / 'latent_discriminator.pt'), f'--output={tmp_path / "c"}'])
   assert str(caught.value).startswith('error: no e4e checkpoint')
 
 
@@ -352,7 +337,7 @@ def sound(tmp_path) -> dict:
         state[key] = state[key] * np.float32(0.1)
   path = write(tmp_path / 'start.pt', {'g_ema': state, 'latent_avg': file['latent_avg']})
   convert.convert(path, str(tmp_path / 'start'))
-  manifest, tree = converted.read(tmp_path / 'start')
+  manifest, tree = folders.read(tmp_path / 'start')
   module, G, _ = generator_of(manifest, tree)
   z = jax.random.normal(jax.random.key(7), (4096, 64))
   w_avg = np.asarray(module.apply({'params': G['params']}, z, method='map')).mean(0)
@@ -387,7 +372,7 @@ def test_checks_pass_on_a_sound_file_and_name_what_is_wrong(convert_to, tmp_path
   ):
     path = write(tmp_path / f'{name}.pt', bad)
     with pytest.raises(SystemExit) as caught:
-      convert.main([path, f'--output={tmp_path / name}', '--verify'])
+      command.main([path, f'--output={tmp_path / name}', '--verify'])
     assert 'converted, but' in str(caught.value)
     failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith('FAIL')]
     assert any(says in line for line in failed), failed

@@ -4,17 +4,15 @@ import jax
 import numpy as np
 import pytest
 from parity import GOLDEN, error, nhwc
-from test_convert import convert_to  # noqa: F401
-from test_load import write
+from torch_files import write
 
-from hybrid_jax import convert
 from hybrid_jax.errors import InputError
 from hybrid_jax.models.i3d import I3D
 from hybrid_jax.models.inception import Inception, fid_input
-from hybrid_jax.weights import torch_file
+from hybrid_jax.weights import convert, torch_file
 
 
-def test_inception(convert_to, shared):  # noqa: F811
+def test_inception(convert_to, shared):
   manifest, tree = convert_to(shared('reference/fid_inception_reduced.pt'), verify=True)
   assert manifest['kind'] == 'inception'
   assert manifest['keys']['not_needed'] == 94  # num_batches_tracked, one for each convolution
@@ -26,7 +24,7 @@ def test_inception(convert_to, shared):  # noqa: F811
 
 
 @pytest.mark.parametrize('file', ['i3d_reduced.pt', 'i3d_kinetics_reduced.pt'])
-def test_i3d(convert_to, file):  # noqa: F811
+def test_i3d(convert_to, file):
   manifest, tree = convert_to(GOLDEN / file, verify=True)
   assert manifest['kind'] == 'i3d' and manifest['parts']['i3d'] == {'classes': 20, 'divisor': 16}
   assert all(check['ok'] for check in manifest['checks'])
@@ -36,7 +34,7 @@ def test_i3d(convert_to, file):  # noqa: F811
   assert error(jax.jit(module.apply)(tree['i3d'], clip), v['features9']) < 1e-5
 
 
-def test_constants_of_a_traced_i3d_are_not_needed(convert_to, tmp_path):  # noqa: F811
+def test_constants_of_a_traced_i3d_are_not_needed(convert_to, tmp_path):
   """Tracing leaves numbers of the code beside the tensors, as torch_file.load names them."""
   state = torch_file.load(GOLDEN / 'i3d_reduced.pt')
   write(tmp_path / 'traced.pt', {**state, 'CONSTANTS.c0': np.zeros((1, 1), np.float32)})

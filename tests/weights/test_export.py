@@ -12,16 +12,24 @@ import pytest
 import safetensors
 from parity import GOLDEN
 from small import small_config
-from test_load import config  # noqa: F401
 
-from hybrid_jax import convert, export
+from hybrid_jax import export
 from hybrid_jax.errors import InputError
 from hybrid_jax.method import networks
 from hybrid_jax.reenactment.model import load_model
 from hybrid_jax.training import checkpoint
 from hybrid_jax.training.state import TrainState, empty_pool
+from hybrid_jax.weights import (
+  convert,
+  exported,
+  files,
+  key_maps,
+  load,
+  shipped,
+  torch_file,
+  torch_writer,
+)
 from hybrid_jax.weights import export as formats
-from hybrid_jax.weights import exported, files, key_maps, load, shipped, torch_file, torch_writer
 
 
 def assert_same(actual, expected):
@@ -112,7 +120,7 @@ def test_a_generator_comes_back_bit_for_bit(tmp_path, suffix):
 
 
 @pytest.mark.parametrize('suffix', formats.SUFFIXES)
-def test_an_e4e_checkpoint_comes_back_bit_for_bit(config, shared, tmp_path, suffix):  # noqa: F811
+def test_an_e4e_checkpoint_comes_back_bit_for_bit(config, shared, tmp_path, suffix):
   source = torch_file.load(shared('reference/e4e_reduced.pt'))
   nets = networks.build(config.model)
   generator, encoder = load.load_e4e(nets, str(shared('reference/e4e_reduced.pt')))
@@ -198,9 +206,9 @@ def test_a_file_that_does_not_say_how_it_was_trained_is_refused(trained, tmp_pat
   _, nets, encoder, generator = trained
   whole = shipped.config()
   lacking = [whole | {section: {}} for section in exported.SECTIONS]
-  for k, told in enumerate(({}, {'model': 3}, *lacking)):
+  for k, config in enumerate(({}, {'model': 3}, *lacking)):
     path = tmp_path / f'{k}.pt'
-    formats.write(str(path), formats.e4e(nets, encoder, generator, 8, told))
+    formats.write(str(path), formats.e4e(nets, encoder, generator, 8, config))
     with pytest.raises(InputError, match='not a model that .* wrote'):
       load_model(str(path))
 
@@ -214,7 +222,7 @@ def test_the_command_writes_the_generator_alone(trained, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, tree, jax.device_get(generator))
 
 
-def test_what_cannot_be_exported_is_told_in_one_line(trained, tmp_path):
+def test_what_cannot_be_exported_is_reported_in_one_line(trained, tmp_path):
   for workdir, output, says in (
     (tmp_path, 'x.pt', 'nothing was trained there'),
     (trained[0], 'x.bin', 'give a name that ends in'),

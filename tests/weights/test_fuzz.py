@@ -1,4 +1,4 @@
-"""Damaged and hostile files: none runs, each is told in one line, nothing is left behind.
+"""Damaged and hostile files: none runs, each is reported in one line, nothing is left behind.
 
 100 cases here; `pytest -m slow tests/weights/test_fuzz.py` runs 2,400 and writes their outcome to
 experiments/results/fuzz.json.
@@ -18,11 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from parity import GOLDEN
-from test_torch_file import ATTACKS, asm, call, legacy, name, storage, tensor, zipped
+from torch_files import ATTACKS, asm, call, legacy, name, storage, tensor, zipped
 
-from hybrid_jax import convert
 from hybrid_jax.errors import InputError
-from hybrid_jax.weights import files
+from hybrid_jax.weights import convert, files
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / 'experiments' / 'results' / 'fuzz.json'
 # What a reader has no business with. `pickle.find_class` is raised where pickle itself would look
@@ -154,7 +153,7 @@ def containers(code: bytes):
 
 
 def outcome(data: bytes, folder: pathlib.Path, watch: bool = True) -> str:
-  """What became of a file that was read, and converted where it could be read."""
+  """The result of reading a file, and of converting it if it could be read."""
   path, output = folder / 'file', folder / 'out'
   path.write_bytes(data)
   events: list = []

@@ -3,27 +3,12 @@
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from parity import GOLDEN, error, nhwc
-from test_torch_file import asm, tensor, zipped
+from torch_files import write
 
-from configs import common
-from hybrid_jax import convert
 from hybrid_jax.errors import InputError
 from hybrid_jax.method import networks
-from hybrid_jax.weights import key_maps, load, torch_file
-
-
-@pytest.fixture
-def config():
-  config = ConfigDict(common.tiny())
-  config.model.update(
-    frame_size=256,
-    encoder_units=(3, 4, 14, 3),
-    arcface_size=112,
-    arcface_units=(3, 4, 14, 3),
-  )
-  return config
+from hybrid_jax.weights import convert, key_maps, load, public, torch_file
 
 
 @pytest.fixture
@@ -59,9 +44,9 @@ def test_a_file_of_another_size_or_kind_is_refused(config, paths):
   with pytest.raises(InputError, match='e4e_reduced.pt: its generator has channels'):
     load.load(networks.build(wide.model), paths, seed=0)
   nets = networks.build(config.model)
-  with pytest.raises(InputError, match='not an e4e checkpoint'):
+  with pytest.raises(InputError, match='arcface weights, which hold arcface and no generator'):
     load.load(nets, paths | {'e4e': paths['arcface']}, seed=0)
-  with pytest.raises(InputError, match='ArcFace of .*generator64.pt'):
+  with pytest.raises(InputError, match='generator64.pt: rosinality weights, .* and no arcface'):
     load.load(nets, paths | {'arcface': str(GOLDEN / 'generator64.pt')}, seed=0)
   with pytest.raises(InputError, match='README.md'):
     load.load(nets, paths | {'lpips_backbone': str(GOLDEN / 'README.md')}, seed=0)
@@ -72,7 +57,7 @@ def test_a_file_of_another_size_or_kind_is_refused(config, paths):
 
 @pytest.fixture
 def golden_paths():
-  """Files that exist; the one of `e4e` is none."""
+  """Files that exist; the one of `e4e` is no e4e checkpoint."""
   lpips = str(GOLDEN / 'lpips_alex_reduced.pt')
   return {
     'e4e': str(GOLDEN / 'generator64.pt'),
@@ -82,34 +67,22 @@ def golden_paths():
   }
 
 
-def test_missing_and_mixed_files_are_told_at_once(golden_paths, tmp_path):
+def test_missing_and_mixed_files_are_reported_at_once(golden_paths, tmp_path):
   bad = {'arcface': 'nowhere.pth', 'lpips_linear': '', 'e4e': str(tmp_path)}
   with pytest.raises(InputError) as caught:
-    load.check_files(golden_paths | bad)
-  assert '3 weight files' in str(caught.value)
-  assert "config.weights.arcface='nowhere.pth'" in str(caught.value)
+    load.check_files(golden_paths | bad, 'vgg')
+  first, *lines = str(caught.value).splitlines()
+  assert '3 weight files' in first and len(lines) == 3
+  for field, name in (
+    ('e4e', 'e4e_ffhq_encode.pt'),
+    ('lpips_linear', 'lpips/weights/v0.1/vgg.pth'),
+    ('arcface', 'model_ir_se50.pth'),
+  ):
+    (line,) = (line for line in lines if f"config.weights.{field}='{bad[field]}'" in line)
+    assert f': {name} of {public.file_of(field, "vgg").origin} (' in line
   with pytest.raises(InputError, match='random'):
     load.check_files(golden_paths | {'arcface': 'random'})
   assert load.check_files(golden_paths)
-
-
-def write(path, tree) -> str:
-  """`tree`, of dicts, lists, strings and float32 arrays, as torch would save it."""
-  storages = []
-
-  def opcodes(x):
-    if isinstance(x, dict):
-      return {key: opcodes(value) for key, value in x.items()}
-    if isinstance(x, list):
-      return b'](' + b''.join(asm(opcodes(value)) for value in x) + b'e'
-    if not isinstance(x, np.ndarray):
-      return x
-    storages.append(np.ascontiguousarray(x, np.float32).tobytes())
-    stride = tuple(s // 4 for s in np.empty(x.shape, np.float32).strides)
-    return tensor(x.size, 0, x.shape, stride, key=str(len(storages) - 1))
-
-  path.write_bytes(zipped(opcodes(tree), *storages))
-  return str(path)
 
 
 def e4e_file(path, latent_avg=None, **changed) -> str:
@@ -143,10 +116,11 @@ def test_a_random_generator_is_the_same_with_and_without_the_rest(config, monkey
     return {part: {'x': jax.random.normal(key, (3,))} for part in ('generator', 'lpips', 'arcface')}
 
   monkeypatch.setattr(load, 'random_frozen', random_frozen)
-  frozen, E = load.load(None, config.weights, 3)
+  nets = networks.build(config.model)
+  frozen, E = load.load(nets, config.weights, 3)
   assert E is None
   jax.tree.map(np.testing.assert_array_equal, frozen, random_frozen(None, jax.random.key(3)))
-  alone = load.load_generator(None, config.weights, 3)
+  alone = load.load_generator(nets, config.weights, 3)
   jax.tree.map(np.testing.assert_array_equal, alone, frozen['generator'])
 
 
@@ -156,16 +130,23 @@ ONE = np.ones(1, np.float32)
 @pytest.mark.parametrize(
   ('file', 'says'),
   [
-    ([ONE], 'not an e4e checkpoint'),
-    (ONE, 'not an e4e checkpoint'),
-    ('text', 'not an e4e checkpoint'),
-    ({'state_dict': {}}, 'not an e4e checkpoint'),
+    ([ONE], 'it holds a list, not named entries'),
+    (ONE, 'interfacegan weights, which hold direction and no generator'),
+    ('text', 'it holds a str, not named entries'),
+    ({'latent_avg': ONE}, 'it has no state_dict'),
+    ({'state_dict': {}}, 'it has no encoder or decoder'),
+    ({'state_dict': {'decoder.a': ONE}}, 'it has no latent_avg'),
     ({'state_dict': [ONE], 'latent_avg': ONE}, 'not a state dict but of type list'),
     ({'state_dict': {'a': 'text'}, 'latent_avg': ONE}, "'a' is str, not a tensor"),
     ({'state_dict': {'a': {'b': ONE}}, 'latent_avg': ONE}, "'a' is dict, not a tensor"),
     ({'state_dict': {3: ONE}, 'latent_avg': ONE}, 'it has a key of type int'),
-    ({'state_dict': {'a': ONE}, 'latent_avg': ONE}, 'to_rgb1.conv.weight is missing'),
-    ({'state_dict': {'a': ONE}, 'latent_avg': None}, "'latent_avg' is NoneType, not a tensor"),
+    ({'state_dict': {'a': ONE}, 'latent_avg': ONE}, "1 tensors have no place here, first ['a']"),
+    ({'state_dict': {'decoder.a': ONE}, 'latent_avg': ONE}, 'to_rgb1.conv.weight is missing'),
+    ({'state_dict': {'encoder.a': ONE}, 'latent_avg': ONE}, 'its heads have [] convolutions'),
+    (
+      {'state_dict': {'decoder.a': ONE}, 'latent_avg': None},
+      "'latent_avg' is NoneType, not a tensor",
+    ),
   ],
 )
 def test_an_e4e_file_of_another_structure(config, tmp_path, file, says):
@@ -181,15 +162,18 @@ def test_an_e4e_file_of_another_structure(config, tmp_path, file, says):
     ({'to_rgb1__conv__weight': np.ones(3)}, 'to_rgb1.conv.weight has shape (3,), not 5 axes'),
     ({'conv1__conv__weight': np.ones((2, 3))}, 'conv1.conv.weight has shape (2, 3), which is not'),
     ({'conv1__noise__weight': np.ones(2)}, 'conv1.noise.weight has shape (2,), which is not'),
-    ({'input__input': np.ones(3)}, 'params/const is (3, 1), the model'),
-    ({'noises__noise_3': np.ones(5)}, 'noise_const/3 is (5, 1), the model'),
-    ({'noises__noise_0': np.ones((1, 1, 8, 8))}, 'noise_const/0 is (8, 8, 1), the model'),
-    ({'conv1__activate__bias': np.ones(5)}, 'params/layers_0/bias is (5,), the model'),
+    ({'input__input': np.ones(3)}, 'params/const is (3, 1), the network'),
+    ({'noises__noise_3': np.ones(5)}, 'noise_const/3 is (5, 1), the network'),
+    ({'noises__noise_0': np.ones((1, 1, 8, 8))}, 'noise_const/0 is (8, 8, 1), the network'),
+    ({'conv1__activate__bias': np.ones(5)}, 'params/layers_0/bias is (5,), the network'),
     ({'conv1__conv__modulation__weight': np.ones((2, 2, 2))}, 'affines_0/kernel is (2, 2, 2)'),
     ({'conv1__activate__bias': None}, '1 tensors are missing, first'),
     ({'more__weight': np.ones(1)}, '1 tensors have no place here, first'),
     ({'to_rgbs__1__conv__weight': None}, 'to_rgbs.1.conv.weight is missing'),
-    ({'latent_avg': np.ones(3)}, 'latent_avg has shape (3,), the model of this config has (64,)'),
+    (
+      {'latent_avg': np.ones(3)},
+      'latent_avg has shape (3,), its generator needs (64,) or (10, 64)',
+    ),
     ({'latent_avg': np.ones((7, 64))}, 'latent_avg has shape (7, 64)'),
   ],
 )
@@ -228,15 +212,19 @@ def test_the_generator_of_inference_needs_its_file(config, tmp_path):
 @pytest.mark.parametrize(
   ('field', 'name', 'says'),
   [
-    ('arcface', 'generator64.pt', "ArcFace of {}: 'g_ema' is dict, not a tensor"),
-    ('arcface', 'latent_discriminator.pt', 'no ArcFace of {}'),
+    ('arcface', 'generator64.pt', '{}: rosinality weights, which hold generator, discriminator'),
+    ('arcface', 'latent_discriminator.pt', '{}: latent_discriminator weights, which hold critic'),
     ('arcface', 'ranger_trajectories.npz', '{}: a zip, but not one of torch.save'),
-    ('arcface', 'torch_files/zip.pt', 'ArcFace of {}: '),
-    ('lpips_backbone', 'lpips_vgg_reduced.pt', 'LPIPS alex of {}'),
+    ('arcface', 'torch_files/zip.pt', "ArcFace {}: 'tensors' is dict, not a tensor"),
+    ('lpips_backbone', 'lpips_vgg_reduced.pt', "{}: the LPIPS backbone 'vgg', config.model.lpips"),
     ('lpips_backbone', 'torch_files/script.pt', '{}: a TorchScript program'),
-    ('lpips_linear', 'arcface_reduced.pt', 'LPIPS alex of '),
-    ('e4e', 'latent_discriminator.pt', '{}: not an e4e checkpoint'),
-    ('e4e', 'image_discriminator.pt', '{}: not an e4e checkpoint'),
+    ('lpips_linear', 'arcface_reduced.pt', '{}: arcface weights, which hold arcface and no lpips'),
+    ('e4e', 'latent_discriminator.pt', '{}: latent_discriminator weights, which hold critic and'),
+    (
+      'e4e',
+      'image_discriminator.pt',
+      '{}: rosinality weights, which hold generator, discriminator and no encoder',
+    ),
   ],
 )
 def test_a_golden_file_in_the_place_of_another(config, golden_paths, field, name, says):
@@ -256,9 +244,13 @@ def test_arcface_of_another_size_or_rank(config, golden_paths, tmp_path):
   state = torch_file.load(golden_paths['arcface'])
   nets = networks.build(config.model)
   for name, x, says in (
-    ('output_layer.3.weight', np.ones((64, 5)), 'output_layer.3.weight has shape (64, 5)'),
+    (
+      'output_layer.3.weight',
+      np.ones((64, 5)),
+      'output_layer.3.weight has 5 inputs, which are no square map',
+    ),
     ('body.0.res_layer.1.weight', np.ones(7), 'body.0.res_layer.1.weight has shape (7,)'),
-    ('output_layer.3.bias', np.ones(7), 'params/dense/bias is (7,), the model'),
+    ('output_layer.3.bias', np.ones(7), 'params/dense/bias is (7,), the network'),
     ('input_layer.2.weight', np.ones((8, 1)), 'params/backbone/stem_prelu/slope is (8, 1)'),
   ):
     path = write(tmp_path / 'arcface.pt', state | {name: x})
@@ -291,8 +283,8 @@ def test_converted_folders_load_as_their_files_do(config, golden_paths, tmp_path
   for backbone, linear in ((folders[0], folders[0]), (folders[0], lpips), (lpips, folders[0])):
     found = load._lpips(nets, backbone, linear)
     jax.tree.map(np.testing.assert_array_equal, found, load._lpips(nets, lpips, lpips))
-  found = load._arcface(nets, folders[1])
-  jax.tree.map(np.testing.assert_array_equal, found, load._arcface(nets, arcface))
+  found, expected = (load.load_arcface(nets, path) for path in (folders[1], arcface))
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
   found, expected = (
     load.load_generator(nets, {'e4e': path}, 0) for path in (folders[2], e4e_file(tmp_path))
   )
@@ -319,10 +311,15 @@ def test_a_converted_encoder_loads_as_its_file_does_but_not_for_psp(config, path
   nets = networks.build(config.model)
   for kind in ('e4e', 'psp'):
     convert.convert(paths['e4e'], str(tmp_path / kind), kind)
-  found = load._read_encoder(nets, str(tmp_path / 'e4e'))
-  jax.tree.map(np.testing.assert_array_equal, found, load._read_encoder(nets, paths['e4e']))
-  text = refusal(load.load_e4e, nets, str(tmp_path / 'psp'))
-  assert 'a pSp encoder, whose heads give whole rows' in text
+  found, expected = (
+    load.parts(path, 'generator', 'encoder') for path in (str(tmp_path / 'e4e'), paths['e4e'])
+  )
+  jax.tree.map(np.testing.assert_array_equal, found[1], expected[1])
+  file = torch_file.load(paths['e4e']) | {'opts': {'encoder_type': 'GradualStyleEncoder'}}
+  for psp in (str(tmp_path / 'psp'), write(tmp_path / 'psp.pt', file)):
+    text = refusal(load.load_e4e, nets, psp)
+    assert 'a pSp encoder, whose heads give whole rows' in text
+    assert load.load_generator(nets, {'e4e': psp}, 0)['w_avg'].shape == (10, 64)
 
 
 def test_a_generator_of_another_file_serves_inference(config, tmp_path):

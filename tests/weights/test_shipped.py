@@ -60,7 +60,7 @@ def test_files_are_as_small_as_promised():
   assert max(sizes.values()) <= 1.3e6
 
 
-def test_the_generator_draws_the_people_it_is_told(world, generate):
+def test_the_generator_draws_the_people_that_it_is_given(world, generate):
   identity, motion, scene, image = map(flat, world)
   fake = jnp.clip(generate(identity, motion, scene), -1, 1)
   l1 = float(jnp.abs(fake - image).mean())
@@ -71,7 +71,7 @@ def test_the_generator_draws_the_people_it_is_told(world, generate):
   assert float(jnp.abs(jnp.clip(shifted, -1, 1) - image).mean()) > 1.2 * l1
 
 
-def test_the_generator_moves_as_it_is_told(world, generate):
+def test_the_generator_follows_the_motion_that_it_is_given(world, generate):
   """Judged by a network that took no part in its training."""
   identity, motion, scene, _ = map(flat, world)
   fake = generate(identity, motion, scene)
@@ -98,7 +98,7 @@ def test_judge_motion_reads_the_renders(world):
 
 
 @pytest.mark.parametrize('name', ['identity', 'judge_identity'])
-def test_embedders_tell_people_apart(world, name):
+def test_embedders_distinguish_people(world, name):
   image = flat(world[3])
   if name == 'identity':
     embedding = ArcFace(**shipped.ARCFACE).apply(shipped.load(name), image)
@@ -123,6 +123,6 @@ def test_perceptual_distance_grows_with_what_differs(world):
   assert float(distance(one, other_person)) == pytest.approx(0.5, abs=0.25)
 
 
-def test_an_unknown_network_is_told():
+def test_an_unknown_network_is_reported():
   with pytest.raises(InputError, match='lacks these weights'):
     shipped.load('none')

@@ -1,9 +1,9 @@
-"""torch_file against files that torch wrote, and against files that nobody should have written.
+"""torch_file against files that torch wrote, and against hostile files.
 
 `tests/golden/torch_files` was written by torch 2.13 on CPU: one tree of tensors of every type and
 layout, saved in both formats (`zip.pt`, `legacy.pt`), with the same values as contiguous numpy
 arrays in `truth.npz` (bfloat16 as float32), a TorchScript program and a conjugate view.
-Hostile files are assembled here, opcode by opcode.
+Hostile files are assembled by `torch_files`, opcode by opcode.
 """
 
 import io
@@ -13,62 +13,14 @@ import zipfile
 
 import numpy as np
 import pytest
+from torch_files import ATTACKS, ORDERED, asm, legacy, tensor, zipped
 
+from hybrid_jax.errors import InputError
 from hybrid_jax.weights import torch_file
-from hybrid_jax.weights.torch_file import TorchFileError
 
 GOLDEN = pathlib.Path(__file__).resolve().parents[1] / 'golden' / 'torch_files'
 SHARED = pathlib.Path(__file__).resolve().parents[3] / 'shared'
 FORMATS = ('zip', 'legacy')
-
-
-# --- An assembler of torch files -----------------------------------------------------------------
-
-
-def asm(x) -> bytes:
-  """The opcodes that push `x`; bytes are taken for opcodes."""
-  if isinstance(x, bytes):
-    return x
-  if isinstance(x, tuple):
-    return b'(' + b''.join(map(asm, x)) + b't'
-  if isinstance(x, dict):
-    return b'}(' + b''.join(asm(k) + asm(v) for k, v in x.items()) + b'u'
-  return pickle.dumps(x, 2)[2:-1]
-
-
-def name(full: str) -> bytes:
-  module, _, attribute = full.rpartition('.')
-  return f'c{module}\n{attribute}\n'.encode()
-
-
-def call(full: str, *args) -> bytes:
-  return name(full) + asm(args) + b'R'
-
-
-def storage(count: int, key='0', kind='torch.FloatStorage', extra=()) -> bytes:
-  return asm(('storage', name(kind), key, 'cuda:0', count, *extra)) + b'Q'
-
-
-def tensor(count, offset, size, stride, **kwargs) -> bytes:
-  rebuild = 'torch._utils._rebuild_tensor_v2'
-  return call(rebuild, storage(count, **kwargs), offset, size, stride, False, {})
-
-
-def zipped(x, *storages: bytes, byteorder=b'little', root='a b.c', **options) -> bytes:
-  out = io.BytesIO()
-  with zipfile.ZipFile(out, 'w', **options) as archive:
-    archive.writestr(f'{root}/data.pkl', b'\x80\x02' + asm(x) + b'.')
-    archive.writestr(f'{root}/byteorder', byteorder)
-    for i, data in enumerate(storages):
-      archive.writestr(f'{root}/data/{i}', data)
-  return out.getvalue()
-
-
-def legacy(x, *storages: np.ndarray, little=True) -> bytes:
-  header = (0x1950A86A20F9469CFC6C, 1001, {'protocol_version': 1001, 'little_endian': little})
-  parts = [pickle.dumps(part, 2) for part in header]
-  parts += [b'\x80\x02' + asm(x) + b'.', pickle.dumps([str(i) for i in range(len(storages))], 2)]
-  return b''.join(parts) + b''.join(a.size.to_bytes(8, 'little') + a.tobytes() for a in storages)
 
 
 @pytest.fixture
@@ -84,7 +36,7 @@ def load(tmp_path):
 @pytest.fixture
 def refusal(load, tmp_path):
   def message(data: bytes) -> str:
-    with pytest.raises(TorchFileError) as caught:
+    with pytest.raises(InputError) as caught:
       load(data)
     text = str(caught.value)
     assert '\n' not in text and text.startswith(f'{tmp_path}/file.pt: ') and len(text) < 600
@@ -303,7 +255,7 @@ def test_no_checkpoint(refusal, data, says):
 
 def test_missing_file_and_folder(tmp_path):
   for path in (tmp_path / 'none.pt', tmp_path):
-    with pytest.raises(TorchFileError, match='cannot be read'):
+    with pytest.raises(InputError, match='cannot be read'):
       torch_file.load(path)
 
 
@@ -311,80 +263,11 @@ def test_missing_file_and_folder(tmp_path):
   ('file', 'says'), [('script.pt', 'TorchScript program'), ('conj.pt', 'conjugate')]
 )
 def test_refused_golden_files(file, says):
-  with pytest.raises(TorchFileError, match=says):
+  with pytest.raises(InputError, match=says):
     torch_file.load(GOLDEN / file)
 
 
 # --- Attacks -------------------------------------------------------------------------------------
-
-SHELL = 'touch MARKER'
-PYTHON = "open('MARKER', 'w')"
-IMPORT_OS = call('builtins.__import__', 'os')
-ORDERED = call('collections.OrderedDict')
-DOTTED = asm('collections') + asm('OrderedDict.__init__.__globals__') + b'\x93'
-
-# what runs if it is read by pickle, and what the refusal must name
-ATTACKS = {
-  'reduce': (call('os.system', SHELL), 'os.system'),
-  'posix': (call('posix.system', SHELL), 'posix.system'),
-  'popen': (name('subprocess.Popen') + asm((['touch', 'MARKER'],)) + b'\x81', 'subprocess.Popen'),
-  'eval': (call('builtins.eval', PYTHON), 'builtins.eval'),
-  'eval 2': (call('__builtin__.eval', PYTHON), '__builtin__.eval'),
-  'exec': (call('builtins.exec', PYTHON), 'builtins.exec'),
-  'getattr': (call('builtins.getattr', IMPORT_OS, 'system') + asm((SHELL,)) + b'R', 'getattr'),
-  'import': (IMPORT_OS, '__import__'),
-  'nested reduce': (call('collections.OrderedDict', (call('os.system', SHELL),)), 'os.system'),
-  'in a hook': (
-    call('torch._utils._rebuild_parameter', 1, False, {'h': call('os.system', SHELL)}),
-    'os.system',
-  ),
-  'in a state': (ORDERED + asm({'_metadata': call('os.system', SHELL)}) + b'b', 'os.system'),
-  'in a persistent id': (asm(('storage', call('os.system', SHELL))) + b'Q', 'os.system'),
-  'as a storage type': (storage(1, kind='os.system'), 'os.system'),
-  'map': (asm([]) + call('builtins.map', name('os.system'), (SHELL,)) + b'e', 'builtins.map'),
-  'partial': (call('functools.partial', name('os.system'), SHELL) + b')R', 'functools.partial'),
-  'attrgetter': (call('operator.attrgetter', 'system') + asm((IMPORT_OS,)) + b'R', 'attrgetter'),
-  'methodcaller': (call('operator.methodcaller', 'system', SHELL), 'operator.methodcaller'),
-  'copyreg': (call('copyreg._reconstructor', name('builtins.object'), 1, 2), '_reconstructor'),
-  'extension': (call('copyreg.add_extension', 'os', 'system', 7), 'copyreg.add_extension'),
-  'EXT1': (b'\x82\x07' + asm((SHELL,)) + b'R', 'EXT1'),
-  'INST': (b'(' + asm(SHELL) + b'ios\nsystem\n', 'INST'),
-  'OBJ': (b'(' + name('collections.OrderedDict') + asm(SHELL) + b'o', 'OBJ'),
-  'NEWOBJ_EX': (name('collections.OrderedDict') + b')}\x92', 'NEWOBJ_EX'),
-  'PERSID': (b'P0\n', 'PERSID'),
-  'dotted': (name('torch._utils._rebuild_tensor_v2.__globals__'), '__globals__'),
-  'dotted 4': (DOTTED, 'collections.OrderedDict.__init__.__globals__'),
-  'newline': (asm('os\n') + asm('system') + b'\x93', r'os\n.system'),
-  'source run': (
-    call('torch_utils.persistence._src_to_module', PYTHON),
-    'torch_utils.persistence._src_to_module',
-  ),
-  'script class': (name('__torch__.M') + b')\x81' + asm({'a': 1}) + b'b', '__torch__.M'),
-  'torch loads': (call('torch.storage._load_from_bytes', SHELL), '_load_from_bytes'),
-  'torch hub': (call('torch.hub.load', SHELL, 'x'), 'torch.hub.load'),
-  'numpy runs': (call('numpy.testing._private.utils.runstring', PYTHON, {}), 'runstring'),
-  'numpy objects': (call('numpy.dtype', 'O8', False, True), "numpy dtype 'O8'"),
-  'numpy records': (call('numpy.dtype', 'V8', False, True), "numpy dtype 'V8'"),
-  'a module': (call('torch.nn.modules.linear.Linear'), 'torch.nn.modules.linear.Linear'),
-  'our own': (name('hybrid_jax.weights.torch_file._Symbol'), '_Symbol'),
-  'BUILD on a class': (
-    name('collections.OrderedDict') + asm({'__setstate__': 1}) + b'b',
-    '__setstate__',
-  ),
-  'slots on a class': (
-    name('argparse.Namespace') + asm((None, {'__new__': name('torch.Size')})) + b'b',
-    '__setstate__',
-  ),
-  'BUILD on a dict': (asm({'a': 1}) + asm({'b': 2}) + b'b', 'AttributeError'),
-  'call of a value': (ORDERED + b')R', 'not callable'),
-  'call of a storage type': (call('torch.FloatStorage', 10), 'torch.FloatStorage'),
-  'a class as a value': (name('collections.OrderedDict'), 'collections.OrderedDict'),
-  'persistent string': (asm('cpu') + b'Q', 'persistent id'),
-  'persistent module': (asm(('module', name('torch.Size'), 'a.py', PYTHON)) + b'Q', 'persistent'),
-  'persistent type': (storage(1, kind='torch.Size'), 'persistent id'),
-  'persistent key': (storage(1, key=0), 'persistent id'),
-  'persistent count': (storage(-1), 'persistent id'),
-}
 
 
 @pytest.mark.parametrize('write', [zipped, legacy])
@@ -421,7 +304,7 @@ def flipped(data: bytes, seed: int) -> bytes:
 def loads_or_refuses(load, data: bytes) -> None:
   try:
     tree = load(data)
-  except TorchFileError as error:
+  except InputError as error:
     assert '\n' not in str(error)
   else:
     with np.errstate(all='ignore'):

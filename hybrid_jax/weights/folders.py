@@ -1,7 +1,7 @@
-"""Folders of converted weights: `manifest.json`, and an Orbax tree in `weights/`.
+"""Writes and reads folders of converted weights: `manifest.json`, and an Orbax tree in `weights/`.
 
-The manifest says what the arrays are: kind, sizes of each part, the file they come from with its
-SHA-256, key counts, terms, and the version that wrote it.
+The manifest describes the arrays: kind, sizes of each part, the public file with its SHA-256, key
+counts, terms, and the version of this package.
 """
 
 import contextlib
@@ -15,12 +15,14 @@ import orbax.checkpoint as ocp
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import reason
+from hybrid_jax.weights import conversion
 
 MANIFEST, WEIGHTS = 'manifest.json', 'weights'
-FORMAT = 1
+FORMAT = 1  # raise it when folders of earlier versions can no longer be read
 
 
 def is_converted(path: str | os.PathLike) -> bool:
+  """Whether `path` is a folder of converted weights."""
   return (pathlib.Path(path) / MANIFEST).is_file()
 
 
@@ -29,11 +31,12 @@ def new_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """Gives a temporary folder beside `path` that takes its name when the block ends cleanly.
 
   Raises:
-    InputError: something is there already, or the folder cannot be made.
+    InputError: the path exists already, or the folder cannot be written.
   """
   path = pathlib.Path(path).absolute()
   if os.path.lexists(path):
     raise InputError(f'{path}: exists already; give another --output, or remove it')
+  # Beside it, and not in a temporary folder: a rename is only atomic within one file system.
   part = path.with_name(f'.{path.name}.{os.getpid()}.part')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +50,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def write(folder: pathlib.Path, tree: Mapping, manifest: Mapping) -> None:
-  """Writes both into an empty folder."""
+  """Writes a tree of arrays and its manifest into an empty folder."""
   with _checkpointer() as checkpointer:
     checkpointer.save(folder / WEIGHTS, tree)
   (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + '\n')
@@ -57,7 +60,7 @@ def read_manifest(path: str | os.PathLike) -> dict:
   """The manifest of a converted folder.
 
   Raises:
-    InputError: it is missing or damaged, or of a later version.
+    InputError: the manifest is missing or damaged, or of another format.
   """
   try:
     manifest = json.loads((pathlib.Path(path) / MANIFEST).read_text())
@@ -77,22 +80,18 @@ def read(path: str | os.PathLike, *needed: str) -> tuple[dict, dict]:
     InputError: it is damaged, or lacks one of the `needed` parts.
   """
   manifest = read_manifest(path)
-  lacking = [part for part in needed if part not in manifest['parts']]
-  if lacking:
-    raise InputError(
-      f'{path}: converted {manifest["kind"]} weights, which hold {", ".join(manifest["parts"])} '
-      f'and no {lacking[0]}'
-    )
+  conversion.require_parts(str(path), f'converted {manifest["kind"]}', manifest['parts'], needed)
   try:
     with _checkpointer() as checkpointer:
+      # Without a target tree: the sizes come from the folder, and `load` compares them.
       tree = checkpointer.restore(pathlib.Path(path).absolute() / WEIGHTS)
   except (OSError, ValueError, KeyError) as error:  # Orbax has no errors of its own for these
     raise InputError(f'{path}: damaged ({reason(error)}); convert the file again') from error
-  if 'generator' in tree:
+  if 'generator' in tree:  # Orbax restores tuples as lists, which jit takes for another structure
     tree['generator']['noise_const'] = tuple(tree['generator']['noise_const'])
   return manifest, tree
 
 
 def _checkpointer() -> ocp.Checkpointer:
-  # Weights hardly compress, and a file for each array is written in a third of the time.
+  # Weights hardly compress, and one file for each array is written in a third of the time.
   return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_compression=False))
