@@ -1,4 +1,4 @@
-"""The Python API: results equal the command's, arrays equal files, wrong inputs are one clear line."""
+"""The Python API: equal to the command, arrays equal to files, one clear line for wrong inputs."""
 
 import json
 import pathlib
