@@ -151,7 +151,7 @@ def test_shapes_matter_where_squares_are_compared(tmp_path):
   ):
     evaluation = measure.Evaluation(nets, how)
     if said:
-      with pytest.raises(InputError, match=f'a.npy: 32x32 is of another shape than {said}'):
+      with pytest.raises(InputError, match=f'a.npy: 32x32 has another aspect ratio than {said}'):
         evaluation.measure(pair)
     else:
       assert evaluation.measure(pair).frames == 4
