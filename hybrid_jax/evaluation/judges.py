@@ -36,6 +36,7 @@ class Judge(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array) -> jax.Array:
+    """See the class."""
     x = adaptive_avg_pool(image, SIZE)
     for width in self.widths:
       for stride in (2, 1):
