@@ -13,7 +13,7 @@ POINTS = 280  # of a line at most
 LEVEL = 1e-5  # a line that varies less, relative to its values, is drawn level: rounding errors
 BLUE, RED, YELLOW, GREY = '#2563a8', '#b3261e', '#f3c969', '#5a6472'
 _STYLE = {
-  'font.size': 7.5,
+  'font.size': 8.5,
   'axes.edgecolor': GREY,
   'text.color': GREY,
   'xtick.color': GREY,
@@ -47,7 +47,7 @@ def timelines(times: np.ndarray, lines: Mapping[str, tuple[np.ndarray, bool]]) -
       more is better. Of more than `POINTS` values the worst in each stretch is drawn.
   """
   with matplotlib.rc_context(_STYLE):
-    figure = Figure(figsize=(5.6, 0.64 * len(lines) + 0.2), layout='constrained')
+    figure = Figure(figsize=(5.6, 0.7 * len(lines) + 0.2), layout='constrained')
     rows = figure.subplots(len(lines), sharex=True, squeeze=False)[:, 0]
     for axes, (label, (values, more)) in zip(rows, lines.items(), strict=True):
       axes.set_title(label, loc='left', fontsize='medium', pad=2)

@@ -78,6 +78,7 @@ class Clip:
   ):
     self.pair, self.networks, self.protocol = pair, networks, protocol
     self.detector, self.openface = detector, openface
+    # Arrays of machine numbers: a list of Python floats takes 4 to 8 times the memory.
     self.times = array.array('d')
     self.timeline: dict[str, array.array] = collections.defaultdict(lambda: array.array('f'))
     self.channels = {side: correlation.Channels() for side in SIDES}
@@ -103,12 +104,14 @@ class Clip:
     if not self.times:  # of the first frames; a clip has one size
       self._check_shapes(*(side[0] for side in frames))
     self.times.extend(times)
+    # R and G are the reference's and the generated frames, squares of one size.
     R, G = (np.stack([resized(x, size) for x in side]) for side in frames)
     if self.protocol.answers:
       for name, values in zip(('l1', 'psnr', 'ssim'), nets.closeness(R, G).T, strict=True):
         self.timeline[name].extend(values.tolist())
       if nets.lpips:
         self.timeline['lpips'].extend(nets.lpips(R, G).tolist())
+    # Across identities the reference is another person, so a source comes before it.
     if nets.identity:
       embedding, source = nets.identity(G), self._once('arcface', nets.identity)
       expected = nets.identity(R) if source is None else source
@@ -116,6 +119,7 @@ class Clip:
     if nets.fid:
       self._feed('fid', nets.fid(R), nets.fid(G))
     motion = self._judge(R, G) if nets.judges else [[None] * len(R)] * 2
+    # The detector sees the original frames, because a face in a small square may not be found.
     points = [
       [self._look(side, x) for x in shown] for side, shown in zip(SIDES, frames, strict=True)
     ]
@@ -135,6 +139,7 @@ class Clip:
     embeddings = [x[:, : -motions.MOTION] for x in judged]
     motion = [x[:, -motions.MOTION :] for x in judged]
     both = zip(embeddings, motion, strict=True)
+    # Channels that the judge reads badly would add noise to both sides and hide the distance.
     self._feed('fid_judge', *(np.hstack((e, m[:, TRUSTED])) for e, m in both))
     source = self._once('judge', self.networks.judges)
     expected = embeddings[0] if source is None else source[:, : -motions.MOTION]
@@ -146,6 +151,7 @@ class Clip:
     """Raises InputError if resizing to squares would distort the two sides differently."""
     nets, compared = self.networks, []
     identity = nets.identity or nets.judges
+    # Correlations and mouths are taken from the original frames and compare no squares.
     if self.protocol.answers or nets.fid or nets.fvd or nets.judges:
       compared.append(('reference', reference))
     elif identity and self.source is None:
@@ -175,7 +181,7 @@ class Clip:
     try:
       for moments, features in zip(both, (reference, generated), strict=True):
         moments.add(features)
-    except ValueError as error:
+    except ValueError as error:  # features that are not finite: weights that do not fit
       raise InputError(f'{self.pair.generated}: {name}: {error}; check the weights') from None
 
   def _look(self, side: str, rgb: np.ndarray) -> np.ndarray | None:
@@ -198,6 +204,7 @@ class Clip:
           mouth(clip, [points for _, points, _ in side])
           for clip, side in zip(clips, sides, strict=True)
         ]
+        # Both sides or none, so that the two sets consist of the same moments.
         if any(x is None for x in mouths):
           self.mouthless += 1
         else:
@@ -219,11 +226,12 @@ class Clip:
 
   def finish(self, notes: Sequence[str], timeless: bool) -> Measured:
     """Returns the measurements after the last frame was added; see `Aligned` for the arguments."""
-    for name in tuple(self.queues):
+    for name in tuple(self.queues):  # the last ones do not fill every device
       self._run_queue(name)
     timeline = {name: np.array(x, np.float32) for name, x in self.timeline.items()}
     values = {name: mean_of(name, x) for name, x in timeline.items()}
     notes = [*notes]
+    # A network with wrong weights may give NaN. Infinite PSNR is a measurement: equal frames.
     for name, value in tuple(values.items()):
       if not (np.isfinite(value) or (name == 'psnr' and value == np.inf)):
         del values[name]
@@ -251,6 +259,7 @@ class Clip:
       gone, frames = self.channels[side].unread, self.channels[side].count
       if gone > motions.LOST * frames:
         notes.append(f'{self.pair.generated}: no face in {gone} of {frames} {side} frames')
+    # A clip without usable files of motion still has all its other metrics.
     try:
       if self.openface:
         found = motions.of_openface(self.pair, self.openface, self.protocol.frames, notes)

@@ -16,6 +16,7 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
 
   None with fewer moments than `LEAST` or than `SHARE` of all, or if a signal is constant.
   """
+  # float64, because a large mean leaves few digits of float32 for the motion.
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
   both = np.isfinite(x) & np.isfinite(y)
   if both.sum() < max(LEAST, SHARE * len(x)):
@@ -24,6 +25,7 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
   for signal in (x[both], y[both]):
     centred = signal - signal.mean()
     length = np.linalg.norm(centred)
+    # Relative to the signal's size, so that rounding of a large constant is not taken for motion.
     if length <= CONSTANT * np.linalg.norm(signal):
       return None
     spread.append(centred / length)
@@ -65,7 +67,7 @@ class Channels:
   def add(self, values: Mapping[str, float]) -> None:
     """Adds the readings of one moment; {} if there is no face."""
     for name in values:
-      if name not in self._columns:
+      if name not in self._columns:  # a channel that appears late was missing until now
         self._columns[name] = array.array('f', [np.nan]) * self.count
     for name, column in self._columns.items():
       column.append(values.get(name, np.nan))

@@ -51,6 +51,7 @@ def evaluate(
       clips.append(evaluation.measure(pair, show))
       problems += clips[-1].notes
     except InputError as error:
+      # One damaged clip of many must not end an evaluation of hours.
       problems.append(f'{pair.name} is left out: {error}')
   if not clips:
     raise InputError(f'no clip could be measured: {"; ".join(problems)}')
@@ -65,6 +66,7 @@ def write(folder: pathlib.Path, result: dict[str, Any], clips: Sequence[Measured
   """
   with naming_folder(folder):
     with replacing(folder / 'result.json') as part:
+      # allow_nan=False, because other programs reject NaN; `results.finite` has replaced it.
       text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
       part.write_text(text + '\n')
     names = [n for n in results.METRICS if any(n in clip.values for clip in clips)]
@@ -74,6 +76,7 @@ def write(folder: pathlib.Path, result: dict[str, Any], clips: Sequence[Measured
     ]
     _write_csv(folder / 'clips.csv', ('clip', 'frames', *names), rows)
     names = [n for n in results.METRICS if any(n in clip.timeline for clip in clips)]
+    # A generator, because the rows of all frames together may be large.
     rows = (row for clip in clips for row in _frame_rows(clip, names))
     _write_csv(folder / 'frames.csv', ('clip', 'seconds', *names), rows)
     with replacing(folder / 'report.html') as part:

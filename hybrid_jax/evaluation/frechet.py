@@ -25,7 +25,7 @@ class Moments:
     Raises:
       ValueError: the vectors are not finite, or of another width than earlier ones.
     """
-    x = np.array(features)
+    x = np.array(features)  # a copy: the caller may reuse its buffer
     if not np.isfinite(x).all():
       raise ValueError('features are not finite')
     if not len(x):
@@ -60,6 +60,7 @@ class Moments:
     x = np.concatenate(self._waiting).astype(np.float64)
     self._waiting, mean = [], x.mean(0)
     shift, weight = self._moved(mean, len(x))
+    # The missing term w s s^T is appended as one more row, and costs no second (d, d) matrix.
     x = np.concatenate((x - mean, np.sqrt(weight) * shift[None]))
     self._scatter += x.T @ x
 
@@ -123,5 +124,6 @@ def gaussians(m_1: np.ndarray, C_1: np.ndarray, m_2: np.ndarray, C_2: np.ndarray
 def _factor(C: np.ndarray) -> np.ndarray:
   """Returns A (d, r) with A A^T = C, without directions in which C is zero up to rounding."""
   values, vectors = np.linalg.eigh(C)
+  # eigh returns ascending eigenvalues, the smallest of a singular matrix below zero by rounding.
   kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
   return vectors[:, kept] * np.sqrt(values[kept])

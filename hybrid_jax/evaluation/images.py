@@ -58,6 +58,7 @@ def bootstrap(
     ValueError: there are no values, or not one group per value.
   """
   values = np.asarray(values, np.float64)
+  # Each draw takes as many groups as there are, with repetition; a group may have any size.
   groups = np.arange(len(values)) if groups is None else np.asarray(groups)
   if values.ndim != 1 or not len(values) or groups.shape != values.shape:
     raise ValueError(f'values {values.shape} and groups {groups.shape}: one group per value')

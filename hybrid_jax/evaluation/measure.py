@@ -63,6 +63,7 @@ class Evaluation:
       InputError: the pair cannot be measured; `sets` is unchanged.
     """
     clip = Clip(pair, self.networks, self.protocol, self.detector, self.openface)
+    # Decoding runs in threads while the networks run on the device.
     frames = (prefetch(sequences.read(path), AHEAD) for path in (pair.reference, pair.generated))
     aligned = Aligned(*frames, self.protocol.frames)
     for matches in batched(aligned, self.networks.together):

@@ -42,8 +42,11 @@ def of_openface(
     if name not in files:
       raise InputError(f'no {name}.csv of the {side} clip')
   paths = [files[name] for name, files in zip(names, folders, strict=True)]
+  # The generated clip may be longer than the part of the reference that is used, so only the
+  # reference is cut; matching by time leaves out the rest.
   whole, generated = map(openface.read, paths)
   known = whole.first(frames)
+  # Both clocks start at the first row of their clip, as those of `Aligned` at its first frame.
   index = nearest(_from_first(known.times), _from_first(generated.times))
   _doubt_clock(paths[1], known.times, generated.times, index, len(whole.times) > frames, notes)
   for side, readings in (('reference', known), ('generated', generated)):
@@ -76,6 +79,7 @@ def of_truth(
   try:
     with np.load(path) as file:
       clock, motion = (np.asarray(file[name], np.float64) for name in ('times', 'motion'))
+  # NumPy raises errors of many types for damaged archives.
   except (
     OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error
   ) as error:  # fmt: skip
@@ -85,7 +89,7 @@ def of_truth(
       f'{path}: times {clock.shape} and motion {motion.shape}; increasing times (t,) and motion '
       f'(t, {MOTION}) are needed'
     )
-  if timeless:
+  if timeless:  # the frames have numbers only, and the motion is one row per frame
     index = np.where(times < len(clock), times, -1).astype(int)
   else:
     index = nearest(times, _from_first(clock))
@@ -129,6 +133,7 @@ def _doubt_clock(
   Args:
     cut: whether only the beginning of the reference is used, so that the clip may be longer.
   """
+  # Tolerates a difference of one frame at the end, which shifts nothing.
   (wanted, rows), (lasts, made) = ((np.ptp(times), len(times)) for times in (known, generated))
   frame = max(wanted / max(rows - 1, 1), lasts / max(made - 1, 1)) + TICK
   if (index < 0).mean() > LOST:

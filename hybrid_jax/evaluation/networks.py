@@ -57,6 +57,7 @@ def everywhere(function: Callable, tree: Any, rows: int) -> Run:
 
 def closeness(_: Any, x: jax.Array, y: jax.Array) -> jax.Array:
   """Returns L1 on the scale of 0 to 255, PSNR in dB and SSIM of frames, (n, 3)."""
+  # images.l1 is on a range of 2, the table on one of 255: a factor of 127.5.
   x, y = from_uint8(x), from_uint8(y)
   return jnp.stack((127.5 * images.l1(x, y), images.psnr(x, y), images.ssim(x, y)), -1)
 
@@ -120,6 +121,7 @@ class Networks:
       raise InputError(f'--lpips {" ".join(paths)}: needs a backbone and its linear layers')
     self.lpips_net = facts['net']
     net = LPIPS(facts['net'], facts['widths'])
+    # Checks shapes now: a backbone and linear layers of different networks would fail much later.
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     expected = jax.eval_shape(net.init, jax.random.key(0), image, image)
     files = ' and '.join(map(str, paths))
@@ -146,6 +148,7 @@ class Networks:
 
     def read(trees, x):
       x = from_uint8(x)
+      # One array for both judges, since `everywhere` returns one.
       embedding = judges.unit(identity.apply(trees[0], x))
       return jnp.concatenate((embedding, motion.apply(trees[1], x)), -1)
 
@@ -162,6 +165,7 @@ def _arcface(sizes: Mapping) -> Callable:
   return lambda tree, x: net.apply(tree, from_uint8(x))
 
 
+# The networks of FID and FVD take [0, 1], and resize by kernels of their own.
 def _inception(sizes: Mapping) -> Callable:
   net = Inception(**sizes)
   return lambda tree, x: net.apply(tree, fid_input(x / jnp.float32(255)))

@@ -17,6 +17,7 @@ from hybrid_jax.media.video import Frame
 
 # A generated clip has the name of its reference, or SOURCE_as_REFERENCE, or SOURCE--REFERENCE.
 JOINTS = ('_as_', '--')
+# A gap in a clip must not be filled with a frame from its other side.
 FARTHEST = 0.1  # seconds between two frames that are compared, at most
 TICK = 1e-3  # seconds, to which containers round
 RATES = 0.005  # frame rates that differ less than this, relative, count as equal
@@ -72,6 +73,7 @@ def pair(
     elif source and own is None:
       orphans.append(name)
     else:
+      # Without sources, the person is the first part of a name SOURCE_as_REFERENCE.
       shown = own or next((a for a, b in _halves(name) if b == other), name)
       pairs.append(Pair(name, path, references[other], sources.get(own), person(shown)))
   unanswered = [name for name in references if name not in answered]
@@ -157,6 +159,7 @@ class Aligned:
     ended, step, t, before = False, 0, 0, None
     for k, (now, frame, number, seconds) in enumerate(itertools.islice(reference, self.limit)):
       numbers, step, t = k + 1, now - t, now
+      # Advances to the nearest frame; both clips are decoded once, so it never goes back.
       while after is not None and abs(after[0] - t) <= abs(held[0] - t):
         before, held, after = held, after, next(generated, None)
         made += 1
@@ -166,13 +169,13 @@ class Aligned:
         break
       if abs(held[0] - t) > reach:
         gaps += 1
-      elif frame.rgb is None or held[1].rgb is None:
+      elif frame.rgb is None or held[1].rgb is None:  # a .npy frame with NaN
         broken += 1
       else:
         self.compared += 1
         seconds = held[3] if seconds is None else seconds
         yield Match(number, float(seconds), frame.rgb, held[1].rgb)
-    if not (counted or gaps):
+    if not (counted or gaps):  # gaps change the mean rate, and have a note of their own
       self._compare_rates(t, numbers - 1, held[0], made)
     # Generated frames within the duration of the last reference frame do not make the clip longer.
     while after is not None and after[0] - t < step - TICK:
@@ -203,6 +206,7 @@ class Aligned:
     if min(spans) <= 0:
       return
     wanted, made = spans[1] / spans[0], spans[3] / spans[2]
+    # Twice the rate is a choice, 25 for 24 is a mistake.
     ratio = float(max(wanted, made) / min(wanted, made))
     if abs(ratio - round(ratio)) > RATES * ratio:
       self.notes.append(
@@ -262,6 +266,7 @@ def nearest(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
   near = np.where(
     np.abs(generated[right] - reference) <= np.abs(generated[left] - reference), right, left
   )
+  # The first and the last frame have one neighbour, and reach outwards as far as `FARTHEST`.
   interval = np.diff(generated, prepend=-np.inf, append=np.inf)
   reach = np.minimum(np.minimum(interval[near], interval[near + 1]) / 2 + TICK, FARTHEST)
   return np.where(np.abs(generated[near] - reference) <= reach, near, -1)

@@ -51,10 +51,12 @@ def pairs(
     n is `count * frames`, the frames of a source one after another.
   """
   rng, draw = np.random.default_rng(seed), renderer(size)
+  # Sources and drivers are drawn together, so that no person is both.
   chosen = people.SPLITS['test'] + rng.choice(TEST_PEOPLE, 2 * count, replace=False)
   rows = []
   for k in progress(range(count), 'rendering ground truth', count):
     a, b = int(chosen[k]), int(chosen[count + k])
+    # The first moment is the source's own; the others are what the method has to produce.
     times = rng.uniform(0, people.CLIP_SECONDS, frames + 1).astype(np.float32)
     identity, motion, scene = clips.vectors(a, 0, times)
     other, other_motion, other_scene = clips.vectors(b, 0, times)
@@ -143,6 +145,7 @@ def measure(
     l1, l1_face, ssim; identity_score (0 another person, 1 the same person); expression_error and
     pose_error, means over trusted channels in standard deviations of the truth; error_CHANNEL.
   """
+  # A generator may leave [-1, 1]; a file could not.
   truth = from_uint8(data['truth'].astype(np.float32))
   method = np.clip(method, -1, 1)
   face = data['face'].astype(np.float32) / 255

@@ -32,6 +32,7 @@ class Metric:
   advised: int = 0
 
 
+# Numbers of different networks never share a name: a judge's distance is not an FID.
 # FID's authors advise 10,000 images or more; FVD is usually computed from 2,048 clips.
 METRICS = {
   'l1': Metric('L1', '0 to 255', False),
@@ -83,6 +84,7 @@ def summary(clips: Sequence[Measured], name: str) -> dict | None:
   if not used:
     return {'mean': None, 'note': INFINITE, 'clips': len(known)}
   values, people = zip(*((clip.values[name], clip.pair.person) for clip in used), strict=True)
+  # Clips of one person are not independent: drawn alone they would narrow the interval.
   mean, low, high = images.bootstrap(np.array(values), np.array(people))
   row = {'mean': mean, 'deviation': float(np.std(values, ddof=1)) if len(values) > 1 else None}
   if len(set(people)) > 1:
@@ -97,6 +99,7 @@ def summary(clips: Sequence[Measured], name: str) -> dict | None:
 
 def distances(evaluation: Evaluation, clips: Sequence[Measured]) -> dict[str, dict]:
   """Returns the Fréchet distances by metric, with notes on few or repeated samples."""
+  # Few samples bias the distance upwards, so it cannot be compared with those of other sizes.
   found, distinct = {}, len({clip.pair.reference for clip in clips})
   for name, (reference, generated) in evaluation.sets.items():
     samples, advised = min(reference.count, generated.count), METRICS[name].advised
@@ -150,6 +153,7 @@ def protocol(evaluation: Evaluation, clips: Sequence[Measured], seconds: float) 
   Args:
     seconds: duration of the whole evaluation.
   """
+  # Every entry can change a number; even the resize kernel changes FID (Parmar et al. 2022).
   options, frames = evaluation.protocol, sum(clip.frames for clip in clips)
   people = {clip.pair.person for clip in clips}
   return {
@@ -195,6 +199,7 @@ def _hashes(evaluation: Evaluation, pairs: Sequence[Pair]) -> dict[str, dict[str
     files = evaluation.openface[side] if evaluation.openface else {}
     return {files[name(pair)] for pair in pairs if name(pair) in files}
 
+  # Only files that were read: others beside them do not change a number.
   truth = map(motions.truth_file, pairs if evaluation.networks.judges else ())
   paths = {
     'reference': {pair.reference for pair in pairs},
@@ -235,6 +240,7 @@ def result(
   evaluation: Evaluation, clips: Sequence[Measured], problems: Sequence[str], seconds: float
 ) -> dict[str, Any]:
   """Returns the contents of result.json; `seconds` is how long the evaluation took."""
+  # JSON has no infinity; where PSNR is null, the clip's notes say why.
   equal = [f'psnr {INFINITE}']
   found = {name: value for name in METRICS if (value := summary(clips, name))}
   if 'lpips' in found:  # values of different networks are not comparable

@@ -21,6 +21,7 @@ def resized(rgb: np.ndarray, size: int) -> np.ndarray:
 
 def one_shape(first: np.ndarray, second: np.ndarray) -> bool:
   """Returns whether two pictures have the same aspect ratio up to rounding to whole pixels."""
+  # Logarithms, so that the order of the two does not matter. 2 % is one pixel of 50.
   (h, w), (other_h, other_w) = first.shape[:2], second.shape[:2]
   return bool(abs(np.log(w / h) - np.log(other_w / other_h)) <= 0.02)
 

@@ -22,6 +22,8 @@ SUFFIXES = ('.mp4', '.m4v', '.mov', '.png', '.gif')
 LABEL = 'hybrid_jax.provenance'
 TEST = 'test'  # in place of a certificate: a chain that is generated for this process
 _SOURCE_TYPES = 'http://cv.iptc.org/newscodes/digitalsourcetype/'
+# Reading a file must not tell a remote host about it, and writing must work without a network.
+# A thumbnail would be one more copy of the picture.
 _OFFLINE = {
   'builder': {'thumbnail': {'enabled': False}},
   'verify': {'remote_manifest_fetch': False, 'ocsp_fetch': False},
@@ -43,6 +45,7 @@ class Signer:
 
 
 def _library():
+  # Imported on use: the package is optional, and loads a large shared library.
   try:
     import c2pa
 
@@ -86,6 +89,7 @@ def load_signer(certificate: str, key: str) -> Signer | None:
     private = serialization.load_pem_private_key(secret, None)
   except (ValueError, TypeError) as error:
     raise InputError(f'{key}: is not a PEM key without a password ({reason(error)})') from error
+  # Otherwise every signature would be invalid, which shows only when a file is checked.
   if private.public_key() != leaf.public_key():
     raise InputError(f'{key}: is not the key of the first certificate in {certificate}')
   return Signer(chain, secret, _algorithm(private, key))
@@ -170,6 +174,7 @@ def sign(
     InputError: the library rejects the certificate or the file.
   """
   c2pa, path = _library(), pathlib.Path(path)
+  # IPTC distinguishes frames that a network made entirely from those with original parts.
   kind = 'compositeWithTrainedAlgorithmicMedia' if composite else 'trainedAlgorithmicMedia'
   agent = {'name': 'hybrid_jax', 'version': __version__}
   action = {
@@ -249,6 +254,7 @@ def check(path: str | os.PathLike, trust: str = '') -> tuple[Finding, dict | Non
 def _judge(state: str, store: Mapping[str, Any]) -> tuple[Finding, dict | None]:
   """Returns the finding and record of a manifest store whose validation state is `state`."""
   codes = [status['code'] for status in store.get('validation_status', [])]
+  # The record counts only from the active manifest; others describe earlier versions.
   manifest = store['manifests'].get(store.get('active_manifest'))
   if manifest is None:
     return Finding('broken', f'damaged ({", ".join(codes) or "no active manifest"})'), None

@@ -16,7 +16,7 @@ from hybrid_jax.provenance import credentials, sidecar
 
 PACKAGES = ('jax', 'flax', 'numpy', 'av', 'opencv-python-headless', 'c2pa-python')
 # Options that hold a path of this machine, or have a place of their own in the record. A result is
-# published, and the names of folders on the computer that made it are nobody else's business.
+# published, and names of folders would reveal who made it, and where.
 PRIVATE = {
   'source', 'driving', 'output', 'workdir', 'face_detector', 'source_landmarks',
   'driving_landmarks', 'save_crops', 'certificate', 'key', 'directions', 'source_face', 'face',
@@ -37,6 +37,7 @@ def record(
     config: the model's config; only its hash is recorded.
     options: all options of the run by name; those in `PRIVATE` are left out.
   """
+  # Sorted, so that the hash does not depend on the order in which fields were set.
   config_text = json.dumps(config, sort_keys=True, default=str)
   versions = environment.versions()
   return {
@@ -48,6 +49,7 @@ def record(
     },
     'weights': {f'{part}_sha256': sha256 for part, sha256 in weights.items()},
     'config_sha256': hashlib.sha256(config_text.encode()).hexdigest(),
+    # Fractions and other types become text: JSON has no type for them.
     'options': {
       name: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
       for name, value in options.items()

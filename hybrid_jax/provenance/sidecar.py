@@ -70,6 +70,7 @@ def content(path: str | os.PathLike) -> str:
           shas[packet.stream_index].update(bytes(packet))
     except av.FFmpegError as error:
       raise InputError(f'{path}: cannot be read to its end ({reason(error)})') from error
+    # Video first, because another container may list its tracks in another order.
     for track in sorted(tracks, key=lambda s: s.type != 'video'):
       sha.update(shas[track.index].digest())
   return sha.hexdigest()
@@ -93,6 +94,7 @@ def write(path: str | os.PathLike, record: Mapping, **more) -> None:
     more: further top-level entries.
   """
   path = pathlib.Path(path)
+  # timestamps.csv of a folder of pictures has bytes to compare, but no pictures or sound.
   shown = [p for p in files(path) if p.suffix != '.csv']
   result = {
     'name': path.name,
@@ -116,6 +118,7 @@ def read(path: str | os.PathLike) -> dict | None:
     if found['format'] != FORMAT:
       raise ValueError(f'its format is {found["format"]!r}')
     result = found['result']
+    # Everything that `compare` relies on is checked here, since anybody can edit the file.
     texts = [*result['sha256'].values(), *result['content'].values()]
     if not result['content'] or not all(isinstance(text, str) for text in texts):
       raise ValueError('it lists no files')

@@ -63,6 +63,7 @@ def verify(path: str, sidecar_path: str = '', trust: str = '') -> Verification:
   written = sidecar.read(place)
   if sidecar_path and written is None:
     raise InputError(f'{sidecar_path}: no such file')
+  # Both checks run even if one fails, since each finding is reported.
   of_credentials, signed_record = _check_credentials(pathlib.Path(path), trust)
   if written is None:
     of_sidecar, written_record = Finding('missing', f'{place} does not exist'), None
@@ -84,12 +85,14 @@ def judge(
     written_record, signed_record: of the sidecar and of valid content credentials; None if there
       is none.
   """
+  # The order matters: a broken signature outweighs a sidecar, which anybody can rewrite.
   if of_credentials.status == 'broken':
     return 'altered', 'changed after it was signed'
   if of_sidecar.status == 'missing':
     if signed_record is not None:
       return 'no sidecar', 'its content credentials are valid: the file is unchanged since signing'
     return 'no sidecar', 'nothing vouches for this file'
+  # Someone may have replaced the sidecar by that of another file.
   if None not in (signed_record, written_record) and _plain(signed_record) != _plain(
     written_record
   ):

@@ -88,7 +88,7 @@ def test_what_is_not_a_number_is_no_infinity(tmp_path):
   other = dataclasses.replace(one, values={'lpips': 1.0, 'psnr': 9.0})
   found = results.result(evaluation, [one, other], [], 1.0)
   assert found['metrics']['lpips']['mean'] == 1 and found['metrics']['lpips']['clips'] == 1
-  assert found['metrics']['psnr']['note'] == '1 clips left out, whose every frame is equal'
+  assert found['metrics']['psnr']['note'] == '1 clips left out, in which every frame is equal'
 
 
 def test_frames_that_psnr_leaves_out_are_told(tmp_path):

@@ -192,7 +192,7 @@ def test_a_row_that_another_process_is_at_is_left_to_it(done, model):
     fcntl.flock(lock, fcntl.LOCK_EX)
     lines = []
     work.run_rows(jobs[:1], lambda: model, folder / 'report', lines.append)
-  assert 'another process is at it' in lines[0]
+  assert 'another process runs it' in lines[0]
 
 
 def test_another_direction_under_the_same_name_is_another_job(done, model, tmp_path):
