@@ -105,7 +105,7 @@ class Clip:
       self._check_shapes(*(side[0] for side in frames))
     self.times.extend(times)
     # R and G are the reference's and the generated frames, squares of one size.
-    R, G = (np.stack([resized(x, size) for x in side]) for side in frames)
+    R, G = (np.stack([resized(x, size) for x in side]) for side in frames)  # n h w c
     if self.protocol.answers:
       for name, values in zip(('l1', 'psnr', 'ssim'), nets.closeness(R, G).T, strict=True):
         self.timeline[name].extend(values.tolist())
@@ -118,7 +118,7 @@ class Clip:
       self._similarity('identity_similarity', expected, embedding)
     if nets.fid:
       self._feed('fid', nets.fid(R), nets.fid(G))
-    motion = self._judge(R, G) if nets.judges else [[None] * len(R)] * 2
+    motion = self._judge(R, G) if nets.judges else [[None] * len(R)] * 2  # of 2 sides: n 16
     # The detector sees the original frames, because a face in a small square may not be found.
     points = [
       [self._look(side, x) for x in shown] for side, shown in zip(SIDES, frames, strict=True)
@@ -197,7 +197,7 @@ class Clip:
     nets, sides = self.networks, list(zip(*self.waiting, strict=True))
     self.waiting = []
     if nets.fvd:
-      clips = [np.stack([frame for frame, _, _ in side]) for side in sides]
+      clips = [np.stack([frame for frame, _, _ in side]) for side in sides]  # t h w c
       self._queue('fvd', clips)
       if self.detector is not None:
         mouths = [
@@ -210,7 +210,7 @@ class Clip:
         else:
           self._queue('mouth_fvd', mouths)
     if nets.judges:
-      motion = [np.stack([m for _, _, m in side]) for side in sides]
+      motion = [np.stack([m for _, _, m in side]) for side in sides]  # t 16
       self._feed('fvd_judge', *(motion_features(m[:, TRUSTED]) for m in motion))
       self._feed('mouth_fvd_judge', *(motion_features(m[:, MOUTH]) for m in motion))
 
@@ -222,7 +222,7 @@ class Clip:
 
   def _run_queue(self, name: str) -> None:
     sides = zip(*self.queues.pop(name), strict=True)
-    self._feed(name, *(self.networks.fvd(np.stack(side)) for side in sides))
+    self._feed(name, *(self.networks.fvd(np.stack(side)) for side in sides))  # n t h w c -> n d
 
   def finish(self, notes: Sequence[str], timeless: bool) -> Measured:
     """Returns the measurements after the last frame was added; see `Aligned` for the arguments."""
@@ -241,6 +241,7 @@ class Clip:
     equal = int(np.isposinf(timeline.get('psnr', np.zeros(0))).sum())
     if 0 < equal < len(self.times):
       notes.append(f'psnr leaves out {equal} of {len(self.times)} frames, equal to their reference')
+    # FVD of the mouth is over fewer clips than FVD then, and the two are not of the same moments.
     if self.mouthless:
       notes.append(f'{self.mouthless} clips without a mouth, left out of mouth_fvd')
     notes = [f'{self.pair.generated}: {note}' for note in notes]
@@ -256,9 +257,9 @@ class Clip:
       both = tuple(self.channels[side].group(group) for side in SIDES)
       sources[f'{group}_correlation_mediapipe'] = both
     for side in SIDES if sources else ():
-      gone, frames = self.channels[side].unread, self.channels[side].count
-      if gone > motions.LOST * frames:
-        notes.append(f'{self.pair.generated}: no face in {gone} of {frames} {side} frames')
+      missing, frames = self.channels[side].unread, self.channels[side].count
+      if missing > motions.LOST * frames:
+        notes.append(f'{self.pair.generated}: no face in {missing} of {frames} {side} frames')
     # A clip without usable files of motion still has all its other metrics.
     try:
       if self.openface:
@@ -268,7 +269,7 @@ class Clip:
       notes.append(f'{self.pair.name}: no action units: {error}')
     try:
       if self.networks.judges:
-        read = np.array(self.motion, np.float32).reshape(-1, motions.MOTION)
+        read = np.array(self.motion, np.float32).reshape(-1, motions.MOTION)  # t 16
         found = motions.of_truth(self.pair, np.array(self.times), read, notes, timeless)
         sources |= {f'{group}_correlation_truth': both for group, both in found.items()}
     except InputError as error:

@@ -57,12 +57,12 @@ class Moments:
     """Adds the collected block to mean and scatter."""
     if not self._waiting:
       return
-    x = np.concatenate(self._waiting).astype(np.float64)
+    x = np.concatenate(self._waiting).astype(np.float64)  # n d
     self._waiting, mean = [], x.mean(0)
     shift, weight = self._moved(mean, len(x))
     # The missing term w s s^T is appended as one more row, and costs no second (d, d) matrix.
     x = np.concatenate((x - mean, np.sqrt(weight) * shift[None]))
-    self._scatter += x.T @ x
+    self._scatter += x.T @ x  # d d
 
   def _moved(self, mean: np.ndarray, n: int) -> tuple[np.ndarray, float]:
     """Adds n vectors of mean `mean` to the mean; returns (s, w), of which w s s^T is still missing
@@ -116,6 +116,7 @@ def gaussians(m_1: np.ndarray, C_1: np.ndarray, m_2: np.ndarray, C_2: np.ndarray
   of the order of the rounding error e; that of the eigenvalues' square roots, the usual formula, is
   of the order of sqrt(e) where a covariance is singular.
   """
+  # Rows and columns are as many as the ranks, so few samples of wide features are cheap.
   crossed = np.linalg.svd(_factor(C_1).T @ _factor(C_2), compute_uv=False).sum()
   value = np.square(m_1 - m_2).sum() + np.trace(C_1) + np.trace(C_2) - 2 * crossed
   return float(max(value, 0.0))  # equal sets may give -1e-15

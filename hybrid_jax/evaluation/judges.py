@@ -40,9 +40,10 @@ class Judge(nn.Module):
     x = adaptive_avg_pool(image, SIZE)
     for width in self.widths:
       for stride in (2, 1):
+        # Kernels of 4 px with stride 2, so that every pixel has the same weight; 3 px otherwise.
         x = nn.Conv(width, (2 + stride, 2 + stride), (stride, stride))(x)
         x = jax.nn.silu(nn.GroupNorm(8)(x))
-    x = jax.nn.silu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
+    x = jax.nn.silu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))  # n hidden
     return nn.Dense(self.outputs)(x)
 
 

@@ -134,12 +134,16 @@ def _doubt_clock(
     cut: whether only the beginning of the reference is used, so that the clip may be longer.
   """
   # Tolerates a difference of one frame at the end, which shifts nothing.
-  (wanted, rows), (lasts, made) = ((np.ptp(times), len(times)) for times in (known, generated))
-  frame = max(wanted / max(rows - 1, 1), lasts / max(made - 1, 1)) + TICK
+  (reference_s, reference_rows), (generated_s, generated_rows) = (
+    (np.ptp(times), len(times)) for times in (known, generated)
+  )
+  frame = max(reference_s / max(reference_rows - 1, 1), generated_s / max(generated_rows - 1, 1))
+  shorter = reference_s - generated_s > frame + TICK
+  longer = generated_s - reference_s > frame + TICK
   if (index < 0).mean() > LOST:
     notes.append(f'{path}: no row at the time of {(index < 0).sum()} of {len(index)} frames')
-  elif wanted - lasts > frame or (lasts - wanted > frame and not (cut and made > rows)):
+  elif shorter or (longer and not (cut and generated_rows > reference_rows)):
     notes.append(
-      f'{path}: lasts {lasts:.2f} s, and its reference {wanted:.2f} s; were both made at the same '
-      'frame rate?'
+      f'{path}: lasts {generated_s:.2f} s, and its reference {reference_s:.2f} s; were both '
+      'made at the same frame rate?'
     )

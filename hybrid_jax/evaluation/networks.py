@@ -59,7 +59,7 @@ def closeness(_: Any, x: jax.Array, y: jax.Array) -> jax.Array:
   """Returns L1 on the scale of 0 to 255, PSNR in dB and SSIM of frames, (n, 3)."""
   # images.l1 is on a range of 2, the table on one of 255: a factor of 127.5.
   x, y = from_uint8(x), from_uint8(y)
-  return jnp.stack((127.5 * images.l1(x, y), images.psnr(x, y), images.ssim(x, y)), -1)
+  return jnp.stack((127.5 * images.l1(x, y), images.psnr(x, y), images.ssim(x, y)), -1)  # n 3
 
 
 class Networks:
@@ -111,6 +111,7 @@ class Networks:
     if not paths:
       self.missing['lpips'] = 'no weights: give --lpips BACKBONE LINEAR'
       return None
+    # A file may hold backbone, linear layers or both, so parts are merged and then checked.
     params: dict = {}
     facts: dict = {}
     for path in paths:
@@ -150,7 +151,7 @@ class Networks:
       x = from_uint8(x)
       # One array for both judges, since `everywhere` returns one.
       embedding = judges.unit(identity.apply(trees[0], x))
-      return jnp.concatenate((embedding, motion.apply(trees[1], x)), -1)
+      return jnp.concatenate((embedding, motion.apply(trees[1], x)), -1)  # n (d + 16)
 
     return everywhere(read, trees, self.rows)
 

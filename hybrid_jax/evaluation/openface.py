@@ -66,6 +66,7 @@ def read(path: str | os.PathLike) -> Readings:
   if not table.size:
     raise InputError(f'{path}: has no rows; run OpenFace again')
   column = {name: table[:, k] for k, name in enumerate(names)}
+  # A frame has one row per face, all with the same time.
   frames, first = np.unique(column['frame'], return_index=True)
   times = column['timestamp'][first]
   if not (np.diff(times) > 0).all():

@@ -41,6 +41,7 @@ class Pair:
   person: str = ''
 
   def __post_init__(self):
+    # The way to set a field of a frozen dataclass.
     object.__setattr__(self, 'person', self.person or self.name)
 
 
@@ -62,10 +63,11 @@ def pair(
   Raises:
     InputError: a folder has no clips, or no clip has a counterpart.
   """
-  references, made = sequences.find(reference), sequences.find(generated)
+  references, clips = sequences.find(reference), sequences.find(generated)
   sources = sequences.find(source, stills_too=True) if source else {}
   pairs, alone, orphans, answered = [], [], [], set()
-  for name, path in made.items():
+  # The whole name is tried first: it may contain a joint without meaning one.
+  for name, path in clips.items():
     own, other = (_named(name, known, k) for k, known in enumerate((sources, references)))
     answered.add(other)
     if other is None:
@@ -155,14 +157,15 @@ class Aligned:
     if held is None:
       raise InputError('the generated clip has no frames')
     gaps = broken = numbers = 0
-    made = 0  # number of the held frame
+    held_number = 0
     ended, step, t, before = False, 0, 0, None
     for k, (now, frame, number, seconds) in enumerate(itertools.islice(reference, self.limit)):
       numbers, step, t = k + 1, now - t, now
       # Advances to the nearest frame; both clips are decoded once, so it never goes back.
       while after is not None and abs(after[0] - t) <= abs(held[0] - t):
         before, held, after = held, after, next(generated, None)
-        made += 1
+        held_number += 1
+      # Past half of its interval a frame is no longer the one that is shown.
       reach = _reach([abs(other[0] - held[0]) for other in (before, after) if other], counted)
       if after is None and t - held[0] > reach:
         ended = True
@@ -176,7 +179,7 @@ class Aligned:
         seconds = held[3] if seconds is None else seconds
         yield Match(number, float(seconds), frame.rgb, held[1].rgb)
     if not (counted or gaps):  # gaps change the mean rate, and have a note of their own
-      self._compare_rates(t, numbers - 1, held[0], made)
+      self._compare_rates(t, numbers - 1, held[0], held_number)
     # Generated frames within the duration of the last reference frame do not make the clip longer.
     while after is not None and after[0] - t < step - TICK:
       after = next(generated, None)
@@ -205,13 +208,13 @@ class Aligned:
     """
     if min(spans) <= 0:
       return
-    wanted, made = spans[1] / spans[0], spans[3] / spans[2]
+    reference, generated = spans[1] / spans[0], spans[3] / spans[2]
     # Twice the rate is a choice, 25 for 24 is a mistake.
-    ratio = float(max(wanted, made) / min(wanted, made))
+    ratio = float(max(reference, generated) / min(reference, generated))
     if abs(ratio - round(ratio)) > RATES * ratio:
       self.notes.append(
-        f'has {float(made):.4g} frames a second and its reference {float(wanted):.4g}: those '
-        'nearest in time are compared; if they correspond one to one, write both at one rate'
+        f'has {float(generated):.4g} frames a second and its reference {float(reference):.4g}: '
+        'those nearest in time are compared; if they correspond one to one, write both at one rate'
       )
 
 

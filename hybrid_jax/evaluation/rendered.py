@@ -52,6 +52,7 @@ def pairs(
   """
   rng, draw = np.random.default_rng(seed), renderer(size)
   # Sources and drivers are drawn together, so that no person is both.
+  # Persons are numbers; no network has seen those from SPLITS['test'] on.
   chosen = people.SPLITS['test'] + rng.choice(TEST_PEOPLE, 2 * count, replace=False)
   rows = []
   for k in progress(range(count), 'rendering ground truth', count):
@@ -62,6 +63,7 @@ def pairs(
     other, other_motion, other_scene = clips.vectors(b, 0, times)
     source = draw(identity, motion[0], scene)[0]
     for j in range(1, frames + 1):
+      # Ground truth across identities: the source's identity and scene with the driver's motion.
       wanted = other_motion[j] if cross else motion[j]
       truth, masks, _ = draw(identity, wanted, scene)
       driving = draw(other, wanted, other_scene)[0] if cross else truth
@@ -71,7 +73,7 @@ def pairs(
           'face': masks[..., 3], 'identity': identity, 'motion': wanted, 'scene': scene,
         }
       )  # fmt: skip
-  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}  # n ...
 
 
 def in_batches(function: Callable, *arrays: np.ndarray) -> np.ndarray:
@@ -149,6 +151,7 @@ def measure(
   truth = from_uint8(data['truth'].astype(np.float32))
   method = np.clip(method, -1, 1)
   face = data['face'].astype(np.float32) / 255
+  # Unit embeddings, so that the sum of products is the cosine.
   similarity = (judge.embed(method) * ends['source'][: len(method)]).sum(-1)
   errors = judge.motion_errors(method, data['motion'])
   mean = lambda pose: np.mean([e for n, e in errors.items() if (n in POSE) == pose], 0)  # noqa: E731

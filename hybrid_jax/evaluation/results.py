@@ -247,6 +247,7 @@ def result(
     notes = found['lpips'].get('note'), f'over {evaluation.networks.lpips_net}'
     found['lpips']['note'] = '; '.join(filter(None, notes))
   found |= distances(evaluation, clips)
+  # In the order of the table, whatever was measured first.
   found = {name: found[name] for name in METRICS if name in found}
   return {
     'metrics': found,

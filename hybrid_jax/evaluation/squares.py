@@ -42,8 +42,9 @@ def mouth(clip: np.ndarray, points: list[np.ndarray | None]) -> np.ndarray | Non
   if not known:
     return None
   size = clip.shape[1]
-  places = np.stack(known) * size
+  places = np.stack(known) * size  # t 5 2; points 0 and 1 are the eyes, 3 and 4 the mouth
   x, y = places[:, 3:].mean((0, 1))
+  # The largest distance: a turned head has a smaller one and not a smaller mouth.
   side = MOUTH_SIDE * np.linalg.norm(places[:, 1] - places[:, 0], axis=-1).max()
   square = round(x - side / 2), round(y - side / 2), max(1, round(side)), max(1, round(side))
   return np.stack([faces.crop_square(frame, square, max(size // 2, 1)) for frame in clip])

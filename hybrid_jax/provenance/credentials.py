@@ -192,6 +192,7 @@ def sign(
   }
   info = c2pa.C2paSignerInfo(signer.algorithm, signer.chain, signer.key, None)
   try:
+    # Signs into a new file that replaces the old one: a failure leaves the unsigned file whole.
     with (
       replacing(path) as part,
       c2pa.Signer.from_info(info) as c2pa_signer,

@@ -103,6 +103,7 @@ def write(path: str | os.PathLike, record: Mapping, **more) -> None:
     'bytes': {p.name: p.stat().st_size for p in shown},
   }
   text = json.dumps({'format': FORMAT, 'result': result, 'record': record, **more}, indent=1)
+  # Written last and at once, so that a sidecar means a finished result.
   with replacing(place(path)) as part:
     part.write_text(text + '\n')
 
@@ -138,6 +139,7 @@ def compare(path: str | os.PathLike, written: Mapping) -> Finding:
   path, result = pathlib.Path(path), written['result']
   expected, contents, sizes = result['sha256'], result['content'], result['bytes']
   found = digests(path)
+  # Bytes first: contents need decoding, and equal bytes have equal contents.
   if not path.is_dir():  # a file may have been renamed
     expected, contents, sizes = (
       {path.name: next(iter(values.values()))} for values in (expected, contents, sizes)
