@@ -16,7 +16,7 @@ from hybrid_jax import __version__
 # Libraries whose version can change a result.
 LIBRARIES = (
   'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'av',
-  'opencv-python-headless', 'mediapipe', 'c2pa-python',
+  'opencv-python-headless', 'dm-pix', 'mediapipe', 'c2pa-python',
 )  # fmt: skip
 
 

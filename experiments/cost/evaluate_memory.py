@@ -27,7 +27,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from hybrid_jax.evaluation import results
+from hybrid_jax import environment
 from hybrid_jax.media import replacing, video
 from hybrid_jax.world import clips
 
@@ -118,7 +118,7 @@ def main() -> None:
   parser.add_argument('--output', type=pathlib.Path, required=True, help='.json file to write')
   parser.add_argument('options', nargs='*', help='options of the command, after --')
   args = parser.parse_args()
-  measured = results.versions() | {'command': 'python ' + ' '.join(sys.argv)}
+  measured = environment.record()
   measure(32 * CLIPS, args.options)
   before = os.getloadavg()[0]
   taken, readings = measure(args.frames, args.options)

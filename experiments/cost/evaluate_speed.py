@@ -10,7 +10,6 @@ time, clips decoded and all. A short run that is not counted fills the cache of 
 import argparse
 import os
 import pathlib
-import sys
 import tempfile
 
 os.environ.setdefault('XLA_FLAGS', '')  # the tests, whose writers of files are used, want 4 devices
@@ -19,7 +18,7 @@ import numpy as np
 
 from experiments.cost import convert_full_size as full
 from experiments.cost import evaluate_memory
-from hybrid_jax.evaluation import results
+from hybrid_jax import environment
 
 NUMBER = 1e-3  # a normalised layer of it neither grows nor vanishes
 LINEAR = (64, 192, 384, 256, 256)  # channels of LPIPS' layers on AlexNet
@@ -59,7 +58,7 @@ def main() -> None:
   parser.add_argument('--frames', type=int, default=256, help='of all clips (%(default)s)')
   parser.add_argument('--output', type=pathlib.Path, required=True, help='.json file to write')
   args = parser.parse_args()
-  measured = results.versions() | {'command': 'python ' + ' '.join(sys.argv)}
+  measured = environment.record()
   with tempfile.TemporaryDirectory() as name:
     options = write_networks(pathlib.Path(name))
     evaluate_memory.measure(32 * evaluate_memory.CLIPS, options)

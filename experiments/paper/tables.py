@@ -24,9 +24,9 @@ from absl import logging
 from tqdm import tqdm
 
 from data.face_clips import layouts
-from hybrid_jax import cli, evaluate
+from hybrid_jax import cli, environment, evaluate
 from hybrid_jax.errors import InputError
-from hybrid_jax.evaluation import measure, rendered, results
+from hybrid_jax.evaluation import folders, measure, rendered, results
 from hybrid_jax.evaluation.networks import file_facts
 from hybrid_jax.media import clips, faces, replacing, sequences, video
 from hybrid_jax.reenactment.model import Model, load_model
@@ -124,7 +124,7 @@ class Table:
     if not args.output.parent.is_dir():
       raise InputError(f'--output={args.output}: no such folder; make it first')
     self.methods = methods(args.method)
-    self.measured = results.versions()  # before anything is written
+    self.measured = environment.record()  # before anything is written
     self.nets = evaluate.open_networks(args, self.rendered)
     self.model: Model = load_model(args.workdir)
     self.rows: dict[str, dict | None] = {}
@@ -177,7 +177,7 @@ class Table:
     try:
       evaluation = measure.Evaluation(self.nets, how, self.args.face_detector, openface)
       with contextlib.closing(evaluation):
-        found, measured = evaluate.evaluate(
+        found, measured = folders.evaluate(
           str(reference), str(generated), evaluation, source=str(source), person=person
         )
     except InputError as error:
@@ -187,7 +187,7 @@ class Table:
     found['problems'] += [f'no folder {folder} of OpenFace' for folder in missing]
     if name == OURS and self.args.report:
       self.args.report.mkdir(parents=True, exist_ok=True)
-      evaluate.write(self.args.report, found, measured)
+      folders.write(self.args.report, found, measured)
     found = json.loads(json.dumps(found).replace(f'{self.folder}/', ''))  # of this machine
     self.rows[name], self.clips[name] = found, measured
 

@@ -1,1 +1,1 @@
-"""Judging re-enacted videos: metrics, and networks that no loss has seen."""
+"""Measures re-enacted videos: metrics, and judges that are part of no loss."""

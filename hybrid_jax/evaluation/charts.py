@@ -1,79 +1,101 @@
-"""Small drawings for a page: SVG as text, and pictures as data in the page itself."""
+"""Charts and films as data URIs: a page that shows them needs no other file."""
 
 import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
 
+import imageio.v3 as iio
+import matplotlib
 import numpy as np
-from PIL import Image
+from matplotlib.figure import Figure  # without pyplot, which keeps every figure in a global list
 
 POINTS = 280  # of a line at most
-WIDTH, LEFT = 560, 56
-LINE = 64  # height of a line over time
-SAME = 1e-5  # a line that varies less, relative to its values, is level: the rest is rounding
+LEVEL = 1e-5  # a line that varies less, relative to its values, is drawn level: rounding errors
+BLUE, RED, YELLOW, GREY = '#2563a8', '#b3261e', '#f3c969', '#5a6472'
+_STYLE = {
+  'font.size': 8.5,
+  'axes.edgecolor': GREY,
+  'text.color': GREY,
+  'xtick.color': GREY,
+  'ytick.color': GREY,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'svg.fonttype': 'none',  # text stays text, which is a tenth of the size of its outlines
+  'svg.hashsalt': 'hybrid_jax',  # the same data give the same file
+}
 
 
 def dots(values: Sequence[float], mean: float, low: float, high: float) -> str:
-  """One dot a clip along an axis, their mean and its interval."""
-  first, last = _ends(np.array([*values, low, high]))
-  x = lambda v: LEFT + (v - first) / (last - first) * (WIDTH - LEFT - 12)  # noqa: E731
-  marks = ''.join(f'<circle cx="{x(v):.1f}" cy="26" r="3"/>' for v in values)
-  band = f'<rect x="{x(low):.1f}" y="12" width="{max(x(high) - x(low), 1):.1f}" height="28"/>'
-  line = f'<path class="mean" d="M{x(mean):.1f} 10V42"/>'
-  ends = ''.join(_text(x(v), 56, f'{v:.3g}', anchor) for v, anchor in
-                 ((first, 'start'), (last, 'end')))  # fmt: skip
-  return f'<svg viewBox="0 0 {WIDTH} 62" class="dots">{band}{marks}{line}{ends}</svg>'
+  """Draws a dot per clip, their mean as a line and its interval [low, high] as a band."""
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(figsize=(5.6, 0.6), layout='constrained')
+    axes = figure.subplots()
+    axes.spines['left'].set_visible(False)
+    axes.set_yticks([])
+    axes.axvspan(low, high, color=YELLOW, alpha=0.5)
+    axes.plot(values, np.zeros(len(values)), 'o', color=BLUE, alpha=0.6, markersize=4)
+    axes.axvline(mean, color=RED)
+    axes.locator_params(axis='x', nbins=5)
+    return _svg(figure)
 
 
 def timelines(times: np.ndarray, lines: Mapping[str, tuple[np.ndarray, bool]]) -> str:
-  """Lines over one time, below each other, by label: values (t,), and whether more is better.
+  """Draws lines below each other over `times` (t,), seconds.
 
-  Of more than `POINTS` values the worst in each stretch is drawn.
+  Args:
+    lines: by label the values (t,), of which those that are not finite are left out, and whether
+      more is better. Of more than `POINTS` values the worst in each stretch is drawn.
   """
-  start, end = _ends(times)
-  drawn = []
-  for k, (label, (values, more)) in enumerate(lines.items()):
-    top = k * LINE
-    drawn.append(_text(LEFT, top + 13, label, 'start'))
-    known = np.flatnonzero(np.isfinite(values))
-    if not len(known):
-      drawn.append(_text(LEFT, top + 36, 'nothing finite to draw', 'start'))
-      continue
-    worst = np.argmin if more else np.argmax
-    parts = np.array_split(known, min(POINTS, len(known)))
-    kept = np.array([part[worst(values[part])] for part in parts])
-    least, most = float(values[kept].min()), float(values[kept].max())
-    constant = most - least <= SAME * max(abs(least), abs(most))
-    low, high = (least - 1, least + 1) if constant else (least, most)
-    x = LEFT + (times[kept] - start) / (end - start) * (WIDTH - LEFT - 12)
-    y = top + LINE - 6 - (values[kept] - low) / (high - low) * (LINE - 26)
-    points = ' '.join(f'{a:.1f},{b:.1f}' for a, b in zip(x, y, strict=True))
-    drawn.append(f'<polyline points="{points}"/>')
-    for place, value in ((42, least),) if constant else ((28, high), (LINE - 3, low)):
-      drawn.append(_text(LEFT - 6, top + place, f'{value:.3g}', 'end'))
-  height = len(lines) * LINE + 16
-  drawn.append(_text(LEFT, height - 3, f'{start:.2f} s', 'start'))
-  drawn.append(_text(WIDTH - 12, height - 3, f'{end:.2f} s', 'end'))
-  return f'<svg viewBox="0 0 {WIDTH} {height}">{"".join(drawn)}</svg>'
+  with matplotlib.rc_context(_STYLE):
+    figure = Figure(figsize=(5.6, 0.7 * len(lines) + 0.2), layout='constrained')
+    rows = figure.subplots(len(lines), sharex=True, squeeze=False)[:, 0]
+    for axes, (label, (values, more)) in zip(rows, lines.items(), strict=True):
+      axes.set_title(label, loc='left', fontsize='medium', pad=2)
+      kept = worst_of_stretches(values, more)
+      if not len(kept):
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, 'no finite value', transform=axes.transAxes, ha='center', va='center')
+        continue
+      axes.plot(times[kept], values[kept], color=BLUE, linewidth=1)
+      low, high = float(values[kept].min()), float(values[kept].max())
+      level = high - low <= LEVEL * max(abs(low), abs(high))
+      ticks = [low] if level else [low, high]
+      axes.set_yticks(ticks, [f'{tick:.3g}' for tick in ticks])
+      if level:
+        axes.set_ylim(low - 1, low + 1)
+    rows[-1].xaxis.set_major_formatter('{x:g} s')
+    return _svg(figure)
 
 
-def film(frames: Sequence[np.ndarray], seconds: float, alt: str) -> str:
-  """An animated WebP inside the page; `seconds` is how long it lasts."""
-  pictures, file = [Image.fromarray(frame) for frame in frames], io.BytesIO()
-  each = max(20, round(1000 * seconds / len(pictures)))
-  pictures[0].save(
-    file, 'WEBP', save_all=True, append_images=pictures[1:], duration=each, loop=0, quality=70
+def worst_of_stretches(values: np.ndarray, more: bool) -> np.ndarray:
+  """Returns at most `POINTS` indices in order: of each stretch its worst finite value.
+
+  A mean over a stretch would hide a single bad frame.
+  """
+  finite = np.flatnonzero(np.isfinite(values))
+  if not len(finite):
+    return finite
+  worst = np.argmin if more else np.argmax
+  stretches = np.array_split(finite, min(POINTS, len(finite)))
+  return np.array([stretch[worst(values[stretch])] for stretch in stretches])
+
+
+def film(frames: Sequence[np.ndarray], seconds: float) -> str:
+  """Makes an animated WebP of frames (h, w, 3) uint8 that lasts `seconds` and repeats."""
+  duration = max(20, round(1000 * seconds / len(frames)))  # ms; browsers slow down shorter ones
+  data = iio.imwrite(
+    '<bytes>', np.stack(frames), extension='.webp', duration=duration, loop=0, quality=70
   )
-  data = base64.b64encode(file.getvalue()).decode()
-  return f'<img alt="{html.escape(alt)}" src="data:image/webp;base64,{data}">'
+  return data_uri(data, 'image/webp')
 
 
-def _ends(values: np.ndarray) -> tuple[float, float]:
-  low, high = float(values.min()), float(values.max())
-  room = 0 if high > low else max(abs(low), 1) * 1e-3
-  return low - room, high + room
+def data_uri(data: bytes, kind: str) -> str:
+  """Returns the contents of a file of MIME type `kind` as a data URI."""
+  return f'data:{kind};base64,{base64.b64encode(data).decode()}'
 
 
-def _text(x: float, y: float, said: str, anchor: str) -> str:
-  return f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}">{html.escape(said)}</text>'
+def _svg(figure: Figure) -> str:
+  file = io.BytesIO()
+  # Without a date and a transparent ground: a page may be dark.
+  figure.savefig(file, format='svg', transparent=True, metadata={'Date': None})
+  return data_uri(file.getvalue(), 'image/svg+xml')

@@ -1,4 +1,4 @@
-"""What is measured of one pair of clips while its frames pass: means, a few numbers a frame."""
+"""Measures one pair of clips while its frames pass: a few numbers per frame, and their means."""
 
 import array
 import collections
@@ -20,12 +20,14 @@ SIDES = ('reference', 'generated')
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-  """How frames are taken and compared.
+  """How frames are sampled and compared.
 
-  size: px to which frames are resized, squares. frames: the first so many of each clip are used.
-  clip_length: frames of a clip of FVD; clips follow each other without overlap.
-  answers: the reference shows what should have come out; otherwise it is another person's driving
-    clip, and pixels are not compared.
+  Attributes:
+    size: side in px of the squares to which frames are resized.
+    frames: number of frames of each clip that are used, from its first.
+    clip_length: frames per clip of FVD; clips follow each other without overlap.
+    answers: whether the reference is the ground truth; otherwise it is another person's driving
+      clip, and pixels are not compared.
   """
 
   size: int = 256
@@ -36,9 +38,12 @@ class Protocol:
 
 @dataclasses.dataclass(eq=False)
 class Measured:
-  """One clip: means by metric, and per frame `times` (t,) and `timeline` {metric: (t,)}.
+  """The measurements of one clip.
 
-  channels: what the correlations are the means of, by metric and channel.
+  Attributes:
+    values: means by metric. times: (t,) of the compared frames, seconds from the first.
+    timeline: values per frame (t,) by metric. notes: lines about what was left out.
+    channels: by metric and channel, the correlations whose means are in `values`.
   """
 
   pair: Pair
@@ -51,10 +56,16 @@ class Measured:
 
 
 class Clip:
-  """What is known of one pair so far; `sets` are the moments of its features.
+  """Accumulates the measurements of one pair.
 
   Args:
-    openface: .csv files of the reference and of the generated clips, by name; None without.
+    openface: .csv files of the reference and of the generated clips, by name; None for none.
+
+  Attributes:
+    sets: by metric, moments of the features of the reference and of the generated clip.
+
+  Raises:
+    InputError: the source has no readable frame.
   """
 
   def __init__(
@@ -67,100 +78,114 @@ class Clip:
   ):
     self.pair, self.networks, self.protocol = pair, networks, protocol
     self.detector, self.openface = detector, openface
+    # Arrays of machine numbers: a list of Python floats takes 4 to 8 times the memory.
     self.times = array.array('d')
     self.timeline: dict[str, array.array] = collections.defaultdict(lambda: array.array('f'))
     self.channels = {side: correlation.Channels() for side in SIDES}
-    self.motion = array.array('f')  # of the generated frames, by the judge
+    self.motion = array.array('f')  # the judge's readings of the generated frames
     self.sets: dict[str, tuple[frechet.Moments, frechet.Moments]] = {}
-    self.waiting: list[tuple] = []  # frames, points and motion of the unfinished clip
-    self.next = 0  # number of the reference frame that would continue it
+    # The unfinished clip of FVD: for both sides (frame, landmarks, motion) of each frame.
+    self.waiting: list[tuple] = []
+    self.next = 0  # number of the reference frame that continues it
     self.queues: dict[str, list] = collections.defaultdict(list)  # clips for FVD's network
     self.mouthless = 0
-    self.source, self.of_source = None, {}
+    self.source: np.ndarray | None = None
+    self.source_embeddings: dict[str, np.ndarray] = {}
     if pair.source is not None:
       frame = next(sequences.read(pair.source), None)
       if frame is None or frame.rgb is None:
-        raise InputError(f'{pair.source}: has no frame that can be a source')
+        raise InputError(f'{pair.source}: has no usable frame for a source')
       self.source = frame.rgb
 
   def add(self, matches: Sequence[Match]) -> None:
     """Takes the next frames."""
     nets, size = self.networks, self.protocol.size
     numbers, times, *frames = zip(*matches, strict=True)
-    if not self.times:
+    if not self.times:  # of the first frames; a clip has one size
       self._check_shapes(*(side[0] for side in frames))
     self.times.extend(times)
-    R, G = (np.stack([resized(x, size) for x in side]) for side in frames)
+    # R and G are the reference's and the generated frames, squares of one size.
+    R, G = (np.stack([resized(x, size) for x in side]) for side in frames)  # n h w c
     if self.protocol.answers:
       for name, values in zip(('l1', 'psnr', 'ssim'), nets.closeness(R, G).T, strict=True):
         self.timeline[name].extend(values.tolist())
       if nets.lpips:
         self.timeline['lpips'].extend(nets.lpips(R, G).tolist())
+    # Across identities the reference is another person, so a source comes before it.
     if nets.identity:
-      made, own = nets.identity(G), self._once('arcface', nets.identity)
-      self._similarity('identity_similarity', nets.identity(R) if own is None else own, made)
+      embedding, source = nets.identity(G), self._once('arcface', nets.identity)
+      expected = nets.identity(R) if source is None else source
+      self._similarity('identity_similarity', expected, embedding)
     if nets.fid:
       self._feed('fid', nets.fid(R), nets.fid(G))
-    read = [[None] * len(R)] * 2
-    if nets.judges:
-      said, own = [nets.judges(x) for x in (R, G)], self._once('judge', nets.judges)
-      read = [x[:, -motions.MOTION :] for x in said]
-      embeddings = [x[:, : -motions.MOTION] for x in said]
-      both = zip(embeddings, read, strict=True)
-      self._feed('fid_judge', *(np.hstack((e, m[:, TRUSTED])) for e, m in both))
-      known = embeddings[0] if own is None else own[:, : -motions.MOTION]
-      self._similarity('identity_similarity_judge', known, embeddings[1])
-      self.motion.extend(read[1].ravel().tolist())
+    motion = self._judge(R, G) if nets.judges else [[None] * len(R)] * 2  # of 2 sides: n 16
+    # The detector sees the original frames, because a face in a small square may not be found.
     points = [
       [self._look(side, x) for x in shown] for side, shown in zip(SIDES, frames, strict=True)
     ]
     for k, number in enumerate(numbers):
-      if number != self.next:  # clips of FVD are of consecutive frames
+      if number != self.next:  # a frame was left out, but FVD needs consecutive ones
         self.waiting = []
       self.next = number + 1
       self.waiting.append(
-        tuple((x[k], p[k], m[k]) for x, p, m in zip((R, G), points, read, strict=True))
+        tuple((x[k], p[k], m[k]) for x, p, m in zip((R, G), points, motion, strict=True))
       )
       if len(self.waiting) == self.protocol.clip_length:
         self._finish_clip()
 
+  def _judge(self, R: np.ndarray, G: np.ndarray) -> list[np.ndarray]:
+    """Adds what the judges of the rendered world measure; returns their motion (n, 16) per side."""
+    judged = [self.networks.judges(x) for x in (R, G)]  # n (d + 16): embedding and motion
+    embeddings = [x[:, : -motions.MOTION] for x in judged]
+    motion = [x[:, -motions.MOTION :] for x in judged]
+    both = zip(embeddings, motion, strict=True)
+    # Channels that the judge reads badly would add noise to both sides and hide the distance.
+    self._feed('fid_judge', *(np.hstack((e, m[:, TRUSTED])) for e, m in both))
+    source = self._once('judge', self.networks.judges)
+    expected = embeddings[0] if source is None else source[:, : -motions.MOTION]
+    self._similarity('identity_similarity_judge', expected, embeddings[1])
+    self.motion.extend(motion[1].ravel().tolist())
+    return motion
+
   def _check_shapes(self, reference: np.ndarray, generated: np.ndarray) -> None:
-    """Raises InputError where the squares that are compared would be squashed differently."""
-    nets, shown = self.networks, []
+    """Raises InputError if resizing to squares would distort the two sides differently."""
+    nets, compared = self.networks, []
     identity = nets.identity or nets.judges
+    # Correlations and mouths are taken from the original frames and compare no squares.
     if self.protocol.answers or nets.fid or nets.fvd or nets.judges:
-      shown.append(('reference', reference))
+      compared.append(('reference', reference))
     elif identity and self.source is None:
-      shown.append(('reference', reference))
+      compared.append(('reference', reference))
     if identity and self.source is not None:
-      shown.append(('source', self.source))
-    for role, other in shown:
+      compared.append(('source', self.source))
+    for role, other in compared:
       if not one_shape(generated, other):
         (h, w), (other_h, other_w) = generated.shape[:2], other.shape[:2]
         raise InputError(
-          f'{self.pair.generated}: {w}x{h} is of another shape than its {role}, '
-          f'{other_w}x{other_h}; crop one as the other'
+          f'{self.pair.generated}: {w}x{h} has another aspect ratio than its {role}, '
+          f'{other_w}x{other_h}; crop both alike'
         )
 
   def _once(self, name: str, network: Callable) -> np.ndarray | None:
-    """What a network says of the source (1, d); None where there is no source."""
-    if self.source is not None and name not in self.of_source:
-      self.of_source[name] = network(resized(self.source, self.protocol.size)[None])
-    return self.of_source.get(name)
+    """Returns the network's output for the source, (1, d), computed once; None without a source."""
+    if self.source is not None and name not in self.source_embeddings:
+      self.source_embeddings[name] = network(resized(self.source, self.protocol.size)[None])
+    return self.source_embeddings.get(name)
 
-  def _similarity(self, name: str, wanted: np.ndarray, made: np.ndarray) -> None:
-    self.timeline[name].extend((wanted * made).sum(-1).tolist())
+  def _similarity(self, name: str, expected: np.ndarray, generated: np.ndarray) -> None:
+    """Adds cosines; embeddings have length 1."""
+    self.timeline[name].extend((expected * generated).sum(-1).tolist())
 
   def _feed(self, name: str, reference: np.ndarray, generated: np.ndarray) -> None:
     both = self.sets.setdefault(name, (frechet.Moments(), frechet.Moments()))
     try:
       for moments, features in zip(both, (reference, generated), strict=True):
         moments.add(features)
-    except ValueError as error:
+    except ValueError as error:  # features that are not finite: weights that do not fit
       raise InputError(f'{self.pair.generated}: {name}: {error}; check the weights') from None
 
   def _look(self, side: str, rgb: np.ndarray) -> np.ndarray | None:
-    """Landmarks (5, 2) in [0, 1]; the detector's channels are kept."""
+    """Returns landmarks (5, 2) in [0, 1], or None; records the detector's channels."""
     if self.detector is None:
       return None
     channels, points = detectors.look(self.detector, rgb)
@@ -168,52 +193,55 @@ class Clip:
     return points
 
   def _finish_clip(self) -> None:
-    """Features of the frames that wait, as one clip of FVD."""
+    """Adds the features of the waiting frames, which are one clip of FVD."""
     nets, sides = self.networks, list(zip(*self.waiting, strict=True))
     self.waiting = []
     if nets.fvd:
-      clips = [np.stack([frame for frame, _, _ in side]) for side in sides]
+      clips = [np.stack([frame for frame, _, _ in side]) for side in sides]  # t h w c
       self._queue('fvd', clips)
       if self.detector is not None:
         mouths = [
           mouth(clip, [points for _, points, _ in side])
           for clip, side in zip(clips, sides, strict=True)
         ]
+        # Both sides or none, so that the two sets consist of the same moments.
         if any(x is None for x in mouths):
           self.mouthless += 1
         else:
           self._queue('mouth_fvd', mouths)
     if nets.judges:
-      motion = [np.stack([m for _, _, m in side]) for side in sides]
+      motion = [np.stack([m for _, _, m in side]) for side in sides]  # t 16
       self._feed('fvd_judge', *(motion_features(m[:, TRUSTED]) for m in motion))
       self._feed('mouth_fvd_judge', *(motion_features(m[:, MOUTH]) for m in motion))
 
   def _queue(self, name: str, both: Sequence[np.ndarray]) -> None:
-    """Clips (t, s, s, 3) of both sides wait until every device has one."""
+    """Queues clips (t, s, s, 3) of both sides until there is one for every device."""
     self.queues[name].append(both)
     if len(self.queues[name]) == jax.device_count():
       self._run_queue(name)
 
   def _run_queue(self, name: str) -> None:
     sides = zip(*self.queues.pop(name), strict=True)
-    self._feed(name, *(self.networks.fvd(np.stack(side)) for side in sides))
+    self._feed(name, *(self.networks.fvd(np.stack(side)) for side in sides))  # n t h w c -> n d
 
   def finish(self, notes: Sequence[str], timeless: bool) -> Measured:
-    """The whole clip, once its last frame was added; both arguments are of `Aligned`."""
-    for name in tuple(self.queues):
+    """Returns the measurements after the last frame was added; see `Aligned` for the arguments."""
+    for name in tuple(self.queues):  # the last ones do not fill every device
       self._run_queue(name)
     timeline = {name: np.array(x, np.float32) for name, x in self.timeline.items()}
     values = {name: mean_of(name, x) for name, x in timeline.items()}
     notes = [*notes]
+    # A network with wrong weights may give NaN. Infinite PSNR is a measurement: equal frames.
     for name, value in tuple(values.items()):
       if not (np.isfinite(value) or (name == 'psnr' and value == np.inf)):
         del values[name]
-        notes.append(f'left out of {name}, which is not a number; check the weights')
+        notes.append(f'left out of {name}, which is not finite; check the weights')
     if 'identity_similarity' in values:
       values['identity_loss'] = 1 - values['identity_similarity']
     equal = int(np.isposinf(timeline.get('psnr', np.zeros(0))).sum())
     if 0 < equal < len(self.times):
       notes.append(f'psnr leaves out {equal} of {len(self.times)} frames, equal to their reference')
+    # FVD of the mouth is over fewer clips than FVD then, and the two are not of the same moments.
     if self.mouthless:
       notes.append(f'{self.mouthless} clips without a mouth, left out of mouth_fvd')
     notes = [f'{self.pair.generated}: {note}' for note in notes]
@@ -223,15 +251,16 @@ class Clip:
     return Measured(self.pair, len(times), values, times, timeline, notes, channels)
 
   def _correlations(self, notes: list[str], timeless: bool) -> dict[str, dict[str, float]]:
-    """By channel, of each source of motion that is there; tells what is not."""
+    """Returns correlations by metric and channel; adds to `notes` what could not be measured."""
     sources = {}
     for group in self.detector.groups if self.detector else ():
       both = tuple(self.channels[side].group(group) for side in SIDES)
       sources[f'{group}_correlation_mediapipe'] = both
     for side in SIDES if sources else ():
-      gone, frames = self.channels[side].unread, self.channels[side].count
-      if gone > motions.LOST * frames:
-        notes.append(f'{self.pair.generated}: no face in {gone} of {frames} {side} frames')
+      missing, frames = self.channels[side].unread, self.channels[side].count
+      if missing > motions.LOST * frames:
+        notes.append(f'{self.pair.generated}: no face in {missing} of {frames} {side} frames')
+    # A clip without usable files of motion still has all its other metrics.
     try:
       if self.openface:
         found = motions.of_openface(self.pair, self.openface, self.protocol.frames, notes)
@@ -240,7 +269,7 @@ class Clip:
       notes.append(f'{self.pair.name}: no action units: {error}')
     try:
       if self.networks.judges:
-        read = np.array(self.motion, np.float32).reshape(-1, motions.MOTION)
+        read = np.array(self.motion, np.float32).reshape(-1, motions.MOTION)  # t 16
         found = motions.of_truth(self.pair, np.array(self.times), read, notes, timeless)
         sources |= {f'{group}_correlation_truth': both for group, both in found.items()}
     except InputError as error:
@@ -257,7 +286,10 @@ class Clip:
 
 
 def mean_of(name: str, values: np.ndarray) -> float:
-  """Over frames; PSNR over those that differ, infinite only where none does."""
+  """Returns the mean over frames; of PSNR over frames that differ from their reference.
+
+  PSNR is infinite for equal frames, of which one would make the mean infinite.
+  """
   values = values.astype(np.float64)
   if name == 'psnr' and not np.isposinf(values).all():
     values = values[~np.isposinf(values)]

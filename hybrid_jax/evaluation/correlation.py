@@ -1,21 +1,22 @@
-"""Do two clips move together: Pearson's correlation over time, channel by channel."""
+"""Pearson's correlation over time of two clips, channel by channel."""
 
 import array
 from collections.abc import Mapping
 
 import numpy as np
 
-# Moments at which both clips were read: so many, and this share of them.
+# A correlation needs this many moments at which both clips were read, and this share of all.
 LEAST, SHARE = 3, 0.5
-# A channel that moves less than this, relative to its size, is constant but for rounding.
+# A channel that varies less than this, relative to its size, is constant up to rounding errors.
 CONSTANT = 1e-6
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
-  """Correlation of two signals (t,) where both are finite; None where nothing can be said.
+  """Returns the correlation of two signals (t,) over the moments at which both are finite.
 
-  That is where less than `LEAST` moments are left or `SHARE` of all, or a signal is constant.
+  None with fewer moments than `LEAST` or than `SHARE` of all, or if a signal is constant.
   """
+  # float64, because a large mean leaves few digits of float32 for the motion.
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
   both = np.isfinite(x) & np.isfinite(y)
   if both.sum() < max(LEAST, SHARE * len(x)):
@@ -24,6 +25,7 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
   for signal in (x[both], y[both]):
     centred = signal - signal.mean()
     length = np.linalg.norm(centred)
+    # Relative to the signal's size, so that rounding of a large constant is not taken for motion.
     if length <= CONSTANT * np.linalg.norm(signal):
       return None
     spread.append(centred / length)
@@ -33,7 +35,7 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
 def correlations(
   reference: Mapping[str, np.ndarray], generated: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-  """By channel that both clips have and in which something can be said."""
+  """Returns the correlation of each channel that both clips have and for which it is defined."""
   found = {
     name: pearson(reference[name], generated[name]) for name in reference if name in generated
   }
@@ -41,9 +43,9 @@ def correlations(
 
 
 def frozen(reference: Mapping[str, np.ndarray], generated: Mapping[str, np.ndarray]) -> list[str]:
-  """Channels that move in the reference, and stand still in the generated clip.
+  """Returns the channels that move in the reference but not in the generated clip.
 
-  `correlations` has none of them: a mean over channels does not tell that they were lost.
+  `correlations` leaves them out, so that a mean over its channels hides this failure.
   """
   moves = lambda x: pearson(x, x) is not None  # noqa: E731
   still = lambda x: np.isfinite(x).sum() >= LEAST and not moves(x)  # noqa: E731
@@ -52,9 +54,10 @@ def frozen(reference: Mapping[str, np.ndarray], generated: Mapping[str, np.ndarr
 
 
 class Channels:
-  """Readings that arrive moment by moment, 4 bytes each; NaN where there are none.
+  """Accumulates readings moment by moment, 4 bytes each; NaN stands for a missing one.
 
-  count: moments; unread: those without any reading.
+  Attributes:
+    count: moments. unread: moments without any reading.
   """
 
   def __init__(self):
@@ -62,9 +65,9 @@ class Channels:
     self.count = self.unread = 0
 
   def add(self, values: Mapping[str, float]) -> None:
-    """The readings of one moment; {} where nothing was found."""
+    """Adds the readings of one moment; {} if there is no face."""
     for name in values:
-      if name not in self._columns:
+      if name not in self._columns:  # a channel that appears late was missing until now
         self._columns[name] = array.array('f', [np.nan]) * self.count
     for name, column in self._columns.items():
       column.append(values.get(name, np.nan))
@@ -72,6 +75,6 @@ class Channels:
     self.unread += not values
 
   def group(self, name: str) -> dict[str, np.ndarray]:
-    """(t,) by channel, of the channels called 'NAME ...'."""
+    """Returns the signals (t,) of the channels called 'NAME ...', by channel."""
     columns = self._columns.items()
     return {key: np.array(x) for key, x in columns if key.split(' ')[0] == name}

@@ -1,7 +1,7 @@
-"""Measures generated clips against their references, one frame in memory at a time.
+"""Measures generated clips against their references, a few frames in memory at a time.
 
-Of each clip a mean is kept, of each frame a few numbers, of the sets the moments of their features.
-A clip that cannot be read to its end leaves nothing behind.
+Keeps a mean per clip, a few numbers per frame, and the moments of the features of all clips. A clip
+that cannot be read to its end contributes to none of them.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,15 +18,21 @@ from hybrid_jax.models.batching import batched
 
 __all__ = ['Evaluation', 'Measured', 'Protocol']
 
-AHEAD = 8  # frames decoded ahead
+AHEAD = 8  # frames that are decoded ahead
 
 
 class Evaluation:
-  """Measures pairs of clips one after another; `sets` are the moments of all that succeeded.
+  """Measures pairs of clips one after another.
 
   Args:
     detector: a .task or .onnx file, see `open_detector`; '' for none.
-    openface_folders: .csv files of the reference and of the generated clips, by their names.
+    openface_folders: folders of OpenFace's .csv files of the reference and of the generated clips.
+
+  Attributes:
+    sets: by metric, moments of the features of all references and of all generated clips.
+
+  Raises:
+    InputError: a file or folder cannot be used.
   """
 
   def __init__(
@@ -43,25 +49,32 @@ class Evaluation:
     self.sets: dict[str, tuple[frechet.Moments, frechet.Moments]] = {}
 
   def close(self) -> None:
-    """MediaPipe must not be left to the end of the interpreter."""
+    """Closes the detector; MediaPipe fails if that is left to the end of the interpreter."""
     if self.detector is not None:
       self.detector.close()
 
-  def measure(self, pair: Pair, progress: Callable[[int], None] = lambda n: None) -> Measured:
-    """Raises InputError where the pair cannot be measured; nothing of it is kept then."""
-    one = Clip(pair, self.networks, self.protocol, self.detector, self.openface)
-    aligned = Aligned(
-      *(prefetch(sequences.read(path), AHEAD) for path in (pair.reference, pair.generated)),
-      self.protocol.frames,
-    )
-    for chunk in batched(aligned, self.networks.together):
-      one.add(chunk)
-      progress(len(chunk))
+  def measure(self, pair: Pair, progress: Callable[[int], None] = lambda frames: None) -> Measured:
+    """Measures a pair.
+
+    Args:
+      progress: is called with the number of frames that were measured so far.
+
+    Raises:
+      InputError: the pair cannot be measured; `sets` is unchanged.
+    """
+    clip = Clip(pair, self.networks, self.protocol, self.detector, self.openface)
+    # Decoding runs in threads while the networks run on the device.
+    frames = (prefetch(sequences.read(path), AHEAD) for path in (pair.reference, pair.generated))
+    aligned = Aligned(*frames, self.protocol.frames)
+    for matches in batched(aligned, self.networks.together):
+      clip.add(matches)
+      progress(aligned.compared)
     if not aligned.compared:
-      what = '; '.join(aligned.notes) or 'no frames at the same times'
-      raise InputError(f'{pair.generated}: cannot be compared with {pair.reference} ({what})')
-    measured = one.finish(aligned.notes, aligned.timeless)
-    for name, both in one.sets.items():
+      notes = '; '.join(aligned.notes) or 'no frames at the same times'
+      raise InputError(f'{pair.generated}: cannot be compared with {pair.reference} ({notes})')
+    measured = clip.finish(aligned.notes, aligned.timeless)
+    # Only now, because a clip that breaks off must not leave features of its first frames.
+    for name, both in clip.sets.items():
       known = self.sets.setdefault(name, (frechet.Moments(), frechet.Moments()))
       for total, part in zip(known, both, strict=True):
         total.merge(part)

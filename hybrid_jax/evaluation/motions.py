@@ -1,7 +1,7 @@
-"""Motion of a clip and of its reference from files beside them: OpenFace's, and the true one.
+"""Motion of a clip and of its reference from files beside them: OpenFace's, and ground truth.
 
-Both give, by group, the channels of the reference and of the generated clip at the same moments,
-NaN where there are none. What is doubtful about them is added to `notes`.
+Both readers return, by group, the channels of the reference and of the generated clip at the same
+moments, NaN where one is missing. They add doubts about the data to `notes`.
 """
 
 import pathlib
@@ -20,8 +20,8 @@ from hybrid_jax.media.sequences import name_of
 from hybrid_jax.world import parameters
 
 MOTION = len(parameters.MOTION)
-GROUPS = ('expression', 'gaze', 'pose')  # of the true motion
-LOST = 0.1  # share of the moments without a counterpart that is worth a note
+GROUPS = ('expression', 'gaze', 'pose')  # of the ground truth
+LOST = 0.1  # a larger share of moments without a counterpart is noted
 
 Channels = dict[str, tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]
 
@@ -29,21 +29,31 @@ Channels = dict[str, tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]
 def of_openface(
   pair: Pair, folders: Sequence[Mapping[str, pathlib.Path]], frames: int, notes: list[str]
 ) -> Channels:
-  """Of the first `frames` of the reference. Raises InputError where a file lacks, or is no such."""
+  """Reads OpenFace's files of the first `frames` frames of the reference.
+
+  Args:
+    folders: .csv files of the references and of the generated clips, by name.
+
+  Raises:
+    InputError: a file is missing, or is not one of OpenFace's.
+  """
   names = name_of(pair.reference), pair.name
   for side, name, files in zip(('reference', 'generated'), names, folders, strict=True):
     if name not in files:
       raise InputError(f'no {name}.csv of the {side} clip')
   paths = [files[name] for name, files in zip(names, folders, strict=True)]
+  # The generated clip may be longer than the part of the reference that is used, so only the
+  # reference is cut; matching by time leaves out the rest.
   whole, generated = map(openface.read, paths)
   known = whole.first(frames)
+  # Both clocks start at the first row of their clip, as those of `Aligned` at its first frame.
   index = nearest(_from_first(known.times), _from_first(generated.times))
   _doubt_clock(paths[1], known.times, generated.times, index, len(whole.times) > frames, notes)
   for side, readings in (('reference', known), ('generated', generated)):
-    gone = (~np.isfinite(list(readings.channels.values())).any(0)).sum()
-    if gone > LOST * len(readings.times):
+    missing = (~np.isfinite(list(readings.channels.values())).any(0)).sum()
+    if missing > LOST * len(readings.times):
       notes.append(
-        f'{paths[1]}: no face in {gone} of {len(readings.times)} rows of the {side} clip'
+        f'{paths[1]}: no face in {missing} of {len(readings.times)} rows of the {side} clip'
       )
   moved = {name: _at(index, x) for name, x in generated.channels.items()}
   aligned = openface.Readings(known.times, moved)
@@ -53,13 +63,15 @@ def of_openface(
 def of_truth(
   pair: Pair, times: np.ndarray, read: np.ndarray, notes: list[str], timeless: bool = False
 ) -> Channels:
-  """True motion of the rendered reference, and the judge's reading (t, 16) of generated frames.
+  """Reads the true motion of a rendered reference, NAME.npz beside it; {} if there is no such file.
 
-  `times` (t,) are seconds from the reference's first frame, or where it is `timeless` numbers. {}
-  where no NAME.npz lies beside it.
+  Args:
+    times: (t,) of the generated frames, seconds from the reference's first frame; their numbers if
+      `timeless`.
+    read: (t, 16), the judge's readings of the generated frames.
 
   Raises:
-    InputError: what lies there holds no true motion.
+    InputError: the file holds no motion.
   """
   path = truth_file(pair)
   if not path.is_file():
@@ -67,6 +79,7 @@ def of_truth(
   try:
     with np.load(path) as file:
       clock, motion = (np.asarray(file[name], np.float64) for name in ('times', 'motion'))
+  # NumPy raises errors of many types for damaged archives.
   except (
     OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error
   ) as error:  # fmt: skip
@@ -76,21 +89,21 @@ def of_truth(
       f'{path}: times {clock.shape} and motion {motion.shape}; increasing times (t,) and motion '
       f'(t, {MOTION}) are needed'
     )
-  if timeless:
+  if timeless:  # the frames have numbers only, and the motion is one row per frame
     index = np.where(times < len(clock), times, -1).astype(int)
   else:
     index = nearest(times, _from_first(clock))
   if (index < 0).mean() > LOST:
-    notes.append(f'{path}: knows nothing of {(index < 0).sum()} of {len(index)} frames')
-  known, names = _at(index, motion), list(parameters.MOTION)
+    notes.append(f'{path}: has no motion for {(index < 0).sum()} of {len(index)} frames')
+  truth, names = _at(index, motion), list(parameters.MOTION)
   return {
-    group: tuple({n: x[:, names.index(n)] for n in trusted(group)} for x in (known, read))
+    group: tuple({n: x[:, names.index(n)] for n in trusted(group)} for x in (truth, read))
     for group in GROUPS
   }
 
 
 def truth_file(pair: Pair) -> pathlib.Path:
-  """Where the true motion of a rendered reference lies, if anywhere."""
+  """Returns the path of the true motion of a rendered reference; the file may not exist."""
   return pair.reference.with_name(f'{name_of(pair.reference)}.npz')
 
 
@@ -99,7 +112,7 @@ def _from_first(times: np.ndarray) -> np.ndarray:
 
 
 def _at(index: np.ndarray, values: np.ndarray) -> np.ndarray:
-  """values[index], NaN where the index is -1."""
+  """Returns values[index] as float64, NaN where the index is -1."""
   if not len(values):
     return np.full((len(index), *values.shape[1:]), np.nan)
   found = values[index].astype(np.float64)
@@ -115,13 +128,22 @@ def _doubt_clock(
   cut: bool,
   notes: list[str],
 ) -> None:
-  """Clocks that disagree shift the signals. `cut`: the reference goes on, and so may the clip."""
-  (wanted, rows), (lasts, made) = ((np.ptp(times), len(times)) for times in (known, generated))
-  frame = max(wanted / max(rows - 1, 1), lasts / max(made - 1, 1)) + TICK
+  """Notes clocks that disagree, which would shift the signals against each other.
+
+  Args:
+    cut: whether only the beginning of the reference is used, so that the clip may be longer.
+  """
+  # Tolerates a difference of one frame at the end, which shifts nothing.
+  (reference_s, reference_rows), (generated_s, generated_rows) = (
+    (np.ptp(times), len(times)) for times in (known, generated)
+  )
+  frame = max(reference_s / max(reference_rows - 1, 1), generated_s / max(generated_rows - 1, 1))
+  shorter = reference_s - generated_s > frame + TICK
+  longer = generated_s - reference_s > frame + TICK
   if (index < 0).mean() > LOST:
     notes.append(f'{path}: no row at the time of {(index < 0).sum()} of {len(index)} frames')
-  elif wanted - lasts > frame or (lasts - wanted > frame and not (cut and made > rows)):
+  elif shorter or (longer and not (cut and generated_rows > reference_rows)):
     notes.append(
-      f'{path}: lasts {lasts:.2f} s, and its reference {wanted:.2f} s; were both made at the same '
-      'frame rate?'
+      f'{path}: lasts {generated_s:.2f} s, and its reference {reference_s:.2f} s; were both '
+      'made at the same frame rate?'
     )

@@ -1,8 +1,8 @@
-"""The networks behind the metrics, each from its own file and run on all devices at once.
+"""The networks behind the metrics, each from its own file and run on all devices.
 
-Frames are (n, s, s, 3) uint8. What was not given is not replaced: `missing` says why a metric is
-not available. On the rendered world the judges stand in for FID's, FVD's and the identity network,
-under names of their own.
+Frames are (n, s, s, 3) uint8. A network without a file is not replaced by another; `missing` says
+why its metric is not available. For the rendered world its judges measure what the networks of FID,
+FVD and identity measure elsewhere, and their metrics have names of their own.
 """
 
 import functools
@@ -37,15 +37,18 @@ TRUSTED, MOUTH = (
 
 
 def everywhere(function: Callable, tree: Any, rows: int) -> Run:
-  """function(tree, *arrays) over arrays (n, ...) of any n, `rows` a device at a time.
+  """Returns run(*arrays), which computes function(tree, *arrays) for arrays (n, ...) of any n.
 
-  Products are of full float32 on every device: a metric must not depend on it.
+  Args:
+    tree: parameters, replicated on every device.
+    rows: rows of a batch per device.
   """
   mesh = parallel.make_mesh()
   _, replicated = parallel.shardings(mesh)
   tree, step, rows = jax.device_put(tree, replicated), jax.jit(function), rows * mesh.size
 
   def run(*batch: np.ndarray) -> jax.Array:
+    # Full float32 on every device, because accelerators round products and metrics must not differ.
     with jax.default_matmul_precision('highest'):
       return step(tree, *parallel.put_batch(batch, mesh))
 
@@ -53,27 +56,30 @@ def everywhere(function: Callable, tree: Any, rows: int) -> Run:
 
 
 def closeness(_: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-  """L1 on the scale of 0 to 255, PSNR (dB) and SSIM of frames: (n, 3)."""
+  """Returns L1 on the scale of 0 to 255, PSNR in dB and SSIM of frames, (n, 3)."""
+  # images.l1 is on a range of 2, the table on one of 255: a factor of 127.5.
   x, y = from_uint8(x), from_uint8(y)
-  return jnp.stack((127.5 * images.l1(x, y), images.psnr(x, y), images.ssim(x, y)), -1)
+  return jnp.stack((127.5 * images.l1(x, y), images.psnr(x, y), images.ssim(x, y)), -1)  # n 3
 
 
 class Networks:
-  """Networks by the metric that they serve.
+  """The networks, by the metric that they serve; None for one that is not available.
 
   Args:
-    lpips: file or converted folder of the backbone and of the linear layers, or one that has both.
-    arcface, inception, i3d: a file or converted folder each.
-    rendered: the videos are of the rendered world, and its judges are wanted.
-    rows: frames a device at a time.
+    lpips: files or converted folders of the backbone and of the linear layers, or one of both.
+    arcface, inception, i3d: a file or converted folder each; '' for none.
+    rendered: whether to use the judges of the rendered world.
+    rows: frames per device and step.
 
   Attributes:
-    together: frames at a time that keep all devices busy.
-    closeness, lpips: (n,) or (n, 3) of two sets of frames. identity: unit embeddings (n, d).
-    fid: features of frames. fvd: of clips (n, t, s, s, 3). judges: what those of the rendered world
-      say of frames, (n, d + 16): unit embedding and motion. None each where it is not there.
-    lpips_net: 'alex', 'vgg', 'squeeze' or ''. missing: by metric, why it is not available.
-    files: by network, its file and SHA-256 (of a converted folder: of its manifest).
+    together: frames per step that keep all devices busy.
+    closeness: (n, 3) of two sets of frames, see `closeness`. lpips: (n,) of two sets of frames.
+    identity: unit embeddings (n, d) of frames. fid: features of frames.
+    fvd: features of clips (n, t, s, s, 3).
+    judges: (n, d + 16) of frames, unit embedding and motion.
+    lpips_net: 'alex', 'vgg', 'squeeze' or ''.
+    missing: by metric, why it is not available.
+    files: by network, its file and SHA-256; of a converted folder that of its files.
 
   Raises:
     InputError: a file is missing, or of another kind.
@@ -105,6 +111,7 @@ class Networks:
     if not paths:
       self.missing['lpips'] = 'no weights: give --lpips BACKBONE LINEAR'
       return None
+    # A file may hold backbone, linear layers or both, so parts are merged and then checked.
     params: dict = {}
     facts: dict = {}
     for path in paths:
@@ -115,6 +122,7 @@ class Networks:
       raise InputError(f'--lpips {" ".join(paths)}: needs a backbone and its linear layers')
     self.lpips_net = facts['net']
     net = LPIPS(facts['net'], facts['widths'])
+    # Checks shapes now: a backbone and linear layers of different networks would fail much later.
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     expected = jax.eval_shape(net.init, jax.random.key(0), image, image)
     files = ' and '.join(map(str, paths))
@@ -130,6 +138,7 @@ class Networks:
       return None
     tree, sizes = load.part(path, part)
     self.files[part] = file_facts(path)
+    # A row of I3D is a whole clip, which takes as much memory as a batch of frames.
     return everywhere(make(sizes), tree, 1 if part == 'i3d' else self.rows)
 
   def _judges(self) -> Run:
@@ -140,14 +149,15 @@ class Networks:
 
     def read(trees, x):
       x = from_uint8(x)
+      # One array for both judges, since `everywhere` returns one.
       embedding = judges.unit(identity.apply(trees[0], x))
-      return jnp.concatenate((embedding, motion.apply(trees[1], x)), -1)
+      return jnp.concatenate((embedding, motion.apply(trees[1], x)), -1)  # n (d + 16)
 
     return everywhere(read, trees, self.rows)
 
 
 def file_facts(path: str | os.PathLike) -> dict[str, str]:
-  """Name and SHA-256, of a converted folder that of its files."""
+  """Returns name and SHA-256 of a file, or of the files of a converted folder."""
   return {'file': pathlib.Path(path).name, 'sha256': digest(pathlib.Path(path))}
 
 
@@ -156,6 +166,7 @@ def _arcface(sizes: Mapping) -> Callable:
   return lambda tree, x: net.apply(tree, from_uint8(x))
 
 
+# The networks of FID and FVD take [0, 1], and resize by kernels of their own.
 def _inception(sizes: Mapping) -> Callable:
   net = Inception(**sizes)
   return lambda tree, x: net.apply(tree, fid_input(x / jnp.float32(255)))
@@ -167,17 +178,17 @@ def _i3d(sizes: Mapping) -> Callable:
 
 
 def check_clip_length(frames: int) -> None:
-  """Raises InputError for clips that FVD's network cannot see."""
+  """Raises InputError for clips that are too short for FVD's network."""
   if frames < MIN_FRAMES:
     raise InputError(f'--clip-length={frames}: I3D takes {MIN_FRAMES} frames or more')
 
 
 def motion_features(motion: np.ndarray) -> np.ndarray:
-  """Readings (t, c) of a clip -> (1, 2 c): the mean, and the mean change from frame to frame."""
+  """Returns features (1, 2 c) of readings (t, c): their mean, and their mean absolute change."""
   return np.concatenate((motion.mean(0), np.abs(np.diff(motion, axis=0)).mean(0)))[None]
 
 
 def trusted(group: str) -> list[str]:
-  """Motion channels that the judge reads well: of 'pose', 'gaze' or 'expression'."""
+  """Returns the channels of 'pose', 'gaze' or 'expression' that the motion judge reads well."""
   kind = lambda n: 'pose' if n in POSE else 'gaze' if n.startswith('gaze') else 'expression'  # noqa: E731
   return [name for name in judges.TRUSTED_MOTION if kind(name) == group]

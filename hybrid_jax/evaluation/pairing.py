@@ -1,4 +1,4 @@
-"""Which generated clip answers which reference clip, and which of their frames belong together."""
+"""Pairs generated clips with reference clips by name, and their frames by time."""
 
 import dataclasses
 import itertools
@@ -15,19 +15,23 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.media import sequences
 from hybrid_jax.media.video import Frame
 
-# A generated clip is called as its reference, or SOURCE_as_REFERENCE, or SOURCE--REFERENCE.
+# A generated clip has the name of its reference, or SOURCE_as_REFERENCE, or SOURCE--REFERENCE.
 JOINTS = ('_as_', '--')
+# A gap in a clip must not be filled with a frame from its other side.
 FARTHEST = 0.1  # seconds between two frames that are compared, at most
 TICK = 1e-3  # seconds, to which containers round
-RATES = 0.005  # by how much frame rates may differ, relative, that are taken as one
+RATES = 0.005  # frame rates that differ less than this, relative, count as equal
 SHOWN = 5  # names in a line
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Paths of clips that belong together; `source` is None where none was given.
+  """Paths of clips that belong together.
 
-  Clips of one `person` are no independent evidence; '' stands for the clip's own name.
+  Attributes:
+    source: None without a folder of sources.
+    person: whom the clip shows, because clips of one person are not independent; '' stands for the
+      clip's own name.
   """
 
   name: str
@@ -37,6 +41,7 @@ class Pair:
   person: str = ''
 
   def __post_init__(self):
+    # The way to set a field of a frozen dataclass.
     object.__setattr__(self, 'person', self.person or self.name)
 
 
@@ -46,19 +51,23 @@ def pair(
   source: str | os.PathLike = '',
   person: Callable[[str], str] = str,
 ) -> tuple[list[Pair], list[str]]:
-  """Clips of two or three folders by name, and a line for each way in which the folders disagree.
+  """Pairs the clips of two or three folders by name.
 
   Args:
-    person: from the name of a source, as given or as called in SOURCE_as_REFERENCE, or else of the
-      clip, to the person whom it shows; without it every name is a person.
+    person: maps the name of a source (a file of `source`, or the first part of
+      SOURCE_as_REFERENCE), or else of the clip, to its person; by default every name is a person.
+
+  Returns:
+    The pairs, and a line about each kind of clip without a counterpart.
 
   Raises:
-    InputError: a folder has no clips, or not one clip has a counterpart.
+    InputError: a folder has no clips, or no clip has a counterpart.
   """
-  references, made = sequences.find(reference), sequences.find(generated)
+  references, clips = sequences.find(reference), sequences.find(generated)
   sources = sequences.find(source, stills_too=True) if source else {}
   pairs, alone, orphans, answered = [], [], [], set()
-  for name, path in made.items():
+  # The whole name is tried first: it may contain a joint without meaning one.
+  for name, path in clips.items():
     own, other = (_named(name, known, k) for k, known in enumerate((sources, references)))
     answered.add(other)
     if other is None:
@@ -66,6 +75,7 @@ def pair(
     elif source and own is None:
       orphans.append(name)
     else:
+      # Without sources, the person is the first part of a name SOURCE_as_REFERENCE.
       shown = own or next((a for a, b in _halves(name) if b == other), name)
       pairs.append(Pair(name, path, references[other], sources.get(own), person(shown)))
   unanswered = [name for name in references if name not in answered]
@@ -83,7 +93,7 @@ def pair(
 
 
 def check_answers(pairs: Iterable[Pair]) -> None:
-  """Raises InputError where a pair is of two names: its reference is a driver, or so it seems."""
+  """Raises InputError for a pair of two names, whose reference is probably a driving clip."""
   for one in pairs:
     if sequences.name_of(one.reference) != one.name:
       raise InputError(
@@ -93,7 +103,7 @@ def check_answers(pairs: Iterable[Pair]) -> None:
 
 
 def _halves(name: str) -> list[tuple[str, str]]:
-  """(source, reference) at every joint of a name."""
+  """Splits a name at every joint into (source, reference)."""
   return [
     (name[: found.start()], name[found.end() :])
     for joint in JOINTS
@@ -102,7 +112,7 @@ def _halves(name: str) -> list[tuple[str, str]]:
 
 
 def _named(name: str, known: Mapping, half: int) -> str | None:
-  """Which of the `known` a generated clip names: as a whole, or by its half 0 or 1."""
+  """Returns which of `known` a generated clip names: as a whole, or by its half 0 or 1."""
   return next((x for x in (name, *(h[half] for h in _halves(name))) if x in known), None)
 
 
@@ -112,7 +122,7 @@ def _listed(names: list[str]) -> str:
 
 
 class Match(NamedTuple):
-  """Frames (h, w, 3) uint8 that belong together; `number` is the reference frame's, from 0."""
+  """Frames (h, w, 3) uint8 that are compared; `number` is the reference frame's, from 0."""
 
   number: int
   seconds: float
@@ -121,16 +131,20 @@ class Match(NamedTuple):
 
 
 class Aligned:
-  """Frames of two clips at the same moments: iterates over `Match`.
+  """Iterates over the frames of two clips at the same moments, as `Match`.
 
-  Both clocks begin at the clip's own first frame. To every reference frame belongs the generated
-  frame that is nearest in time, unless it is farther away than half of the way to its own nearest
-  neighbour, or than `FARTHEST`. Where a clip knows no times, frames belong together by their
-  number from the clip's first, and seconds are those of the other clip, or numbers where that knows
-  none either.
+  Both clocks start at the clip's own first frame. Each reference frame is matched with the
+  generated frame nearest in time, unless that is farther away than half the distance to its own
+  nearest neighbour, or than `FARTHEST`. If a clip has no times, frames are matched by number, and
+  their seconds are those of the other clip, or the numbers if neither has times.
 
-  After the iteration `notes` says in a line each what was not compared, and why; `timeless` is
-  whether the seconds are numbers.
+  Args:
+    limit: number of reference frames to use.
+
+  Attributes:
+    compared: number of matches so far.
+    notes: after the iteration, a line about each reason why frames were not compared.
+    timeless: whether the seconds are numbers.
   """
 
   def __init__(self, reference: Iterable[Frame], generated: Iterable[Frame], limit: int):
@@ -143,28 +157,31 @@ class Aligned:
     if held is None:
       raise InputError('the generated clip has no frames')
     gaps = broken = numbers = 0
-    made = 0  # number of the frame that is held
+    held_number = 0
     ended, step, t, before = False, 0, 0, None
     for k, (now, frame, number, seconds) in enumerate(itertools.islice(reference, self.limit)):
       numbers, step, t = k + 1, now - t, now
+      # Advances to the nearest frame; both clips are decoded once, so it never goes back.
       while after is not None and abs(after[0] - t) <= abs(held[0] - t):
         before, held, after = held, after, next(generated, None)
-        made += 1
+        held_number += 1
+      # Past half of its interval a frame is no longer the one that is shown.
       reach = _reach([abs(other[0] - held[0]) for other in (before, after) if other], counted)
       if after is None and t - held[0] > reach:
         ended = True
         break
       if abs(held[0] - t) > reach:
         gaps += 1
-      elif frame.rgb is None or held[1].rgb is None:
+      elif frame.rgb is None or held[1].rgb is None:  # a .npy frame with NaN
         broken += 1
       else:
         self.compared += 1
         seconds = held[3] if seconds is None else seconds
         yield Match(number, float(seconds), frame.rgb, held[1].rgb)
-    if not (counted or gaps):
-      self._compare_rates(t, numbers - 1, held[0], made)
-    while after is not None and after[0] - t < step - TICK:  # while the last frame is shown
+    if not (counted or gaps):  # gaps change the mean rate, and have a note of their own
+      self._compare_rates(t, numbers - 1, held[0], held_number)
+    # Generated frames within the duration of the last reference frame do not make the clip longer.
+    while after is not None and after[0] - t < step - TICK:
       after = next(generated, None)
     if abs(shift) > (1 if counted else step / 2):
       self.notes.append(
@@ -181,24 +198,28 @@ class Aligned:
       self.notes.append(f'{broken} frames are not finite, in it or its reference, and left out')
 
   def _compare_rates(self, *spans: Fraction | int) -> None:
-    """Of the seconds and intervals of the reference, and of the generated clip.
+    """Notes frame rates that differ, other than by a whole multiple.
 
-    A clip that answers its reference frame by frame, written at another rate, would be compared at
-    the wrong moments. A whole multiple of a rate is no such mistake.
+    A clip that was made frame by frame but written at another rate would be compared at the wrong
+    moments.
+
+    Args:
+      spans: seconds and number of intervals of the reference, then of the generated clip.
     """
     if min(spans) <= 0:
       return
-    wanted, made = spans[1] / spans[0], spans[3] / spans[2]
-    ratio = float(max(wanted, made) / min(wanted, made))
+    reference, generated = spans[1] / spans[0], spans[3] / spans[2]
+    # Twice the rate is a choice, 25 for 24 is a mistake.
+    ratio = float(max(reference, generated) / min(reference, generated))
     if abs(ratio - round(ratio)) > RATES * ratio:
       self.notes.append(
-        f'has {float(made):.4g} frames a second and its reference {float(wanted):.4g}: those '
-        'nearest in time are compared; where they answer one by one, write both at one rate'
+        f'has {float(generated):.4g} frames a second and its reference {float(reference):.4g}: '
+        'those nearest in time are compared; if they correspond one to one, write both at one rate'
       )
 
 
 def _reach(intervals: list, counted: bool) -> float:
-  """How far a frame with these intervals to its neighbours may be from the time asked for."""
+  """Returns how far a frame with these intervals to its neighbours may be from the time wanted."""
   return min([*(x / 2 + TICK for x in intervals), 0.5 if counted else FARTHEST])
 
 
@@ -208,18 +229,19 @@ Timed = tuple[Fraction | int, Frame, int, Fraction | int | None]
 def _clocks(
   reference: Iterable[Frame], generated: Iterable[Frame]
 ) -> tuple[bool, bool, Fraction | int, Iterator[Timed], Iterator[Timed]]:
-  """(by number?, no times at all?, shift, reference, generated).
+  """Puts two clips on clocks that start at their first frames.
 
-  The last two are of (clock, frame, number, seconds).
-
-  All count from the clip's first frame; `shift` is by how much the generated one's is later.
+  Returns:
+    (whether the clocks are frame numbers, whether neither clip has times, how much later the first
+    generated frame is by its own clock, reference, generated). The last two yield (clock, frame,
+    number, seconds), all counted from the clip's first frame.
   """
   streams = []
   for frames in (reference, generated):
     frames = iter(frames)
     first = next(frames, None)
     streams.append((first, itertools.chain([] if first is None else [first], frames)))
-  lacking = [first is None or first.time is None for first, _ in streams]
+  without_times = [first is None or first.time is None for first, _ in streams]
   counted = any(first is not None and first.time is None for first, _ in streams)
   starts = [first and (first.number if counted else first.time) for first, _ in streams]
   shift = 0 if None in starts else starts[1] - starts[0]
@@ -228,17 +250,17 @@ def _clocks(
     for k, frame in enumerate(frames):
       number = k if first.number is None else frame.number - first.number
       seconds = None if first.time is None else frame.time - first.time
-      if seconds is None and all(lacking):
+      if seconds is None and all(without_times):
         seconds = number
       yield number if counted else seconds, frame, number, seconds
 
-  return counted, all(lacking), shift, *(timed(*stream) for stream in streams)
+  return counted, all(without_times), shift, *(timed(*stream) for stream in streams)
 
 
 def nearest(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
-  """For each reference time (t,) the index of the generated time that `Aligned` takes; -1: none.
+  """Returns for each reference time (t,) the index of the generated time that `Aligned` matches.
 
-  Both are seconds on one clock, increasing.
+  -1 stands for none. Both arguments are seconds on one clock, increasing.
   """
   if not len(reference) or not len(generated):
     return np.full(len(reference), -1)
@@ -247,6 +269,7 @@ def nearest(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
   near = np.where(
     np.abs(generated[right] - reference) <= np.abs(generated[left] - reference), right, left
   )
+  # The first and the last frame have one neighbour, and reach outwards as far as `FARTHEST`.
   interval = np.diff(generated, prepend=-np.inf, append=np.inf)
   reach = np.minimum(np.minimum(interval[near], interval[near + 1]) / 2 + TICK, FARTHEST)
   return np.where(np.abs(generated[near] - reference) <= reach, near, -1)

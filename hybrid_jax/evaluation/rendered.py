@@ -1,15 +1,14 @@
-"""Re-enactment of rendered people against the true answer, which is one more render.
+"""Measures re-enactment of rendered people against ground truth, which is one more render.
 
-Pairs are held-out people, and no judge is part of a loss.
+Pairs are people of the test split, and no judge is part of a loss.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from hybrid_jax.evaluation import images, judges
 from hybrid_jax.evaluation.blendshapes import POSE
@@ -18,23 +17,33 @@ from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.weights import shipped
 from hybrid_jax.world import clips, parameters, people
 
+Progress = Callable[[Iterable, str, int | None], Iterable]
 SIZE, BATCH = judges.SIZE, 48
 TEST_PEOPLE = 700
 
 
+# Shared by the process, since compiling takes seconds; it holds a program and no arrays.
 @functools.cache
 def renderer(size: int) -> clips.Renderer:
+  """Returns the compiled renderer of frames of `size` px."""
   return clips.Renderer(size)
 
 
 def pairs(
-  seed: int, count: int, frames: int, cross: bool, *, size: int = SIZE
+  seed: int,
+  count: int,
+  frames: int,
+  cross: bool,
+  *,
+  size: int = SIZE,
+  progress: Progress = lambda items, *_: items,
 ) -> dict[str, np.ndarray]:
-  """`frames` moments of each of `count` sources from the test split, with all that is known.
+  """Renders `frames` moments of each of `count` sources of the test split, with ground truth.
 
   Args:
-    cross: the driver is another person; otherwise the source's own clip.
-    size: s, of the frames; the judges want 64 px.
+    cross: whether the driver is another person; otherwise it is the source's own clip.
+    size: s, of the frames in px; the judges need 64.
+    progress: passes people on while it shows how far the rendering is.
 
   Returns:
     'source', 'driving', 'truth' (n, s, s, 3) uint8; 'face', the face mask of the truth, (n, s, s)
@@ -42,15 +51,19 @@ def pairs(
     n is `count * frames`, the frames of a source one after another.
   """
   rng, draw = np.random.default_rng(seed), renderer(size)
+  # Sources and drivers are drawn together, so that no person is both.
+  # Persons are numbers; no network has seen those from SPLITS['test'] on.
   chosen = people.SPLITS['test'] + rng.choice(TEST_PEOPLE, 2 * count, replace=False)
   rows = []
-  for k in tqdm(range(count), desc='rendering true answers', unit='person', leave=False):
+  for k in progress(range(count), 'rendering ground truth', count):
     a, b = int(chosen[k]), int(chosen[count + k])
+    # The first moment is the source's own; the others are what the method has to produce.
     times = rng.uniform(0, people.CLIP_SECONDS, frames + 1).astype(np.float32)
     identity, motion, scene = clips.vectors(a, 0, times)
     other, other_motion, other_scene = clips.vectors(b, 0, times)
     source = draw(identity, motion[0], scene)[0]
     for j in range(1, frames + 1):
+      # Ground truth across identities: the source's identity and scene with the driver's motion.
       wanted = other_motion[j] if cross else motion[j]
       truth, masks, _ = draw(identity, wanted, scene)
       driving = draw(other, wanted, other_scene)[0] if cross else truth
@@ -60,24 +73,23 @@ def pairs(
           'face': masks[..., 3], 'identity': identity, 'motion': wanted, 'scene': scene,
         }
       )  # fmt: skip
-  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}  # n ...
 
 
 def in_batches(function: Callable, *arrays: np.ndarray) -> np.ndarray:
-  """The function over slices of BATCH rows, each of the same shape; floats in and out."""
+  """Computes function(*arrays) in batches of `BATCH` rows, converted to float32."""
   as_float = lambda *rows: function(*(x.astype(np.float32) for x in rows))  # noqa: E731
   return run_in_batches(as_float, *arrays, size=BATCH)
 
 
-@functools.cache
 def spread() -> np.ndarray:
-  """(16,) standard deviation of each motion parameter over moments of the training people."""
+  """Returns the standard deviation (16,) of each motion parameter over the training people."""
   motion = jax.vmap(lambda n: people.moment(n, 0)[1])(jnp.arange(2000))
   return np.asarray(motion.std(0))
 
 
 class Judges:
-  """The two judges of the rendered world, compiled. Images (n, 64, 64, 3) in [-1, 1]."""
+  """The two judges of the rendered world, compiled, for images (n, 64, 64, 3) in [-1, 1]."""
 
   def __init__(self):
     motion, identity = judges.motion(), judges.identity()
@@ -86,26 +98,35 @@ class Judges:
     self._embed = jax.jit(lambda x: judges.unit(identity.apply(trees[1], x)))
 
   def read(self, image: np.ndarray) -> np.ndarray:
-    """(n, 16) motion parameters."""
+    """Returns motion parameters (n, 16)."""
     return in_batches(self._read, image)
 
   def embed(self, image: np.ndarray) -> np.ndarray:
-    """(n, d) embeddings of length 1."""
+    """Returns embeddings (n, d) of length 1."""
     return in_batches(self._embed, image)
 
+  @functools.cached_property
+  def _spread(self) -> np.ndarray:
+    return spread()
+
   def motion_errors(self, image: np.ndarray, motion: np.ndarray) -> dict[str, np.ndarray]:
-    """|reading - truth| over the standard deviation of the truth, (n,), by trusted channel."""
-    error = np.abs(self.read(image) - motion) / spread()
+    """Returns by trusted channel |reading - truth| in standard deviations of the truth, (n,)."""
+    error = np.abs(self.read(image) - motion) / self._spread
     names = list(parameters.MOTION)
     return {name: error[:, names.index(name)] for name in judges.TRUSTED_MOTION}
 
 
 def scale(judge: Judges, data: dict[str, np.ndarray], cross: bool) -> dict[str, np.ndarray]:
-  """What identity scores of `data` need: embedding of the source, and both ends of the scale."""
+  """Returns what identity scores of `data` need: 'source', its embeddings, and the scale's ends.
+
+  The ends are mean similarities to the source: 'genuine' of the ground truth, 'impostor' of another
+  person.
+  """
   source, driving, truth = (
     judge.embed(from_uint8(data[n].astype(np.float32))) for n in ('source', 'driving', 'truth')
   )
-  if not cross:  # the driver is the person: another source is the impostor
+  # In the same-person protocol the driver is the source, so the next source is the impostor.
+  if not cross:
     driving = np.roll(source, int((data['person'] == data['person'][0]).sum()), 0)
   return {
     'source': source,
@@ -117,14 +138,20 @@ def scale(judge: Judges, data: dict[str, np.ndarray], cross: bool) -> dict[str, 
 def measure(
   judge: Judges, method: np.ndarray, data: dict[str, np.ndarray], ends: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-  """Each metric of a method's frames (n, 64, 64, 3) in [-1, 1], (n,); `ends` is of `scale`.
+  """Returns metrics (n,) of a method's frames (n, 64, 64, 3) in [-1, 1].
 
-  l1, l1_face, ssim; identity_score (0 another person, 1 the person); expression_error and
-  pose_error, the mean over trusted channels in standard deviations of the truth; error_CHANNEL.
+  Args:
+    method: frames of the first n moments of `data`. data: of `pairs`. ends: of `scale`.
+
+  Returns:
+    l1, l1_face, ssim; identity_score (0 another person, 1 the same person); expression_error and
+    pose_error, means over trusted channels in standard deviations of the truth; error_CHANNEL.
   """
+  # A generator may leave [-1, 1]; a file could not.
   truth = from_uint8(data['truth'].astype(np.float32))
   method = np.clip(method, -1, 1)
   face = data['face'].astype(np.float32) / 255
+  # Unit embeddings, so that the sum of products is the cosine.
   similarity = (judge.embed(method) * ends['source'][: len(method)]).sum(-1)
   errors = judge.motion_errors(method, data['motion'])
   mean = lambda pose: np.mean([e for n, e in errors.items() if (n in POSE) == pose], 0)  # noqa: E731

@@ -1,17 +1,13 @@
-"""From measured clips to the numbers of a table, and what they are worth."""
+"""From measured clips to the numbers of a table, with intervals, notes and the protocol."""
 
 import dataclasses
-import datetime
-import importlib.metadata
 import pathlib
-import platform
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import jax
 import numpy as np
 
-from hybrid_jax import __version__
+from hybrid_jax import environment
 from hybrid_jax.evaluation import frechet, images, motions
 from hybrid_jax.evaluation.detectors import SIDE
 from hybrid_jax.evaluation.measure import Evaluation, Measured
@@ -23,7 +19,12 @@ from hybrid_jax.media import sequences
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-  """`label` in words, `unit`, and whether more is better; `advised` samples of a set's distance."""
+  """A metric of the table.
+
+  Attributes:
+    label: in words. unit: '' if it has none. more: whether more is better.
+    advised: samples of each set that its distance should have at least; 0 for other metrics.
+  """
 
   label: str
   unit: str
@@ -31,7 +32,8 @@ class Metric:
   advised: int = 0
 
 
-# FID's authors advise 10,000 images or more; FVD is customarily of 2,048 clips.
+# Numbers of different networks never share a name: a judge's distance is not an FID.
+# FID's authors advise 10,000 images or more; FVD is usually computed from 2,048 clips.
 METRICS = {
   'l1': Metric('L1', '0 to 255', False),
   'identity_loss': Metric('identity loss', '1 - cosine', False),
@@ -63,39 +65,41 @@ MEDIAPIPE, TRUTH = (
   [name for name in CORRELATIONS if name.endswith(end)] for end in ('_mediapipe', '_truth')
 )
 OPENFACE = [name for name in CORRELATIONS if name not in (*MEDIAPIPE, *TRUTH)]
-REFERENCE_IS = {True: 'the true answer', False: 'the driving clip'}
-LIBRARIES = 'jax jaxlib flax numpy dm-pix av opencv-python-headless mediapipe'.split()
+REFERENCE_IS = {True: 'the ground truth', False: 'the driving clip'}
 INFINITE = 'infinite: every frame equals its reference'
 GIVE_TASK = 'give --face-detector=face_landmarker.task'
 
 
 def summary(clips: Sequence[Measured], name: str) -> dict | None:
-  """Mean over clips, deviation, 95 % interval and number of clips; None where none has it.
+  """Returns mean over clips, deviation, 95 % interval and number of clips of a metric.
 
-  For the interval the clips of a person are drawn together. One clip has no deviation, and one
-  person no interval.
+  The bootstrap of the interval draws the clips of a person together. One clip has no deviation, and
+  one person no interval. None if no clip has the metric.
   """
   known = [clip for clip in clips if name in clip.values]
   if not known:
     return None
-  used = [clip for clip in known if np.isfinite(clip.values[name])]  # PSNR alone may be infinite
+  # Only PSNR can be infinite: where every frame equals its reference.
+  used = [clip for clip in known if np.isfinite(clip.values[name])]
   if not used:
     return {'mean': None, 'note': INFINITE, 'clips': len(known)}
   values, people = zip(*((clip.values[name], clip.pair.person) for clip in used), strict=True)
+  # Clips of one person are not independent: drawn alone they would narrow the interval.
   mean, low, high = images.bootstrap(np.array(values), np.array(people))
-  found = {'mean': mean, 'deviation': float(np.std(values, ddof=1)) if len(values) > 1 else None}
+  row = {'mean': mean, 'deviation': float(np.std(values, ddof=1)) if len(values) > 1 else None}
   if len(set(people)) > 1:
-    found |= {'low': low, 'high': high}
-  found['clips'] = len(known)
+    row |= {'low': low, 'high': high}
+  row['clips'] = len(known)
   if len(set(people)) < len(used):
-    found['people'] = len(set(people))
+    row['people'] = len(set(people))
   if len(used) < len(known):
-    found['note'] = f'{len(known) - len(used)} clips left out, whose every frame is equal'
-  return found
+    row['note'] = f'{len(known) - len(used)} clips left out, in which every frame is equal'
+  return row
 
 
 def distances(evaluation: Evaluation, clips: Sequence[Measured]) -> dict[str, dict]:
-  """The Fréchet distances of the sets, with a note where the samples are few, or not distinct."""
+  """Returns the Fréchet distances by metric, with notes on few or repeated samples."""
+  # Few samples bias the distance upwards, so it cannot be compared with those of other sizes.
   found, distinct = {}, len({clip.pair.reference for clip in clips})
   for name, (reference, generated) in evaluation.sets.items():
     samples, advised = min(reference.count, generated.count), METRICS[name].advised
@@ -106,18 +110,22 @@ def distances(evaluation: Evaluation, clips: Sequence[Measured]) -> dict[str, di
     notes = []
     if samples < advised:
       notes.append(f'biased: {samples} samples, at least {advised} are advised')
-    if distinct < len(clips):
-      notes.append(f'{distinct} different references answer {len(clips)} clips')
+    if distinct < len(clips):  # a repeated reference narrows the set that is compared with
+      notes.append(f'{distinct} different references for {len(clips)} clips')
     if notes:
       found[name]['note'] = '; '.join(notes)
   return found
 
 
 def not_available(evaluation: Evaluation, found: Mapping) -> dict[str, str]:
-  """Why a metric of the paper was not computed, by metric."""
+  """Returns by metric why it was not computed; `found` are the metrics that were.
+
+  Metrics of the judges are listed only if the judges are in use. Later reasons overwrite earlier
+  ones, from the general to the specific.
+  """
   reasons = dict(evaluation.networks.missing)
   if not evaluation.protocol.answers:
-    reasons |= dict.fromkeys(PIXELS, 'no true answer: the reference shows the driving clip')
+    reasons |= dict.fromkeys(PIXELS, 'no ground truth: the reference is the driving clip')
   if evaluation.detector is None and 'mouth_fvd' not in reasons:
     reasons['mouth_fvd'] = 'no landmarks: give --face-detector'
   reasons |= dict.fromkeys(OPENFACE, 'no channel moves, or no file can be used')
@@ -139,100 +147,79 @@ def not_available(evaluation: Evaluation, found: Mapping) -> dict[str, str]:
   }
 
 
-def protocol(evaluation: Evaluation, clips: Sequence[Measured], seconds: float) -> dict:
-  """Everything that the numbers depend on."""
-  how, frames = evaluation.protocol, sum(clip.frames for clip in clips)
-  pairs = [clip.pair for clip in clips]
+def protocol(evaluation: Evaluation, clips: Sequence[Measured], seconds: float) -> dict[str, Any]:
+  """Returns everything that the numbers depend on, how long they took, and on what machine.
+
+  Args:
+    seconds: duration of the whole evaluation.
+  """
+  # Every entry can change a number; even the resize kernel changes FID (Parmar et al. 2022).
+  options, frames = evaluation.protocol, sum(clip.frames for clip in clips)
+  people = {clip.pair.person for clip in clips}
+  return {
+    'resolution': options.size,
+    'resize': 'OpenCV: INTER_AREA where both sides shrink, else INTER_CUBIC; to a square',
+    'resize_for_fid_and_fvd': 'bilinear, half-pixel centres, no antialiasing, to 299 and 224 px',
+    'colour': '8 bit RGB in full range; L1 on 0 to 255, PSNR and SSIM with peak 255',
+    'psnr': 'of frames that differ from their reference; a note gives the number of the others',
+    'ssim': 'Gaussian window of 11 px, sigma 1.5',
+    'arcface': 'rows 35 to 222 and columns 32 to 219 of 256, pooled to the size of the network',
+    'detector_sees': f'the original frames, enlarged to {SIDE} px where they are smaller',
+    'openface': f'rows with success and a confidence of {CONFIDENT} or more, of one face',
+    'mouth': f'a square of {MOUTH_SIDE} distances between the eyes, fixed for a clip of FVD',
+    'frechet': 'squared distance of Gaussians in float64, covariance over n - 1; of the generated '
+    f'frames, or clips, to those of {REFERENCE_IS[options.answers]}',
+    'correlation': 'Pearson, per channel over time, if at least half of the moments were read; '
+    'mean over channels that move, then over clips',
+    'sampling': f'the first {options.frames} frames of each reference; of the generated clip the '
+    'frame nearest in time, both clocks from their first frame; by number if a clip has no times',
+    'reference_is': REFERENCE_IS[options.answers],
+    'identity': 'to the source if one is given, otherwise to the reference frame',
+    'clip_length': options.clip_length,
+    'clips_of_fvd': 'consecutive frames of the reference; where one is left out, a new clip begins',
+    'mean': 'over the frames of a clip, then over clips; 95 % interval: bootstrap over people, '
+    f'whose clips are drawn together: {len(people)}',
+    'frames': frames,
+    'clips': len(clips),
+    'weights': evaluation.networks.files,
+    'detector': evaluation.detector_file,
+    'data': _hashes(evaluation, [clip.pair for clip in clips]),
+    'speed': {
+      'frames_per_second': frames / seconds,
+      'hours_for_37500_frames': 37_500 * seconds / frames / 3600,  # Table 1: 75 clips of 500
+    },
+    **environment.record(),
+  }
+
+
+def _hashes(evaluation: Evaluation, pairs: Sequence[Pair]) -> dict[str, dict[str, str]]:
+  """Returns SHA-256 by name of every file that was measured, by role."""
 
   def openface_files(side: int, name: Callable[[Pair], str]) -> set[pathlib.Path]:
     files = evaluation.openface[side] if evaluation.openface else {}
     return {files[name(pair)] for pair in pairs if name(pair) in files}
 
+  # Only files that were read: others beside them do not change a number.
   truth = map(motions.truth_file, pairs if evaluation.networks.judges else ())
-  used = {
-    side: {path.name: sequences.digest(path) for path in sorted(paths)}
-    for side, paths in {
-      'reference': {pair.reference for pair in pairs},
-      'generated': {pair.generated for pair in pairs},
-      'source': {pair.source for pair in pairs if pair.source},
-      'openface_of_reference': openface_files(0, lambda pair: sequences.name_of(pair.reference)),
-      'openface_of_generated': openface_files(1, lambda pair: pair.name),
-      'true_motion': {path for path in truth if path.is_file()},
-    }.items()
+  paths = {
+    'reference': {pair.reference for pair in pairs},
+    'generated': {pair.generated for pair in pairs},
+    'source': {pair.source for pair in pairs if pair.source},
+    'openface_of_reference': openface_files(0, lambda pair: sequences.name_of(pair.reference)),
+    'openface_of_generated': openface_files(1, lambda pair: pair.name),
+    'true_motion': {path for path in truth if path.is_file()},
   }
   return {
-    'resolution': how.size,
-    'resize': 'OpenCV: INTER_AREA where both sides shrink, else INTER_CUBIC; to a square',
-    'resize_for_fid_and_fvd': 'bilinear, half-pixel centres, no antialiasing, to 299 and 224 px',
-    'colour': '8 bit RGB in full range; L1 on 0 to 255, PSNR and SSIM with peak 255',
-    'psnr': 'of frames that differ from their reference; a note tells how many do not',
-    'ssim': 'Gaussian window of 11 px, sigma 1.5',
-    'arcface': 'rows 35 to 222 and columns 32 to 219 of 256, pooled to the size of the network',
-    'detector_sees': f'the frames as they are, enlarged to {SIDE} px where they are smaller',
-    'openface': f'rows with success and a confidence of {CONFIDENT} or more, of one face',
-    'mouth': f'a square of {MOUTH_SIDE} distances between the eyes, fixed for a clip of FVD',
-    'frechet': 'squared distance of Gaussians in float64, covariance over n - 1; of the generated '
-    f'frames, or clips, to those of {REFERENCE_IS[how.answers]}',
-    'correlation': 'of Pearson by channel over time, where half of the moments or more were read; '
-    'mean over channels that move, then over clips',
-    'sampling': f'the first {how.frames} frames of each reference; of the generated clip the frame '
-    'nearest in time, both clocks from their first frame; by number where a clip has no times',
-    'reference_is': REFERENCE_IS[how.answers],
-    'identity': 'to the source, where there is one, otherwise to the reference frame',
-    'clip_length': how.clip_length,
-    'clips_of_fvd': 'consecutive frames of the reference; where one is left out, a new clip begins',
-    'mean': 'over the frames of a clip, then over clips; 95 % interval: bootstrap over people, '
-    f'whose clips are drawn together: {len({clip.pair.person for clip in clips})}',
-    'frames': frames,
-    'clips': len(clips),
-    'weights': evaluation.networks.files,
-    'detector': evaluation.detector_file,
-    'data': used,
-    'speed': {
-      'frames_per_second': frames / seconds,
-      'hours_for_37500_frames': 37_500 * seconds / frames / 3600,
-    },
-    **versions(),
+    role: {path.name: sequences.digest(path) for path in sorted(files)}
+    for role, files in paths.items()
   }
-
-
-def versions() -> dict:
-  """Commit, library versions, device and date."""
-  found = {}
-  for name in LIBRARIES:
-    try:
-      found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      found[name] = None
-  return {
-    'commit': commit(pathlib.Path(__file__)),
-    'hybrid_jax': __version__,
-    'libraries': found,
-    'python': platform.python_version(),
-    'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-    'date': datetime.date.today().isoformat(),
-  }
-
-
-def commit(file: pathlib.Path) -> str | None:
-  """That of the repository which knows the file, '+' where code changed; None for a mere copy."""
-
-  def git(*arguments: str) -> str:
-    command = ['git', *arguments]
-    run = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=True)
-    return run.stdout.strip()
-
-  try:
-    git('ls-files', '--error-unmatch', file.name)
-    return git('rev-parse', '--short=12', 'HEAD') + (
-      '+' if git('status', '--short', '--', ':/*.py') else ''
-    )
-  except (OSError, subprocess.CalledProcessError):  # no git, or none of ours
-    return None
 
 
 def channels(clips: Sequence[Measured]) -> dict[str, dict[str, dict]]:
-  """Mean correlation of each channel by metric, and the clips in which it moves on both sides."""
+  """Returns by metric and channel its mean correlation, and in how many clips it could be measured.
+
+  A channel that stands still on either side has no correlation.
+  """
   read: dict = {}
   for clip in clips:
     for metric, values in clip.channels.items():
@@ -245,20 +232,22 @@ def channels(clips: Sequence[Measured]) -> dict[str, dict[str, dict]]:
 
 
 def finite(value: float) -> float | None:
-  """JSON knows no infinity."""
+  """Returns `value`, or None if it is infinite, which JSON cannot express."""
   return float(value) if np.isfinite(value) else None
 
 
 def result(
   evaluation: Evaluation, clips: Sequence[Measured], problems: Sequence[str], seconds: float
-) -> dict:
-  """All that a result file says; `seconds` is the time it took."""
+) -> dict[str, Any]:
+  """Returns the contents of result.json; `seconds` is how long the evaluation took."""
+  # JSON has no infinity; where PSNR is null, the clip's notes say why.
   equal = [f'psnr {INFINITE}']
   found = {name: value for name in METRICS if (value := summary(clips, name))}
-  if 'lpips' in found:  # numbers of different networks are not comparable
+  if 'lpips' in found:  # values of different networks are not comparable
     notes = found['lpips'].get('note'), f'over {evaluation.networks.lpips_net}'
     found['lpips']['note'] = '; '.join(filter(None, notes))
   found |= distances(evaluation, clips)
+  # In the order of the table, whatever was measured first.
   found = {name: found[name] for name in METRICS if name in found}
   return {
     'metrics': found,

@@ -8,16 +8,14 @@ same names in each line. Options are those of hybrid_jax.reenact. The model is l
 once a process. A bad row is told and the others go on; rows that are finished are skipped when the
 command is given again, and a row that was killed goes on from its last finished part.
 
-Several processes: the same command in each, with --shard=i/n, or as tasks or an array of SLURM
-(found by itself), or with --coordinator=HOST:PORT --processes=N --process=K (or
---coordinator=auto) as of hybrid_jax.main. Process i takes device i of its machine, in turn.
+Several processes: the same command in each, with --shard=i/n, or as tasks or an array of SLURM,
+which are detected automatically. Process i takes device i of its machine, in turn.
 
 The report is a folder beside the table, JOBS.report: index.html, report.csv, and a log and a mark
 of each row. The exit code is 1 if a row of this process failed, 3 if one has low quality.
 """
 
 import argparse
-import functools
 import os
 import pathlib
 import sys
@@ -39,9 +37,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
   add('--options', default='', help='of hybrid_jax.reenact, for all rows')
   add('--workdir', default='', help='workdir of a training run (the shipped model)')
   add('--shard', default='', help='i/n: this is process i (from 0) of n')
-  add('--coordinator', default='', help="HOST:PORT of process 0, or 'auto'")
-  add('--processes', type=int, help='how many, with --coordinator')
-  add('--process', type=int, help='which one, with --coordinator')
   return parser.parse_args(argv)
 
 
@@ -52,17 +47,14 @@ def run(args: argparse.Namespace) -> int:
     InputError: the table, the model or the division cannot be used.
   """
   jobs = table.read(args.jobs, args.options)
-  share = functools.partial(os.environ.setdefault, 'XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-  if args.coordinator:  # jax.distributed opens the device
-    share()
-  mine = shard.choose(args.shard, args.coordinator, args.processes, args.process, dict(os.environ))
+  mine = shard.choose(args.shard, os.environ)
   if mine.count > 1:  # processes may share a device
-    share()
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   device = shard.use_device(mine)
   rows = mine.of(jobs)
   print(
     f'{args.jobs}: {len(rows)} of {len(jobs)} rows are for process {mine.index} of {mine.count} '
-    f'({mine.told}), on {device}',
+    f'({mine.origin}), on {device}',
     flush=True,
   )
   folder = pathlib.Path(args.report or f'{args.jobs}.report')

@@ -1,48 +1,45 @@
-"""Thumbnails of a clip for the report: source, driver, and three moments of the result."""
+"""Thumbnails for the report: source, driver, and three moments of the result."""
 
-import base64
-import io
 import itertools
 import pathlib
 from collections.abc import Sequence
 
+import imageio.v3 as iio
 import numpy as np
-from PIL import Image
 
-from hybrid_jax import reenact
+from hybrid_jax.evaluation.charts import data_uri
 from hybrid_jax.media import MediaError, stills, video
 from hybrid_jax.media.composite import fit
 from hybrid_jax.reenactment import motion_file
 from hybrid_jax.reenactment.inputs import is_moving
+from hybrid_jax.reenactment.options import Options
 
 SIDE = 96  # px
-_LOOK = 240  # frames of a clip that are looked at, from its beginning
+_DECODED = 240  # frames of a clip, from its first: thumbnails need not decode an hour
 
 
-def strip(options: reenact.Options) -> str:
-  """A JPEG as a data URL; a clip that cannot be read is white."""
-  moments = (0, 0.5, 1)
+def strip(options: Options) -> str:
+  """Returns the thumbnails side by side, a JPEG as a data URI; unreadable clips are white."""
   cells = _moments(options.source, (0,))
-  driven = [] if motion_file.is_motion(options.driving) else _moments(options.driving, (0.5,))
-  cells = [*cells, *driven, *_moments(options.output, moments)]
+  if not motion_file.is_motion(options.driving):
+    cells = [*cells, *_moments(options.driving, (0.5,))]
+  cells = [*cells, *_moments(options.output, (0, 0.5, 1))]
   sheet = stills.grid([[fit(cell, (SIDE, SIDE)) for cell in cells]])
-  file = io.BytesIO()
-  Image.fromarray(sheet).save(file, 'JPEG', quality=80)
-  return 'data:image/jpeg;base64,' + base64.b64encode(file.getvalue()).decode()
+  return data_uri(iio.imwrite('<bytes>', sheet, extension='.jpg', quality=80), 'image/jpeg')
 
 
-def _moments(path: str, shares: Sequence[float]) -> list[np.ndarray]:
-  """Pictures at these shares of a clip, a picture or a folder of them."""
+def _moments(path: str, positions: Sequence[float]) -> list[np.ndarray]:
+  """Returns pictures at `positions` from 0 to 1 of a clip, a picture or a folder of pictures."""
   if pathlib.Path(path).is_dir():
     names = sorted(pathlib.Path(path).glob('*.png'))
-    return [stills.read_image(names[round(share * (len(names) - 1))]) for share in shares]
+    return [stills.read_image(names[round(at * (len(names) - 1))]) for at in positions]
   if not is_moving(path):
-    return [stills.read_image(path)] * len(shares)
+    return [stills.read_image(path)] * len(positions)
   small = []
   try:
-    for frame in itertools.islice(video.read_frames(path), _LOOK):
+    for frame in itertools.islice(video.read_frames(path), _DECODED):
       small.append(fit(frame.rgb, (SIDE, SIDE)))
   except MediaError:
-    pass  # it breaks off
+    pass  # shows the frames before the damage
   small = small or [np.full((SIDE, SIDE, 3), 255, np.uint8)]
-  return [small[round(share * (len(small) - 1))] for share in shares]
+  return [small[round(at * (len(small) - 1))] for at in positions]

@@ -2,11 +2,12 @@
 
 import csv
 import fcntl
-import html
 import pathlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+
+import jinja2
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.jobs import work
@@ -18,25 +19,15 @@ COLUMNS = (
   'row', 'status', 'source', 'driving', 'output', 'frames', 'width', 'height', 'took_s',
   'identity_mean', 'identity_min', 'identity_by', 'confidence_mean', 'jitter', 'error',
 )  # fmt: skip
-_STYLE = """
-:root { color-scheme: light dark; font: 14px/1.4 system-ui, sans-serif; }
-body { margin: 2em; } h1 { font-size: 1.4em; margin: 0 } p { margin: .3em 0 1.2em }
-table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; padding: .4em .7em; border-bottom: 1px solid #8884; vertical-align: top }
-td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-td.f { overflow-wrap: anywhere; min-width: 9em } img { display: block; height: 72px }
-small { opacity: .7 }
-b { white-space: nowrap; border-radius: .3em; padding: .1em .5em; color: #fff }
-.done { background: #2a7d46 } .failed { background: #b3352c } .waiting { background: #777 }
-.low { background: #b06a00 } svg { width: 120px; height: 32px; display: block }
-polyline { fill: none; stroke: #2d6fb8; stroke-width: 1.5 }
-"""
 
 
 def write(jobs: Sequence[Job], report: pathlib.Path) -> Counter:
-  """Writes both files from the marks of all processes so far; returns how many have which status.
+  """Writes both files from the marks of all processes so far; returns the rows of each status.
 
-  The last process to come here sees all marks, since only one at a time reads and writes.
+  Only one process at a time reads and writes, so the last one to come sees all marks.
+
+  Raises:
+    InputError: the folder `report` cannot be made.
   """
   try:
     report.mkdir(parents=True, exist_ok=True)
@@ -44,14 +35,15 @@ def write(jobs: Sequence[Job], report: pathlib.Path) -> Counter:
     raise InputError(f'--report={report}: cannot be made ({reason(error)})') from error
   with (report / 'lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    rows = [(job, _mark(job, report)) for job in jobs]
+    marks = [_mark(job, report) for job in jobs]
+    rows = [_cells(job, mark) for job, mark in zip(jobs, marks, strict=True)]
     with replacing(report / 'report.csv') as part, part.open('w', newline='') as file:
       table = csv.DictWriter(file, COLUMNS)
       table.writeheader()
-      table.writerows(_cells(job, mark) for job, mark in rows)
+      table.writerows(rows)
     with replacing(report / 'index.html') as part:
-      part.write_text(_page(rows), encoding='utf-8')
-  return Counter(mark['status'] for _, mark in rows)
+      part.write_text(_page(rows, marks), encoding='utf-8')
+  return Counter(mark['status'] for mark in marks)
 
 
 def _mark(job: Job, report: pathlib.Path) -> dict[str, Any]:
@@ -59,10 +51,12 @@ def _mark(job: Job, report: pathlib.Path) -> dict[str, Any]:
 
 
 def _cells(job: Job, mark: dict[str, Any]) -> dict[str, Any]:
+  """Returns a row of report.csv; '' is what was not asked for."""
   figures = mark.get('figures', {})
   height, width = figures.get('size', ('', ''))
   identity, confidence = figures.get('identity') or {}, figures.get('confidence') or {}
-  unknown = NOT_AVAILABLE if 'jitter' in figures else ''  # without --quality nobody looked
+  # Jitter can always be measured, so a row without it was made without --quality.
+  unknown = NOT_AVAILABLE if 'jitter' in figures else ''
   return {
     'row': job.number,
     'status': mark['status'],
@@ -80,43 +74,28 @@ def _cells(job: Job, mark: dict[str, Any]) -> dict[str, Any]:
   }
 
 
-def _page(rows: Sequence[tuple[Job, dict]]) -> str:
-  counts = Counter(mark['status'] for _, mark in rows)
-  told = ', '.join(f'{count} {status}' for status, count in sorted(counts.items()))
-  heads = ('row', 'status', 'source, driver, result', 'files', 'frames', 'seconds', 'identity')
-  heads += ('detector', 'jitter')
-  head = ''.join(f'<th>{name}</th>' for name in heads)
-  body = '\n'.join(_row(job, mark) for job, mark in rows)
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Re-enactments</title>'
-    f'<style>{_STYLE}</style></head><body><h1>Re-enactments</h1><p>{len(rows)} rows: {told}</p>'
-    f'<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></body></html>\n'
+def _page(rows: Sequence[dict[str, Any]], marks: Sequence[dict[str, Any]]) -> str:
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    autoescape=True,  # names of files may contain markup
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
   )
-
-
-def _row(job: Job, mark: dict[str, Any]) -> str:
-  cells = {k: html.escape(str(v)) for k, v in _cells(job, mark).items()}
-  status, number = cells['status'], lambda name: f'<td class="n">{cells[name]}</td>'
-  picture = f'<img alt="thumbnails" src="{mark["strip"]}">' if 'strip' in mark else ''
-  files = f'{cells["output"]}<br><small>{cells["source"]}<br>{cells["driving"]}</small>'
-  if cells['error']:
-    files += f'<br>{cells["error"]}'
-  size = f'<br><small>{cells["width"]}×{cells["height"]}</small>' if cells['width'] else ''
-  least = f' <small>min {cells["identity_min"]}</small>' if cells['identity_min'] else ''
-  return (
-    f'<tr><td class="n">{job.number}</td><td><b class="{status.split()[0]}">{status}</b></td>'
-    f'<td>{picture}</td><td class="f">{files}</td><td class="n">{cells["frames"]}{size}</td>'
-    f'{number("took_s")}<td>{cells["identity_mean"]}{least}{_curve(mark.get("identity", []))}'
-    f'<small>{cells["identity_by"]}</small></td>{number("confidence_mean")}{number("jitter")}</tr>'
+  pictures = (
+    {'strip': mark.get('strip', ''), 'curve': _curve(mark.get('identity', []))} for mark in marks
+  )
+  return environment.get_template('report.html').render(
+    rows=[row | more for row, more in zip(rows, pictures, strict=True)],
+    counts=sorted(Counter(row['status'] for row in rows).items()),
   )
 
 
 def _curve(values: Sequence[float]) -> str:
-  """Identity over time, from 0 to 1."""
-  if not values:
-    return ''
+  """Returns the points of an SVG polyline, 120 by 32, of values over time from 0 to 1."""
   step = 118 / max(len(values) - 1, 1)
-  points = ' '.join(
-    f'{1 + k * step:.1f},{31 - 30 * min(max(v, 0), 1):.1f}' for k, v in enumerate(values) if v == v
+  return ' '.join(
+    f'{1 + k * step:.1f},{31 - 30 * min(max(value, 0), 1):.1f}'
+    for k, value in enumerate(values)
+    if value == value  # NaN where there is no face
   )
-  return f'<svg viewBox="0 0 120 32"><polyline points="{points}"/></svg>'

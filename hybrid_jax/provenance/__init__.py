@@ -1,0 +1,1 @@
+"""What a result was made from: record, sidecar, content credentials, and their verification."""

@@ -1,95 +1,120 @@
-"""What a result says of where it came from: the record, and where it is put.
+"""The record of a result: what it was made of, and where that is written.
 
-The record lies in the container (a comment), in the sidecar and, where it is signed, in the content
-credentials. It names files without their folders.
+The same record is a comment in the container, part of the sidecar and, if the result is signed,
+part of its content credentials. It names files without their folders.
 """
 
-import dataclasses
 import datetime
 import hashlib
-import importlib.metadata
 import json
 import pathlib
-import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hybrid_jax import __version__
+from hybrid_jax import __version__, environment
 from hybrid_jax.provenance import credentials, sidecar
-from hybrid_jax.reenactment.model import Model
 
-_PACKAGES = ('jax', 'flax', 'numpy', 'av', 'opencv-python-headless', 'c2pa-python')
-# Fields of options that hold paths of this machine, or have a place of their own in the record.
-_PRIVATE = {
+PACKAGES = ('jax', 'flax', 'numpy', 'av', 'opencv-python-headless', 'c2pa-python')
+# Options that hold a path of this machine, or have a place of their own in the record. A result is
+# published, and names of folders would reveal who made it, and where.
+PRIVATE = {
   'source', 'driving', 'output', 'workdir', 'face_detector', 'source_landmarks',
   'driving_landmarks', 'save_crops', 'certificate', 'key', 'directions', 'source_face', 'face',
 }  # fmt: skip
 
 
-def record(model: Model, options: Any) -> dict[str, Any]:
-  """Hashes of source, driver, weights and config, the options and the versions in use."""
-  config = json.dumps(model.config.to_dict(), sort_keys=True, default=str)
-  told = {
-    name: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
-    for name, value in dataclasses.asdict(options).items()
-    if name not in _PRIVATE
-  }
+def record(
+  files: Mapping[str, tuple[str, str]],
+  weights: Mapping[str, str],
+  config: Mapping[str, Any],
+  options: Mapping[str, Any],
+) -> dict[str, Any]:
+  """Returns the record of a result that is about to be made.
+
+  Args:
+    files: path and SHA-256 of the inputs by role, 'source' and 'driving'.
+    weights: SHA-256 of the weights in use by part, 'encoder' and 'generator'.
+    config: the model's config; only its hash is recorded.
+    options: all options of the run by name; those in `PRIVATE` are left out.
+  """
+  # Sorted, so that the hash does not depend on the order in which fields were set.
+  config_text = json.dumps(config, sort_keys=True, default=str)
+  versions = environment.versions()
   return {
     'made': 'synthetic video: a person is shown making the motion of another clip',
     'hybrid_jax': __version__,
-    **{of: _file(getattr(options, of)) for of in ('source', 'driving')},
-    'weights': {f'{part}_sha256': digest for part, digest in model.digests.items()},
-    'config_sha256': hashlib.sha256(config.encode()).hexdigest(),
-    'options': told,
-    'versions': {'python': platform.python_version()} | _versions(),
+    **{
+      role: {'name': pathlib.Path(path).name, 'sha256': sha256}
+      for role, (path, sha256) in files.items()
+    },
+    'weights': {f'{part}_sha256': sha256 for part, sha256 in weights.items()},
+    'config_sha256': hashlib.sha256(config_text.encode()).hexdigest(),
+    # Fractions and other types become text: JSON has no type for them.
+    'options': {
+      name: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+      for name, value in options.items()
+      if name not in PRIVATE
+    },
+    'versions': {name: versions[name] for name in ('python', *PACKAGES) if versions[name]},
   }
 
 
-def _file(path: str) -> dict[str, str]:
-  return {'name': pathlib.Path(path).name, 'sha256': sidecar.sha256(path)}
-
-
-def _versions() -> dict[str, str]:
-  found = {}
-  for name in _PACKAGES:
-    try:
-      found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      pass
-  return found
-
-
-def signs(options: Any) -> str:
-  """Why a result cannot hold content credentials, or ''."""
-  suffix = pathlib.Path(options.output).suffix.lower() or '.png'
-  if options.codec == 'ffv1':
-    return 'content credentials are not put into FFV1; the sidecar alone tells'
+def signing_obstacle(output: str, codec: str) -> str:
+  """Returns why `output` cannot hold content credentials, or ''."""
+  suffix = pathlib.Path(output).suffix.lower() or '.png'  # a folder of pictures
+  if codec == 'ffv1':
+    return 'content credentials are not put into FFV1; only the sidecar can be verified'
   if suffix not in credentials.SUFFIXES:
-    return f'content credentials cannot be put into {suffix}; the sidecar alone tells'
+    return f'content credentials cannot be put into {suffix}; only the sidecar can be verified'
   return ''
 
 
-def pen(options: Any, made: Mapping) -> Callable[[pathlib.Path], None] | None:
-  """What signs a file of the result; None where nobody does.
+def open_signer(
+  output: str,
+  codec: str,
+  certificate: str,
+  key: str,
+  record: Mapping[str, Any],
+  *,
+  composite: bool,
+) -> Callable[[pathlib.Path], None] | None:
+  """Returns a function that signs a finished file of the result in place, or None.
+
+  None without a certificate, or where there is a `signing_obstacle`. The function signs `record` as
+  it is when it is called, so what the run adds to the dictionary until then is signed too.
+
+  Args:
+    certificate, key: see `credentials.load_signer`.
+    composite: whether parts of the pictures were not made by a network.
 
   Raises:
     InputError: the certificate or its key cannot be used.
   """
-  signer = credentials.open_signer(options.certificate, options.key)
-  if signer is None or signs(options):
+  signer = credentials.load_signer(certificate, key)
+  if signer is None or signing_obstacle(output, codec):
     return None
-  name, folder = pathlib.Path(options.output).name, not pathlib.Path(options.output).suffix
-  composite = options.layout != 'result'
+  path = pathlib.Path(output)
 
-  def sign(path: pathlib.Path) -> None:
-    title = f'{name}/{path.name}' if folder else name
-    credentials.sign(path, signer, made, title=title, composite=composite)
+  def sign(file: pathlib.Path) -> None:
+    title = path.name if path.suffix else f'{path.name}/{file.name}'
+    credentials.sign(file, signer, record, title=title, composite=composite)
 
   return sign
 
 
-def seal(options: Any, made: Mapping, figures: Mapping) -> None:
-  """Writes the sidecar of a finished output."""
-  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-  signed = 'none' if not options.certificate or signs(options) else 'within the file'
-  sidecar.write(options.output, made, credentials=signed, written=now, figures=dict(figures))
+def seal(
+  output: str, record: Mapping[str, Any], figures: Mapping[str, Any], *, signed: bool
+) -> None:
+  """Writes the sidecar of a finished output.
+
+  Args:
+    figures: what was measured of it.
+    signed: whether its files hold content credentials.
+  """
+  sidecar.write(
+    output,
+    record,
+    credentials='within the file' if signed else 'none',
+    written=datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    figures=dict(figures),
+  )

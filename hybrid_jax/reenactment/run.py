@@ -154,7 +154,14 @@ def reenact(
   """
   job = check(model, options)
   record = provenance_record(job)
-  sign = provenance.pen(options, record)
+  sign = provenance.open_signer(
+    options.output,
+    options.codec,
+    options.certificate,
+    options.key,
+    record,
+    composite=options.layout != 'result',
+  )
   folder = work_folder(
     options.output, job.hashes, options, model.digest() + edits.digest(job.edits)
   )
@@ -167,7 +174,7 @@ def reenact(
   if report.measured:
     report.measured.write(options.output, options.min_identity)
   figures = {'frames': report.frames, 'size': list(report.shape)}
-  provenance.seal(options, record, figures | report.quality)
+  provenance.seal(options.output, record, figures | report.quality, signed=sign is not None)
   shutil.rmtree(folder)
   return report
 
@@ -228,7 +235,8 @@ def run(
   rendered, measured = render_measured(scene, target, folder, progress, watch, options)
   notes = [rendered.sound, motion.missing_line(driven.missing, options.on_missing)]
   notes += [inputs.driving.track.broken] if inputs.driving else []
-  notes += [provenance.signs(options)] if options.certificate else []
+  if options.certificate:
+    notes.append(provenance.signing_obstacle(options.output, options.codec))
   return Report(
     output=options.output,
     frames=len(plan),
@@ -324,7 +332,16 @@ def render_measured(
 
 def provenance_record(job: Job) -> dict[str, Any]:
   """The record of a job, see `provenance.record`."""
-  record = provenance.record(job.model, job.options)
+  options = job.options
+  record = provenance.record(
+    {
+      'source': (options.source, job.hashes[options.source]),
+      'driving': (options.driving, job.hashes[options.driving]),
+    },
+    job.model.digests,
+    job.model.config.to_dict(),
+    dataclasses.asdict(options),
+  )
   if job.edits:
     record['edit_sha256'] = edits.digest(job.edits)
   return record

@@ -88,7 +88,7 @@ def test_what_is_not_a_number_is_no_infinity(tmp_path):
   other = dataclasses.replace(one, values={'lpips': 1.0, 'psnr': 9.0})
   found = results.result(evaluation, [one, other], [], 1.0)
   assert found['metrics']['lpips']['mean'] == 1 and found['metrics']['lpips']['clips'] == 1
-  assert found['metrics']['psnr']['note'] == '1 clips left out, whose every frame is equal'
+  assert found['metrics']['psnr']['note'] == '1 clips left out, in which every frame is equal'
 
 
 def test_frames_that_psnr_leaves_out_are_told(tmp_path):
@@ -151,7 +151,7 @@ def test_shapes_matter_where_squares_are_compared(tmp_path):
   ):
     evaluation = measure.Evaluation(nets, how)
     if said:
-      with pytest.raises(InputError, match=f'a.npy: 32x32 is of another shape than {said}'):
+      with pytest.raises(InputError, match=f'a.npy: 32x32 has another aspect ratio than {said}'):
         evaluation.measure(pair)
     else:
       assert evaluation.measure(pair).frames == 4

@@ -34,7 +34,7 @@ def test_true_motion_is_that_of_the_same_moments(tmp_path):
     assert known and all(np.array_equal(known[name], read[name]) for name in known)
   assert set(found) == set(motions.GROUPS) and not notes
   motions.of_truth(pair, times * 10, motion, notes)
-  assert len(notes) == 1 and 'knows nothing of 10 of 12 frames' in notes[0]
+  assert len(notes) == 1 and 'has no motion for 10 of 12 frames' in notes[0]
 
 
 def test_true_motion_of_clips_without_times_goes_by_number(tmp_path):
@@ -45,7 +45,7 @@ def test_true_motion_of_clips_without_times_goes_by_number(tmp_path):
   found = motions.of_truth(pair, numbers.astype(float), motion[numbers.clip(max=11)], notes, True)
   known, read = found['pose']
   np.testing.assert_array_equal(known['yaw'][:3], read['yaw'][:3])
-  assert np.isnan(known['yaw'][3]) and 'knows nothing of 1 of 4 frames' in notes[0]
+  assert np.isnan(known['yaw'][3]) and 'has no motion for 1 of 4 frames' in notes[0]
 
 
 def test_rows_of_openface_without_a_face_are_told(tmp_path):

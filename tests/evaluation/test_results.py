@@ -1,8 +1,8 @@
-"""Numbers of many clips, what they are worth, and their drawings."""
+"""Numbers of many clips, their intervals, and their charts."""
 
+import base64
 import pathlib
-import shutil
-import subprocess
+import xml.etree.ElementTree
 
 import numpy as np
 import pytest
@@ -28,22 +28,23 @@ def test_clips_of_a_person_are_drawn_together():
   assert 'low' not in results.summary(clips[:25], 'l1')
 
 
-@pytest.mark.skipif(not shutil.which('git'), reason='needs git')
-def test_the_commit_is_that_of_a_repository_that_knows_the_file(tmp_path):
-  git = ['git', '-c', 'user.name=x', '-c', 'user.email=x@x', '-C', str(tmp_path)]
-  for name in ('known.py', 'copy.py'):
-    (tmp_path / name).write_text('')
-  for arguments in (('init',), ('add', 'known.py'), ('commit', '-m', 'x')):
-    subprocess.run([*git, *arguments], check=True, capture_output=True)
-  head = subprocess.run([*git, 'rev-parse', 'HEAD'], check=True, capture_output=True, text=True)
-  assert results.commit(tmp_path / 'known.py') == head.stdout[:12] + '+'  # copy.py is new
-  assert results.commit(tmp_path / 'copy.py') is None
-
-
 def test_lines_over_time_keep_the_worst_of_each_stretch():
   values = np.ones(10 * charts.POINTS)
-  values[1234] = 0
-  drawn = [
-    charts.timelines(np.arange(len(values)), {'x': (values, more)}) for more in (True, False)
-  ]
-  assert ['>0<' in drawing for drawing in drawn] == [True, False]
+  values[1234], values[2000] = 0, np.nan
+  least, most = (charts.worst_of_stretches(values, more) for more in (True, False))
+  assert len(least) == len(most) == charts.POINTS and (np.diff(least) > 0).all()
+  assert 1234 in least and 1234 not in most and 2000 not in {*least, *most}
+  assert not len(charts.worst_of_stretches(values * np.nan, True))
+
+
+@pytest.mark.parametrize('values', [[1.0, 2.0, 4.0], [3.0, 3.0, 3.0]])
+def test_charts_are_drawn_of_any_values(values):
+  """Also of a level line, of none that is finite, and of an interval of no width."""
+  lines = {'a': (np.array(values), True), 'b & <c>': (np.full(3, np.inf), False)}
+  low, high = min(values), max(values)
+  for chart in (charts.timelines(np.arange(3.0), lines), charts.dots(values, low, low, high)):
+    kind, _, data = chart.partition(';base64,')
+    assert kind == 'data:image/svg+xml'
+    drawn = xml.etree.ElementTree.fromstring(base64.b64decode(data))
+    assert 'nan' not in ''.join(drawn.itertext())
+  assert charts.dots(values, low, low, high) == chart  # and each time in the same way

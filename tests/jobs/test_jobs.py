@@ -100,19 +100,19 @@ def test_shards_cover_every_row_once():
 
 
 def test_slurm():
-  assert shard.of_slurm({}) is None
-  assert shard.of_slurm({'SLURM_NTASKS': '4', 'SLURM_PROCID': '0'}) is None  # a batch script
+  assert shard.from_slurm({}) is None
+  assert shard.from_slurm({'SLURM_NTASKS': '4', 'SLURM_PROCID': '0'}) is None  # a batch script
   tasks = {'SLURM_STEP_NUM_TASKS': '4', 'SLURM_PROCID': '3'}
-  assert shard.of_slurm(tasks) == shard.Shard(3, 4, 'SLURM')
+  assert shard.from_slurm(tasks) == shard.Shard(3, 4, 'SLURM')
   array = {f'SLURM_ARRAY_TASK_{k}': v for k, v in (('ID', '14'), ('MIN', '10'), ('COUNT', '3'))}
   array['SLURM_ARRAY_TASK_STEP'] = '2'
-  assert shard.of_slurm(array) == shard.Shard(2, 3, 'SLURM')
-  assert shard.of_slurm(array | tasks) == shard.Shard(11, 12, 'SLURM')
+  assert shard.from_slurm(array) == shard.Shard(2, 3, 'SLURM')
+  assert shard.from_slurm(array | tasks) == shard.Shard(11, 12, 'SLURM')
   with pytest.raises(InputError, match='gaps'):
-    shard.of_slurm(array | {'SLURM_ARRAY_TASK_ID': '13'})
-  assert shard.choose('1/2', '', None, None, tasks) == shard.Shard(1, 2, '--shard')
-  with pytest.raises(InputError, match='give one'):
-    shard.choose('1/2', 'auto', None, None, {})
+    shard.from_slurm(array | {'SLURM_ARRAY_TASK_ID': '13'})
+  assert shard.choose('1/2', tasks) == shard.Shard(1, 2, '--shard')
+  assert shard.choose('', tasks) == shard.Shard(3, 4, 'SLURM')
+  assert shard.choose('', {}).of([1, 2, 3]) == [1, 2, 3]
 
 
 @pytest.fixture(scope='module')
@@ -124,7 +124,7 @@ def first(model, inputs, tmp_path_factory):
   with (tmp_path / 'jobs.csv').open('w', newline='') as file:
     csv.writer(file).writerows([('source', 'driving', 'output', 'options'), *rows])
   jobs, lines = table.read(str(tmp_path / 'jobs.csv')), []
-  counts = work.do(jobs, lambda: model, tmp_path / 'report', lines.append)
+  counts = work.run_rows(jobs, lambda: model, tmp_path / 'report', lines.append)
   assert counts == {'done': 2, 'skipped': 0, 'low quality': 0, 'failed': 1} and len(lines) == 3
   return jobs, tmp_path
 
@@ -141,7 +141,7 @@ def done(first):
 
 def test_what_is_finished_is_skipped_and_what_is_not_is_done(done, model):
   jobs, folder = done
-  again = lambda: work.do(jobs, lambda: model, folder / 'report', lambda line: None)  # noqa: E731
+  again = lambda: work.run_rows(jobs, lambda: model, folder / 'report', lambda line: None)  # noqa: E731
   assert again() == {'done': 0, 'skipped': 2, 'low quality': 0, 'failed': 1}
   (folder / '1.mp4').write_bytes(b'damaged')
   assert again()['done'] == 1 and len((folder / '1.mp4').read_bytes()) > 1000
@@ -159,7 +159,7 @@ def test_rows_that_move_in_the_table_keep_what_became_of_them(done, model):
   new = dataclasses.replace(jobs[0].options, output=str(folder / 'new.mp4'))
   first = table.Job(1, new.source, new.driving, new.output, new)
   assert report.write([first, *moved], folder / 'report')['waiting'] == 1
-  counts = work.do(moved, lambda: model, folder / 'report', lambda line: None)
+  counts = work.run_rows(moved, lambda: model, folder / 'report', lambda line: None)
   assert counts == {'done': 0, 'skipped': 2, 'low quality': 0, 'failed': 1}
 
 
@@ -169,7 +169,7 @@ def test_a_row_that_cannot_be_looked_at_stops_no_other(done, model, tmp_path):
   options = dataclasses.replace(jobs[0].options, edit='cut=1', directions=str(tmp_path))
   options = dataclasses.replace(options, output=str(tmp_path / 'x.mp4'))
   bad = table.Job(1, options.source, options.driving, options.output, options)
-  counts = work.do([bad, *jobs], lambda: model, folder / 'report', lambda line: None)
+  counts = work.run_rows([bad, *jobs], lambda: model, folder / 'report', lambda line: None)
   assert counts == {'done': 0, 'skipped': 2, 'low quality': 0, 'failed': 2}
   assert 'cut.npz' in work.read_mark(folder / 'report', bad)['error']
 
@@ -177,7 +177,7 @@ def test_a_row_that_cannot_be_looked_at_stops_no_other(done, model, tmp_path):
 def test_low_quality_is_not_forgotten(model, inputs, tmp_path):
   options = Options(*inputs[:2], str(tmp_path / 'a.mp4'), quality=True, batch_size=4)
   job = table.Job(1, options.source, options.driving, options.output, options)
-  again = lambda: work.do([job], lambda: model, tmp_path / 'report', lambda line: None)  # noqa: E731
+  again = lambda: work.run_rows([job], lambda: model, tmp_path / 'report', lambda line: None)  # noqa: E731
   assert again()['done'] == 1
   place = work.mark_of(tmp_path / 'report', job)
   place.write_text(json.dumps(work.read_mark(tmp_path / 'report', job) | {'status': 'low quality'}))
@@ -191,8 +191,8 @@ def test_a_row_that_another_process_is_at_is_left_to_it(done, model):
   with work.mark_of(folder / 'report', jobs[0]).with_suffix('.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     lines = []
-    work.do(jobs[:1], lambda: model, folder / 'report', lines.append)
-  assert 'another process is at it' in lines[0]
+    work.run_rows(jobs[:1], lambda: model, folder / 'report', lines.append)
+  assert 'another process runs it' in lines[0]
 
 
 def test_another_direction_under_the_same_name_is_another_job(done, model, tmp_path):
@@ -210,11 +210,11 @@ def test_nothing_to_do_loads_no_model(done):
   def load():
     raise AssertionError('loaded')
 
-  assert work.do(jobs[:0], load, folder / 'report', print) == dict.fromkeys(
+  assert work.run_rows(jobs[:0], load, folder / 'report', print) == dict.fromkeys(
     ('done', 'skipped', 'low quality', 'failed'), 0
   )
   bad = [table.Job(9, '', '', '', None, 'bad')]
-  assert work.do(bad, load, folder / 'report', print)['failed'] == 1
+  assert work.run_rows(bad, load, folder / 'report', print)['failed'] == 1
 
 
 def test_the_report(done):
@@ -241,7 +241,7 @@ def test_a_mistake_of_ours_stops_one_row(done, model):
     def digest(self):
       return 'another'
 
-  counts = work.do(jobs, Broken, folder / 'report', lambda line: None)
+  counts = work.run_rows(jobs, Broken, folder / 'report', lambda line: None)
   assert counts['failed'] == 3
   mark = work.read_mark(folder / 'report', jobs[0])
   assert mark['error'].startswith('AttributeError') and '.log' in mark['error']

@@ -15,9 +15,9 @@ import pytest
 from reenacting import frames_of
 from small import write_clip
 
-from hybrid_jax import verify
 from hybrid_jax.jobs import table as table_of_jobs
 from hybrid_jax.jobs import work
+from hybrid_jax.provenance.verification import verify
 from hybrid_jax.training import checkpoint
 
 pytestmark = pytest.mark.slow
@@ -75,7 +75,7 @@ def test_one_of_three_processes_is_killed(model, inputs, tmp_path):
   assert not list(tmp_path.glob('.*.parts')) and not list(tmp_path.glob('.*.part.*'))
   for n in good:
     assert len(frames_of(tmp_path / f'{n}.mp4')) == 20 + n % 4
-    assert verify.verify(str(tmp_path / f'{n}.mp4'))[0] == 'verified'
+    assert verify(str(tmp_path / f'{n}.mp4')).verdict == 'verified'
   # The report says so.
   told = list(csv.DictReader((report / 'report.csv').open()))
   assert [int(row['row']) for row in told] == list(range(1, ROWS + 1))
