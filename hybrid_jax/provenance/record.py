@@ -49,13 +49,18 @@ def record(
     },
     'weights': {f'{part}_sha256': sha256 for part, sha256 in weights.items()},
     'config_sha256': hashlib.sha256(config_text.encode()).hexdigest(),
-    # Fractions and other types become text: JSON has no type for them.
-    'options': {
-      name: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
-      for name, value in options.items()
-      if name not in PRIVATE
-    },
+    'options': public_options(options),
     'versions': {name: versions[name] for name in ('python', *PACKAGES) if versions[name]},
+  }
+
+
+def public_options(options: Mapping[str, Any]) -> dict[str, Any]:
+  """The options that a record may hold, as types of JSON."""
+  return {
+    # Fractions and other types become text: JSON has no type for them.
+    name: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+    for name, value in options.items()
+    if name not in PRIVATE
   }
 
 

@@ -123,17 +123,19 @@ class Video:
       key=key,
     )  # fmt: skip
     refuse_overwriting([path], run.given_files(options))
-    record = self.record | {'options': provenance.public_options(options)}
+    options_now = provenance.public_options(dataclasses.asdict(options))
+    record = self.record | {'options': options_now}
+    sign = run.open_signer(options, record)
     # All times are multiples of this, so that they are written exactly.
     base = Fraction(1, math.lcm(*(time.denominator for time in self._exact_times)))
-    target = run.open_target(options, base, json.dumps(record), provenance.pen(options, record))
+    target = run.open_target(options, base, json.dumps(record), sign)
     with tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
       with target.segment(pathlib.Path(folder), 0, self.frames.shape[1:3]) as write:
         for frame, time in zip(self.frames, self._exact_times, strict=True):
           write(frame, time)
       target.finish(pathlib.Path(folder), 1)
     figures = {'frames': len(self.frames), 'size': list(self.frames.shape[1:3])}
-    provenance.seal(options, record, figures | self.report.quality)
+    provenance.seal(str(path), record, figures | self.report.quality, signed=sign is not None)
     return path
 
   def show(self) -> Any:

@@ -154,14 +154,7 @@ def reenact(
   """
   job = check(model, options)
   record = provenance_record(job)
-  sign = provenance.open_signer(
-    options.output,
-    options.codec,
-    options.certificate,
-    options.key,
-    record,
-    composite=options.layout != 'result',
-  )
+  sign = open_signer(options, record)
   folder = work_folder(
     options.output, job.hashes, options, model.digest() + edits.digest(job.edits)
   )
@@ -328,6 +321,20 @@ def render_measured(
       watch.measured(seconds, scene.plan.rows).write(options.output, options.min_identity)
     raise
   return rendered, watch.measured(seconds, scene.plan.rows) if watch else None
+
+
+def open_signer(
+  options: Options, record: Mapping[str, Any]
+) -> Callable[[pathlib.Path], None] | None:
+  """What signs a file of the output, see `provenance.open_signer`."""
+  return provenance.open_signer(
+    options.output,
+    options.codec,
+    options.certificate,
+    options.key,
+    record,
+    composite=options.layout != 'result',
+  )
 
 
 def provenance_record(job: Job) -> dict[str, Any]:
