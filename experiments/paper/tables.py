@@ -379,8 +379,9 @@ def head_clips(
         yield faces.crop_square(frame.rgb, square, args.size), times[-1]
 
     try:
-      track = faces.track_box((f.rgb for f in usable()), detector, scale=CROP_SCALE, name=name)
-      write_clip(path, cut(track.square))
+      frames = (frame.rgb for frame in usable())
+      square = clips.head_square(frames, detector, scale=CROP_SCALE, name=name)
+      write_clip(path, cut(square))
     except InputError as error:
       path.unlink(missing_ok=True)
       table.leave_out(str(error))

@@ -1,19 +1,18 @@
-"""MediaPipe's FaceLandmarker as an outside judge of expression, gaze and head pose.
+"""Expression, gaze and head pose by MediaPipe's FaceLandmarker, which no training has used.
 
-Needs the package `mediapipe` and its model file (face_landmarker_v2_with_blendshapes.task).
+Needs the package `mediapipe` and its model file (face_landmarker_v2_with_blendshapes.task). Angles
+are in radians; left and right are the person's own.
 """
 
 import dataclasses
 import os
-import pathlib
 
 import numpy as np
 
-from hybrid_jax.errors import InputError
-from hybrid_jax.media import reason
+from hybrid_jax.media.mediapipe_task import FaceLandmarker, points_px
 
-# What MediaPipe says of each motion channel: blendshapes to add, and to subtract. Its left and
-# right are the person's own, as ours are.
+# Motion channels of the rendered world as sums of MediaPipe's blendshapes: names to add, and to
+# subtract. MediaPipe and the rendered world agree on left and right.
 CHANNELS = {
   'jaw_open': (('jawOpen',), ()),
   'smile': (('mouthSmileLeft', 'mouthSmileRight'), ('mouthFrownLeft', 'mouthFrownRight')),
@@ -30,19 +29,19 @@ CHANNELS = {
 }
 POSE = ('yaw', 'pitch', 'roll')
 
-# Of the 478 points: iris centre, and corners of the eye from the image's left to its right.
+# Indices into the 478 points: iris centre, and corners of the eye from the image's left to right.
 _EYES = ((468, 33, 133), (473, 362, 263))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reading:
-  """All that is read of one face.
+  """Measurements of one face.
 
   blendshapes: 51 scores in [0, 1] by MediaPipe's names, without '_neutral'.
-  gaze: 'x' (to the image's right) and 'y' (down), how far the irises are from the middle between
-    the corners of their eyes, in half widths of the eye, mean of both.
-  pose: `POSE`, radians, see `Landmarker.__call__`.
-  points: (478, 2) px.
+  gaze: 'x' (to the image's right) and 'y' (down): offset of the iris from the middle between the
+    corners of the eye, in half widths of the eye, mean of both eyes.
+  pose: angles `POSE`, radians, see `Landmarker.__call__`.
+  points: (478, 2), px.
   """
 
   blendshapes: dict[str, float]
@@ -52,45 +51,22 @@ class Reading:
 
 
 class Landmarker:
-  """Reads expression and pose from single images.
-
-  Raises:
-    InputError: no mediapipe, or no such model.
-  """
+  """Measures expression and pose in single images. Raises MediaError as `FaceLandmarker`."""
 
   def __init__(self, model: str | os.PathLike):
-    if not pathlib.Path(model).is_file():
-      raise InputError(f'{model}: no such file; give face_landmarker_v2_with_blendshapes.task')
-    try:
-      import mediapipe
-      from mediapipe.tasks.python import BaseOptions, vision
-    except ImportError as error:
-      raise InputError('this needs MediaPipe: pip install mediapipe') from error
-    self._image = lambda rgb: mediapipe.Image(
-      image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb)
+    self._landmarker = FaceLandmarker(
+      model, output_face_blendshapes=True, output_facial_transformation_matrixes=True
     )
-    options = vision.FaceLandmarkerOptions(
-      base_options=BaseOptions(model_asset_path=str(model)),
-      output_face_blendshapes=True,
-      output_facial_transformation_matrixes=True,
-    )
-    try:
-      self._landmarker = vision.FaceLandmarker.create_from_options(options)
-    except (RuntimeError, ValueError) as error:
-      raise InputError(
-        f'{model}: is no FaceLandmarker model ({reason(error)}); give '
-        'face_landmarker_v2_with_blendshapes.task'
-      ) from error
 
   def read(self, rgb: np.ndarray) -> Reading | None:
-    """(h, w, 3) uint8 -> everything about the first face; None if there is none."""
-    result = self._landmarker.detect(self._image(rgb))
+    """Measures the first face of (h, w, 3) uint8; None if there is no face."""
+    result = self._landmarker(rgb)
     if not result.face_landmarks:
       return None
-    size = rgb.shape[1::-1]
-    points = np.array([(p.x, p.y) for p in result.face_landmarks[0]]) * size
+    points = points_px(result.face_landmarks[0], rgb)
     shapes = {shape.category_name: shape.score for shape in result.face_blendshapes[0]}
     shapes.pop('_neutral', None)
+    # Columns of the head's rotation: its x axis points to the image's right, z out of the face.
     turn = np.asarray(result.facial_transformation_matrixes[0])[:3, :3]
     forward, right = turn[:, 2], turn[:, 0]
     pose = {
@@ -101,7 +77,7 @@ class Landmarker:
     return Reading(shapes, _gaze(points), pose, points)
 
   def __call__(self, rgb: np.ndarray) -> dict[str, float] | None:
-    """(h, w, 3) uint8 -> CHANNELS (in blendshape units) and POSE (radians); None if no face.
+    """Returns CHANNELS (blendshape units) and POSE (radians) of (h, w, 3) uint8; None if no face.
 
     Positive yaw is to the image's right, positive pitch up, positive roll counter-clockwise.
     """
@@ -114,10 +90,12 @@ class Landmarker:
     return channels | reading.pose
 
   def close(self) -> None:
+    """Frees the model."""
     self._landmarker.close()
 
 
 def _gaze(points: np.ndarray) -> dict[str, float]:
+  """Returns `Reading.gaze` of (478, 2) points in px, along the axes of each eye (free of roll)."""
   offsets = []
   for iris, left, right in _EYES:
     half = (points[right] - points[left]) / 2

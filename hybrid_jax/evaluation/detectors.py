@@ -1,4 +1,8 @@
-"""Detectors of faces as the evaluation uses them: mouths of any, motion of MediaPipe."""
+"""Face detectors of the evaluation: both find the mouth, MediaPipe measures motion as well.
+
+A detector has `read(rgb)`, which returns (channels, landmarks (5, 2) in px) of one face or None,
+`groups` (group of channels -> field of `blendshapes.Reading`), and `close()`.
+"""
 
 from collections.abc import Mapping
 
@@ -8,11 +12,12 @@ import numpy as np
 from hybrid_jax.evaluation.blendshapes import Landmarker
 from hybrid_jax.media import align, landmarkers
 
-SIDE = 256  # px; smaller frames are enlarged for the detector
+# Short side, px, to which smaller frames are enlarged: MediaPipe misses faces in 64 px frames.
+SIDE = 256
 
 
 class Mediapipe:
-  """FaceLandmarker, for motion and mouths; `read(rgb)` -> (channels, points (5, 2))."""
+  """MediaPipe's FaceLandmarker: blendshapes, gaze and pose by name, and landmarks."""
 
   groups = {'blendshape': 'blendshapes', 'gaze': 'gaze', 'pose': 'pose'}
 
@@ -20,6 +25,7 @@ class Mediapipe:
     self._landmarker = Landmarker(path)
 
   def read(self, rgb: np.ndarray) -> tuple[dict[str, float], np.ndarray] | None:
+    """Returns channels, named `group name`, and landmarks (5, 2) in px; None without a face."""
     reading = self._landmarker.read(rgb)
     if reading is None:
       return None
@@ -31,11 +37,12 @@ class Mediapipe:
     return channels, align.five_points(reading.points)
 
   def close(self) -> None:
+    """Frees the model."""
     self._landmarker.close()
 
 
 class Yunet:
-  """YuNet as a source of mouths alone."""
+  """YuNet: landmarks of the largest face, no motion channels."""
 
   groups: Mapping[str, str] = {}
 
@@ -43,15 +50,20 @@ class Yunet:
     self._detector = landmarkers.open_landmarker(path)
 
   def read(self, rgb: np.ndarray) -> tuple[dict[str, float], np.ndarray] | None:
+    """Returns no channels, and landmarks (5, 2) in px; None without a face."""
     found = self._detector.detect(rgb)
     return ({}, found[0].landmarks) if found else None
 
   def close(self) -> None:
-    pass
+    """Does nothing: YuNet is freed with the object."""
 
 
 def open_detector(path: str) -> Mediapipe | Yunet | None:
-  """MediaPipe for a .task file, YuNet for an .onnx file, None for ''. Raises InputError."""
+  """Opens MediaPipe for a `.task` file, YuNet for any other (`.onnx`); None for ''.
+
+  Raises:
+    InputError: no such file, or another kind of model.
+  """
   if not path:
     return None
   return Mediapipe(path) if path.endswith('.task') else Yunet(path)
@@ -60,7 +72,11 @@ def open_detector(path: str) -> Mediapipe | Yunet | None:
 def look(
   detector: Mediapipe | Yunet, rgb: np.ndarray
 ) -> tuple[dict[str, float], np.ndarray | None]:
-  """(channels, landmarks (5, 2) in [0, 1]) of a frame (h, w, 3); ({}, None) without a face."""
+  """Reads a frame (h, w, 3) uint8, enlarged to `SIDE` if it is smaller.
+
+  Returns:
+    (channels, landmarks (5, 2) in [0, 1] of the frame's sides); ({}, None) without a face.
+  """
   scale = max(1.0, SIDE / min(rgb.shape[:2]))
   if scale > 1:
     rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)

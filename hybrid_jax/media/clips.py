@@ -1,31 +1,39 @@
-"""A video to a few evenly spaced square head crops, decoded once and in constant memory.
+"""Square head crops of a clip for training: a few evenly spaced frames, decoded in one pass.
 
-Crops follow First Order Motion Model's preparation: one square for the whole clip, around all
-places of the face; the clip ends where the face is lost or jumps.
+The crop is that of First Order Motion Model's preparation (Siarohin et al. 2019): one square for
+the whole clip, around all places of the face. A clip ends where the face is lost. Memory holds at
+most twice the number of frames asked for, whatever the length of the file.
 """
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
 
 from hybrid_jax.media import MediaError, faces, video
+from hybrid_jax.media.face_follower import FaceFollower
 
-LOOK_EVERY = 5  # frames between two searches for the face
-LONG_SIDE = 1280  # px; larger frames are reduced while they are kept
+SEARCH_EVERY = 5  # frames from one search for the face to the next
+LONG_SIDE = 1280  # px; larger frames are reduced before they are kept
 REGIONS = ('mouth', 'eyes', 'brows', 'face')  # channels of masks
+
+# Searches in a row without the face that end a clip. A detector misses single frames of a blurred
+# or turned head; two misses, 10 frames without the face, are taken for the end of the shot.
+_MISSES_AT_END = 2
+# CelebV-HQ's own cropping script adds 0.02 of the side on each side of the annotated box.
+_BOX_SCALE = 1.04
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HeadClip:
-  """t frames of one shot.
+  """Square crops of t frames of one shot.
 
   frames: (t, size, size, 3) uint8.
   times: (t,) seconds from the start of the file.
-  landmarks: (t, 5, 2) as `faces.Face` has them, in [0, 1] of the crop; None without a detector.
-  masks: (t, size, size, 4) uint8, `REGIONS`, drawn from the landmarks; None without a detector.
+  landmarks: (t, 5, 2) as in `faces.Face`, in [0, 1] of the crop; None without a detector.
+  masks: (t, size, size, 4) uint8, channels `REGIONS`; None without a detector.
   """
 
   frames: np.ndarray
@@ -35,45 +43,44 @@ class HeadClip:
 
 
 class Thinning:
-  """Keeps at most 2 n evenly spaced items of a stream of unknown length."""
+  """Keeps at most 2 n evenly spaced items of a stream of unknown length.
+
+  Whenever 2 n items are kept, every second one is dropped and the stride doubles.
+  """
 
   def __init__(self, count: int):
     self.count, self.stride, self.seen, self.kept = count, 1, 0, []
 
   def wants(self) -> bool:
-    """Whether the next item would be kept: spares preparing it."""
+    """Returns whether the next item will be kept; otherwise it need not be prepared."""
     return self.seen % self.stride == 0
 
   def add(self, item) -> None:
-    """`item` may be None where it is not wanted."""
+    """Counts the next item and keeps it if wanted; an item that is not wanted may be None."""
     if self.wants():
       self.kept.append(item)
       if len(self.kept) >= 2 * self.count:
         self.kept, self.stride = self.kept[::2], 2 * self.stride
     self.seen += 1
 
+  def drop_last(self, items: int) -> None:
+    """Drops what was kept of the last `items` of the stream, rounded up to whole strides."""
+    self.kept = self.kept[: max(0, len(self.kept) - -(-items // self.stride))]
+
   def chosen(self) -> list:
-    """`count` of them, or all if there are fewer."""
+    """Returns `count` evenly spaced items, or all if there are fewer."""
     picks = np.linspace(0, len(self.kept) - 1, min(self.count, len(self.kept))).round().astype(int)
     return [self.kept[k] for k in picks]
 
 
 def read_span(path: str | os.PathLike, span: tuple[float, float] | None) -> Iterator[video.Frame]:
-  """Frames from span[0] to span[1], seconds; decoding stops there."""
+  """Yields the frames from span[0] up to span[1], seconds, and decodes no further."""
   for frame in video.read_frames(path):
     time = float(frame.time)
     if span is not None and time >= span[1]:
       return
     if span is None or time >= span[0]:
       yield frame
-
-
-def _reduced(rgb: np.ndarray) -> tuple[np.ndarray, float]:
-  scale = LONG_SIDE / max(rgb.shape[:2])
-  if scale >= 1:
-    return rgb, 1.0
-  size = round(rgb.shape[1] * scale), round(rgb.shape[0] * scale)
-  return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), scale
 
 
 def read_clip(
@@ -86,93 +93,153 @@ def read_clip(
   span: tuple[float, float] | None = None,
   box: tuple[float, float, float, float] | None = None,
 ) -> HeadClip:
-  """Up to `count` evenly spaced frames of a clip.
+  """Reads up to `count` evenly spaced frames of a clip, cropped to the head.
 
   Args:
-    size: of the crops, px. count: of the frames.
-    detector: finds the face; None takes square clips as they are.
+    size: side of the crops, px.
+    count: number of frames.
+    detector: finds the face; None requires square frames, or `box`.
     crop_scale: side of the crop over that of the face's box, see `faces.square_box`.
     span: part of the file, (start, end) in seconds.
-    box: (top, bottom, left, right) in [0, 1], where the set gives the crop; no face is tracked.
+    box: (top, bottom, left, right) in [0, 1], where the data set gives the crop; the face is then
+      not followed.
 
   Raises:
-    MediaError: unreadable, no face, not square without a detector or a box, under two frames.
+    MediaError: the file cannot be read, shows no face or fewer than two frames of one, or is not
+      square although neither detector nor box is given.
   """
   name = os.path.basename(path)
-  kept, face, seen, lost, shape = Thinning(count), None, [], 0, None
-  tracked = detector is not None and box is None
-  for number, frame in enumerate(read_span(path, span)):
-    if shape is None:
-      shape = frame.rgb.shape[:2]
-      if not tracked and box is None and shape[0] != shape[1]:
-        raise MediaError(
-          f'{name}: {shape[1]}x{shape[0]} is not square; give a face detector to crop it'
-        )
-    if tracked and number % LOOK_EVERY == 0:
-      found = detector.detect(frame.rgb)
-      same = faces.same_face(found, face.box) if face else next(iter(found), None)
-      if same is not None:
-        face, lost = same, 0
-        seen.append(same.box)
-      elif face is not None:
-        lost += 1
-        if lost == 2:  # not a blink of the detector: the shot ends where it was seen last
-          break
-    if tracked and face is None:
-      continue  # the shot has not begun
-    kept.add((*_reduced(frame.rgb), float(frame.time)) if kept.wants() else None)
-  if tracked and not seen:
+  follower = FaceFollower(detector) if detector is not None and box is None else None
+  frames = read_span(path, span)
+  if detector is None and box is None:
+    frames = _checked_square(frames, name)
+  kept, boxes, shape = _collect(frames, count, follower)
+  if follower and not boxes:
     raise MediaError(f'{name}: no face in it; give another clip')
-  if lost:
-    drop = lost * LOOK_EVERY
-    kept.kept = kept.kept[: max(0, len(kept.kept) - -(-drop // kept.stride))]
   chosen = kept.chosen()
   if len(chosen) < 2:
     raise MediaError(f'{name}: {len(chosen)} frame(s) of a face; a triplet needs two of one person')
-  square = _square(shape, seen, crop_scale, box)
-  frames = np.stack(
-    [
-      faces.crop_square(rgb, tuple(round(edge * scale) for edge in square), size)
-      for rgb, scale, _ in chosen
-    ]
-  )
+  if box is not None:
+    square = _given_square(box, shape)
+  elif boxes:
+    square = faces.square_box(faces.union(boxes), crop_scale, shape)
+  else:
+    square = (0, 0, shape[1], shape[0])
+  crops = np.stack([_crop(rgb, square, scale, size) for rgb, scale, _ in chosen])
   times = np.array([time for *_, time in chosen], np.float32)
   if detector is None:
-    return HeadClip(frames, times, None, None)
-  landmarks = find_landmarks(frames, detector, name)
-  return HeadClip(frames, times, landmarks, np.stack([region_masks(p, size) for p in landmarks]))
+    return HeadClip(crops, times, None, None)
+  landmarks = find_landmarks(crops, detector, name)
+  return HeadClip(crops, times, landmarks, np.stack([region_masks(p, size) for p in landmarks]))
 
 
-def _square(shape, seen, crop_scale, box) -> faces.Square:
-  h, w = shape
-  if box is not None:
-    top, bottom, left, right = box
-    whole = (left * w, top * h, (right - left) * w, (bottom - top) * h)
-    return faces.square_box(whole, 1.04, shape)  # CelebV-HQ's script adds 0.02 on each side
-  if not seen:
-    return 0, 0, w, h
-  return faces.square_box(faces.union(seen), crop_scale, shape)
+def _checked_square(frames: Iterable[video.Frame], name: str) -> Iterator[video.Frame]:
+  for frame in frames:
+    h, w = frame.rgb.shape[:2]
+    if h != w:
+      raise MediaError(f'{name}: {w}x{h} is not square; give a face detector to crop it')
+    yield frame
+
+
+def _collect(
+  frames: Iterable[video.Frame], count: int, follower: FaceFollower | None
+) -> tuple[Thinning, list[faces.Box], tuple[int, int]]:
+  """Keeps evenly spaced frames, from the first to the last in which the face is seen.
+
+  Returns:
+    (rgb, scale, seconds) of the frames kept, `rgb` being reduced by `scale`; the boxes of the face
+    in the frames searched, px of the original frames; and the size (h, w) of those.
+  """
+  kept, boxes, shape = Thinning(count), [], (0, 0)
+  for number, frame in enumerate(frames):
+    shape = frame.rgb.shape[:2]
+    if follower and number % SEARCH_EVERY == 0:
+      if face := follower(frame.rgb):
+        boxes.append(face.box)
+      elif follower.misses == _MISSES_AT_END:
+        break
+    if follower and follower.face is None:
+      continue  # the face has not appeared yet
+    kept.add((*_reduced(frame.rgb), float(frame.time)) if kept.wants() else None)
+  if follower and follower.misses:
+    # Frames since the face was seen last are already kept, and may show another shot.
+    kept.drop_last(follower.misses * SEARCH_EVERY)
+  return kept, boxes, shape
+
+
+def _reduced(rgb: np.ndarray) -> tuple[np.ndarray, float]:
+  scale = LONG_SIDE / max(rgb.shape[:2])
+  if scale >= 1:
+    return rgb, 1.0
+  size = round(rgb.shape[1] * scale), round(rgb.shape[0] * scale)
+  return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), scale
+
+
+def _given_square(box: tuple[float, ...], shape: tuple[int, int]) -> faces.Square:
+  (h, w), (top, bottom, left, right) = shape, box
+  pixels = (left * w, top * h, (right - left) * w, (bottom - top) * h)
+  return faces.square_box(pixels, _BOX_SCALE, shape)
+
+
+def _crop(rgb: np.ndarray, square: faces.Square, scale: float, size: int) -> np.ndarray:
+  """Cuts `square`, in px of the original frame, out of a frame reduced by `scale`."""
+  return faces.crop_square(rgb, tuple(round(edge * scale) for edge in square), size)
+
+
+def head_square(
+  frames: Iterable[np.ndarray],
+  detector: faces.FaceDetector,
+  *,
+  scale: float,
+  name: str | os.PathLike = 'the clip',
+) -> faces.Square:
+  """Returns one square around all places of the largest face of the first frame that has any.
+
+  Every `SEARCH_EVERY`-th frame is searched, to the end: unlike in `read_clip`, a face that is lost
+  ends nothing.
+
+  Args:
+    frames: (h, w, 3) uint8 each, all of one size.
+    scale: enlarges the union of the boxes, see `faces.square_box`.
+    name: of the clip, for the error.
+
+  Raises:
+    MediaError: no face in any frame searched.
+  """
+  follower, boxes, searched, size = FaceFollower(detector), [], 0, (0, 0)
+  for number, rgb in enumerate(frames):
+    if number % SEARCH_EVERY:
+      continue
+    searched, size = searched + 1, rgb.shape[:2]
+    if face := follower(rgb):
+      boxes.append(face.box)
+  if not boxes:
+    raise MediaError(f'{name}: no face in the {searched} frames searched; give another clip')
+  return faces.square_box(faces.union(boxes), scale, size)
 
 
 def find_landmarks(frames: np.ndarray, detector: faces.FaceDetector, name: str) -> np.ndarray:
-  """(t, 5, 2) in [0, 1]; frames in which no face is found take the nearest other frame's.
+  """Finds the landmarks of the largest face in each crop -> (t, 5, 2) float32 in [0, 1].
+
+  A frame without a face takes those of the nearest frame with one.
 
   Raises:
     MediaError: no face in any frame.
   """
   found = [next(iter(detector.detect(rgb)), None) for rgb in frames]
-  known = np.array([k for k, face in enumerate(found) if face is not None])
-  if not len(known):
+  present = np.array([k for k, face in enumerate(found) if face is not None])
+  if not len(present):
     raise MediaError(f'{name}: no face in its crops; give another clip')
-  nearest = [known[np.abs(known - k).argmin()] for k in range(len(found))]
+  nearest = [present[np.abs(present - k).argmin()] for k in range(len(found))]
   points = np.stack([found[k].landmarks for k in nearest])
   return (points / frames.shape[1]).astype(np.float32)
 
 
 def region_masks(landmarks: np.ndarray, size: int) -> np.ndarray:
-  """Five points in [0, 1] -> (size, size, 4) uint8 masks of `REGIONS`, ellipses with a margin.
+  """Draws masks of `REGIONS`, 0 or 255, around (5, 2) landmarks in [0, 1] -> (size, size, 4) uint8.
 
-  Five points place the features to a few per cent of the eye distance, which the margins cover.
+  Each region is an ellipse that turns with the eyes. Five points locate the features to a few per
+  cent of the eye distance; the margins of the ellipses cover that.
   """
   right, left, _, mouth_right, mouth_left = landmarks * size
   across = left - right
@@ -184,8 +251,8 @@ def region_masks(landmarks: np.ndarray, size: int) -> np.ndarray:
   masks = np.zeros((len(REGIONS), size, size), np.uint8)
 
   def draw(channel, centre, half_width, half_height):
-    box = (tuple(map(float, centre)), (2 * half_width, 2 * half_height), angle)
-    cv2.ellipse(masks[channel], box, 255, -1)
+    ellipse = (tuple(map(float, centre)), (2 * half_width, 2 * half_height), angle)
+    cv2.ellipse(masks[channel], ellipse, 255, -1)
 
   draw(0, mouth, 0.48 * distance, 0.36 * height)
   for eye in (right, left):

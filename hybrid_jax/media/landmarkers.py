@@ -1,7 +1,7 @@
-"""Where the landmarks of faces come from: YuNet, MediaPipe, or a file made elsewhere.
+"""Sources of face landmarks: YuNet, MediaPipe's FaceLandmarker, or a file of another program.
 
-A landmarker has `detect(rgb) -> list[Face]`, the largest face first. Of whatever it finds, five
-points are kept (`align.five_points`).
+A landmarker has `detect(rgb) -> list[Face]`, the largest face first. All sources are reduced to the
+same five points (`align.five_points`), so that the crops do not depend on the source.
 """
 
 import csv
@@ -15,20 +15,24 @@ import numpy as np
 from hybrid_jax.media import MediaError, reason
 from hybrid_jax.media.align import five_points
 from hybrid_jax.media.faces import Face, FaceDetector
+from hybrid_jax.media.mediapipe_task import FaceLandmarker, points_px
 
-_MOST_FACES = 10
+# MediaPipe returns one face by default; the choice among several is left to the caller.
+_MAX_FACES = 10
 
 
 class Landmarker(Protocol):
+  """A detector that finds faces and their five landmarks."""
+
   def detect(self, rgb: np.ndarray) -> list[Face]:
-    """Faces of a picture (h, w, 3) uint8, the largest first."""
+    """Returns the faces of a picture (h, w, 3) uint8, the largest first."""
 
 
 def open_landmarker(path: str | os.PathLike) -> Landmarker:
-  """YuNet for an .onnx file, MediaPipe's FaceLandmarker for a .task file.
+  """Opens MediaPipe's FaceLandmarker for a `.task` file, YuNet for any other (`.onnx`).
 
   Raises:
-    MediaError: no such file, not such a model, or MediaPipe is not installed.
+    MediaError: no such file, another kind of model, or MediaPipe is not installed.
   """
   if pathlib.Path(path).suffix == '.task':
     return MediaPipe(path)
@@ -36,38 +40,19 @@ def open_landmarker(path: str | os.PathLike) -> Landmarker:
 
 
 class MediaPipe:
-  """Google's FaceLandmarker, 478 points a face; needs the package `mediapipe`."""
+  """FaceLandmarker of MediaPipe, reduced to five landmarks a face. Raises as `FaceLandmarker`."""
 
   def __init__(self, model_path: str | os.PathLike):
-    if not os.path.isfile(model_path):
-      raise MediaError(f'{model_path}: no such file; give the path of face_landmarker.task')
-    try:
-      import mediapipe
-      from mediapipe.tasks.python import BaseOptions, vision
-    except ImportError:
-      raise MediaError(
-        f'{model_path}: needs MediaPipe; pip install mediapipe, or give a YuNet .onnx file'
-      ) from None
-    self._picture = lambda rgb: mediapipe.Image(
-      image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(rgb)
-    )
-    options = vision.FaceLandmarkerOptions(
-      base_options=BaseOptions(model_asset_path=os.fspath(model_path)), num_faces=_MOST_FACES
-    )
-    try:
-      self._net = vision.FaceLandmarker.create_from_options(options)
-    except (RuntimeError, ValueError) as error:
-      raise MediaError(
-        f'{model_path}: is no FaceLandmarker model ({reason(error)}); give face_landmarker.task'
-      ) from error
+    self._net = FaceLandmarker(model_path, num_faces=_MAX_FACES)
 
   def detect(self, rgb: np.ndarray) -> list[Face]:
-    h, w = rgb.shape[:2]
+    """Returns the faces of a picture (h, w, 3) uint8, the largest first."""
     found = []
-    for face in self._net.detect(self._picture(rgb)).face_landmarks:
-      points = np.array([(p.x * w, p.y * h) for p in face])
+    for landmarks in self._net(rgb).face_landmarks:
+      points = points_px(landmarks, rgb)
       (left, top), (right, bottom) = points.min(0), points.max(0)
       box = tuple(float(v) for v in (left, top, right - left, bottom - top))
+      # The task returns no score per face; it drops faces below its own threshold of 0.5.
       found.append(Face(box, five_points(points), 1.0))
     return sorted(found, key=lambda face: face.box[2] * face.box[3], reverse=True)
 
@@ -75,18 +60,21 @@ class MediaPipe:
 def read_landmarks(
   path: str | os.PathLike, size: tuple[int, int], frames: int | None = None
 ) -> np.ndarray:
-  """Landmarks of one face made elsewhere -> (t, 5, 2) in px, NaN where there is no face.
+  """Reads the landmarks of one face from a file -> (t, 5, 2) in px, NaN in frames without a face.
 
-  5, 68 or 478 points a frame, x then y, in pixels of the picture of `size` (h, w), or in [0, 1] of
-  its sides where no value is larger than that.
-    .npz   an array `landmarks`, (t, k, 2) or (k, 2), NaN for no face
-    .json  a list of frames, each a list of [x, y], or null
-    .csv   a line per frame: frame number, x0, y0, x1, y1, ...; a header; other frames have no face
+  A frame has 5, 68 or 478 points, x then y. Files in which no coordinate exceeds 1 are read as
+  fractions of the picture's sides, all others as pixels.
+    .npz   array `landmarks`, (t, k, 2) or (k, 2); NaN for no face
+    .json  list of frames, each a list of [x, y], or null for no face
+    .csv   header, then a line per frame: frame number from 0, x0, y0, x1, y1, ...; a frame without
+           a line has no face
 
-  `frames` (t) is what the clip has; None takes what the file has.
+  Args:
+    size: (h, w) of the picture, px.
+    frames: number of frames of the clip; None takes that of the file.
 
   Raises:
-    MediaError: not such a file, another number of points or of frames.
+    MediaError: the file cannot be read, or has another number of points or frames.
   """
   path = pathlib.Path(path)
   readers = {'.npz': _read_npz, '.json': _read_json, '.csv': _read_csv}
@@ -101,9 +89,12 @@ def read_landmarks(
   except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError) as error:
     raise MediaError(f'{path}: no landmarks can be read ({reason(error)}); see --help') from error
   if frames is not None and len(points) != frames:
-    raise MediaError(f'{path}: holds {len(points)} frames, the clip {frames}; make it anew')
+    raise MediaError(
+      f'{path}: holds {len(points)} frames, the clip {frames}; write it again for this clip'
+    )
+  # A frame counts only with all of its points: alignment needs eyes and mouth.
   if not np.isfinite(points).all((1, 2)).any():
-    raise MediaError(f'{path}: holds no face; make it anew')
+    raise MediaError(f'{path}: holds no face; write it again')
   return points * size[::-1] if np.nanmax(np.abs(points)) <= 1 else points
 
 

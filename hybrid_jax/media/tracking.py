@@ -1,35 +1,42 @@
-"""The first pass over a clip: its clock, its shots, and where one face is in every frame."""
+"""First pass over a driving clip: times, shots, landmarks of one face, and squares to crop.
+
+Arrays have one row per frame (axis t). Landmarks and boxes are in px of the frames; NaN marks a
+frame without the face.
+"""
 
 import array
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 
 import cv2
 import numpy as np
 
 from hybrid_jax.media import MediaError, align, faces, replacing, video
+from hybrid_jax.media.face_follower import Choice, FaceFollower, largest
 from hybrid_jax.media.landmarkers import Landmarker
 
-_THUMBNAIL = (24, 18)
-_CUT = 28.0  # grey levels between two frames' thumbnails, on average
-_CUT_RATIO = 4.0  # and this much more than between the frames before
-_NOWHERE = [float('nan')] * 10
-_LOST_SECONDS = 1.0  # without the face for so long, it is chosen anew
-
-Choice = Callable[[np.ndarray, Sequence[faces.Face]], faces.Face]
+# A cut: the thumbnails of two frames differ by more than _CUT grey levels on average, and by
+# _CUT_RATIO times the usual change in this shot, so that fast motion does not count as cuts.
+_THUMBNAIL = (24, 18)  # px; averages away noise and small motion
+_CUT = 28.0
+_CUT_RATIO = 4.0
+_MISSING = [float('nan')] * 10
+_FORGET_SECONDS = 1.0  # without the face for longer, the face to follow is chosen anew
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Track:
-  """t frames of a clip.
+  """Times, shots and landmarks of the t frames of a clip.
 
-  ticks: (t,) int64 presentation times in units of `time_base`, seconds.
-  points: (t, 5, 2) landmarks in px, boxes: (t, 4); NaN where the face is not found, or not sought.
-  cuts: first frames of the shots; the first is 0.
-  size: (h, w) of the frames.
-  broken: why the clip breaks off after these frames; '' where it is whole.
+  ticks: (t,) int64 presentation times in units of `time_base`.
+  time_base: seconds.
+  points: (t, 5, 2) landmarks in px; NaN where the face is not found or was not searched for.
+  boxes: (t, 4) box of the face in px; NaN likewise.
+  cuts: numbers of the first frames of the shots; the first is 0.
+  size: (h, w) of the frames, px.
+  broken: reason why the clip breaks off after these frames; '' if it is complete.
   """
 
   ticks: np.ndarray
@@ -45,18 +52,20 @@ class Track:
 
   @property
   def seconds(self) -> np.ndarray:
-    """(t,) float64, for smoothing; the exact times are `time`'s."""
+    """(t,) float64 presentation times, for smoothing; `time` gives them exactly."""
     return self.ticks * float(self.time_base)
 
   def time(self, k: int) -> Fraction:
+    """Returns the exact presentation time of frame k, seconds."""
     return int(self.ticks[k]) * self.time_base
 
   @property
   def missing(self) -> np.ndarray:
-    """(t,) bool: no face."""
+    """(t,) bool, True for frames without the face."""
     return np.isnan(self.boxes[:, 0])
 
   def save(self, path: str | os.PathLike) -> None:
+    """Writes an `.npz` file, which `landmarkers.read_landmarks` reads as well."""
     with replacing(path) as part, open(part, 'wb') as file:
       np.savez(
         file,
@@ -71,6 +80,7 @@ class Track:
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> 'Track':
+    """Reads a file that `save` wrote."""
     with np.load(path) as file:
       return cls(
         file['ticks'],
@@ -84,13 +94,17 @@ class Track:
 
 
 def chooser(rule: str) -> Choice:
-  """largest, left, right (in the picture), or a number: 0 is the leftmost.
+  """Returns the choice of the face to follow for a value of the option `--face`.
+
+  Args:
+    rule: 'largest', 'left', 'right' (in the picture), or a number from the left; '0' is the
+      leftmost face, and a number beyond the last face the rightmost.
 
   Raises:
-    MediaError: another word.
+    MediaError: another value.
   """
   if rule == 'largest':
-    return lambda rgb, found: found[0]
+    return largest
   places = {'left': 0, 'right': -1}
   if rule not in places and not rule.isdecimal():
     raise MediaError(f'--face={rule}: give largest, left, right, like=PICTURE or a number from 0')
@@ -104,7 +118,13 @@ def chooser(rule: str) -> Choice:
 
 
 def likeness(wanted: np.ndarray, embed: Callable[[np.ndarray], np.ndarray], size: int) -> Choice:
-  """The face whose embedding is nearest to `wanted` (d,): embed(crop (size, size, 3)) -> (d,)."""
+  """Returns the choice of the face whose embedding has the largest dot product with `wanted`.
+
+  Args:
+    wanted: (d,) embedding of the person to follow, of length 1.
+    embed: (size, size, 3) uint8 FFHQ-aligned crop -> (d,) embedding of length 1.
+    size: side of the crops, px.
+  """
 
   def choose(rgb, found):
     if len(found) == 1:
@@ -116,7 +136,7 @@ def likeness(wanted: np.ndarray, embed: Callable[[np.ndarray], np.ndarray], size
 
 
 class Shots:
-  """Says of each frame, in order, whether it begins a new shot."""
+  """Detects cuts: called with each frame in order, returns whether it begins a new shot."""
 
   def __init__(self):
     self._before, self._usual = None, None
@@ -125,13 +145,34 @@ class Shots:
     small = cv2.resize(rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
     before, self._before = self._before, small
     if before is None:
-      return True
+      return True  # the first frame of the clip
     change = float(np.abs(small - before).mean())
     if change > max(_CUT, _CUT_RATIO * (self._usual or 0)):
       self._usual = None
       return True
     self._usual = change if self._usual is None else 0.8 * self._usual + 0.2 * change
     return False
+
+
+class _Rows:
+  """Collects the rows of a `Track` frame by frame.
+
+  Lists of small arrays would leave holes between the frames in the heap, 40 kB for each frame;
+  `array.array` grows in one block.
+  """
+
+  def __init__(self, time_base: Fraction):
+    self._time_base = time_base
+    self.ticks, self.points, self.boxes = array.array('q'), array.array('d'), array.array('d')
+
+  def add(self, time: Fraction, face: faces.Face | None) -> None:
+    self.ticks.append(round(time / self._time_base))
+    self.points.extend(_MISSING if face is None else face.landmarks.ravel().tolist())
+    self.boxes.extend(_MISSING[:4] if face is None else face.box)
+
+  def track(self, cuts: list[int], size: tuple[int, int], broken: str) -> Track:
+    points, boxes = np.array(self.points).reshape(-1, 5, 2), np.array(self.boxes).reshape(-1, 4)
+    return Track(np.array(self.ticks), self._time_base, points, boxes, tuple(cuts), size, broken)
 
 
 def track(
@@ -141,90 +182,80 @@ def track(
   *,
   progress: Callable[[Iterable], Iterable] = iter,
 ) -> Track:
-  """Goes through a clip once, one frame in memory at a time.
+  """Reads a clip once, with one frame in memory at a time, and follows one face.
 
-  One face is followed by overlap with where it was last; it is chosen anew at a new shot and after
-  a second without it. Without a landmarker only clock and shots are found. A clip that breaks off
-  midway ends there.
+  A new face is chosen at each cut and after a second without the face. A file that breaks off
+  midway gives the frames before, and the reason in `Track.broken`.
+
+  Args:
+    landmarker: finds the faces; None finds times and shots only.
+    choose: picks the face to follow, see `chooser` and `likeness`.
+    progress: wraps the iteration over the frames, e.g. to show a progress bar.
 
   Raises:
-    MediaError: no frame can be read, or no face is in any.
+    MediaError: no frame can be read, or no frame shows a face.
   """
-  time_base = video.probe(path).time_base
-  # Not lists of small arrays: between the frames these would leave holes in the heap, 40 kB each.
-  ticks, points, boxes = array.array('q'), array.array('d'), array.array('d')
-  cuts, broken = [], ''
-  shots, size = Shots(), (0, 0)
-  last, seen = None, Fraction(0)
-  frames = video.read_frames(path)
+  follower = FaceFollower(landmarker, choose, _FORGET_SECONDS) if landmarker else None
+  rows, shots = _Rows(video.probe(path).time_base), Shots()
+  cuts, size, broken = [], (0, 0), ''
   try:
-    for k, frame in enumerate(progress(frames)):
+    for k, frame in enumerate(progress(video.read_frames(path))):
       size = frame.rgb.shape[:2]
       if shots(frame.rgb):
         cuts.append(k)
-        last = None
-      found = landmarker.detect(frame.rgb) if landmarker else []
-      if last is not None and frame.time - seen > _LOST_SECONDS:
-        last = None
-      face = None
-      if found:
-        face = faces.same_face(found, last.box) if last else choose(frame.rgb, found)
-      if face is not None:
-        last, seen = face, frame.time
-      ticks.append(round(frame.time / time_base))
-      points.extend(_NOWHERE if face is None else face.landmarks.ravel().tolist())
-      boxes.extend(_NOWHERE[:4] if face is None else face.box)
+        if follower:
+          follower.forget()
+      rows.add(frame.time, follower(frame.rgb, frame.time) if follower else None)
   except MediaError as error:
-    if not ticks:
+    if not rows.ticks:
       raise
     broken = str(error)
-  if landmarker and np.isnan(np.array(boxes)).all():
-    raise MediaError(f'{path}: no face in its {len(ticks)} frames; give another clip')
-  return Track(
-    np.array(ticks),
-    time_base,
-    np.array(points).reshape(-1, 5, 2),
-    np.array(boxes).reshape(-1, 4),
-    tuple(cuts),
-    size,
-    broken,
-  )
+  found = rows.track(cuts, size, broken)
+  if landmarker and found.missing.all():
+    raise MediaError(f'{path}: no face in its {len(found)} frames; give another clip')
+  return found
 
 
 def with_landmarks(clip: Track, points: np.ndarray) -> Track:
-  """The same clip with landmarks (t, 5, 2) from elsewhere; boxes enclose them."""
+  """Returns the clip with landmarks (t, 5, 2) of another source, and boxes around them."""
   low, high = points.min(1), points.max(1)
   return dataclasses.replace(clip, points=points, boxes=np.concatenate((low, high - low), 1))
 
 
 def squares(clip: Track, crop: str, scale: float, seconds: float) -> np.ndarray:
-  """(t, 4) squares (see `align`) to cut out, one per frame; where the face is missing, in between.
+  """Returns the square to crop from each frame, (t, 4) as in `align`.
+
+  In frames without the face the square is interpolated between the neighbouring ones.
 
   Args:
-    crop: 'ffhq' turns with the head, and is smoothed over `seconds`; 'square' is one box per shot
-      around all places of the face, of `scale` face sides (First Order Motion Model's preparation);
-      'whole' is the picture, which must be square.
+    crop: 'ffhq' is FFHQ's alignment, which turns with the head; 'square' is one upright box per
+      shot around all places of the face (First Order Motion Model's preparation); 'whole' is the
+      whole frame, which must be square.
+    scale: side of the box over that of the face, for 'square'.
+    seconds: standard deviation of the smoothing over time, for 'ffhq'; 0 is none.
 
   Raises:
-    MediaError: 'whole' and not square.
+    MediaError: 'whole', and the frames are not square.
   """
   t, (h, w) = len(clip), clip.size
   if crop == 'whole':
     if h != w:
       raise MediaError(f'{w}x{h} is not square; crop the head, or give --face-detector')
     return np.tile(align.upright((0, 0, w, w)), (t, 1))
-  known = np.flatnonzero(~clip.missing)
+  present = np.flatnonzero(~clip.missing)
   result = np.empty((t, 4))
   for first, end in zip(clip.cuts, (*clip.cuts[1:], t), strict=True):
-    here = known[(known >= first) & (known < end)]
-    if not len(here):  # a shot without a face: what lies there is not used, see on-missing
-      here = known[[np.abs(known - first).argmin()]]
+    here = present[(present >= first) & (present < end)]
+    in_shot = len(here) > 0
+    if not in_shot:
+      # The option --on-missing replaces or drops these frames; the square only has to be finite.
+      here = present[[np.abs(present - first).argmin()]]
     if crop == 'square':
       box = faces.union(clip.boxes[here])
       result[first:end] = align.upright(faces.square_box(box, scale, clip.size))
       continue
     values, times = align.ffhq(clip.points[here]), clip.seconds
-    if here[0] >= first and here[-1] < end:
+    if in_shot:
       values = np.stack(list(align.smoothed(values, times[here], seconds)))
     for column in range(4):
       result[first:end, column] = np.interp(times[first:end], times[here], values[:, column])

@@ -299,7 +299,7 @@ def test_report_stands_alone(folders, monkeypatch, capsys):
     (['--face-detector=nowhere.task'], 'no such file'),
     (['--source=nowhere'], 'no such folder'),
     ([], 'no videos'),
-    (['--face-detector=fake.task'], 'fake.task: is no FaceLandmarker model'),
+    (['--face-detector=fake.task'], 'fake.task: is not a FaceLandmarker model'),
   ],
 )
 def test_mistakes_are_one_line(folders, monkeypatch, capsys, options, said):

@@ -1,13 +1,12 @@
-"""Geometry and following with a detector made here; YuNet on the reference collection."""
+"""Boxes, squares and crops; YuNet on the reference collection."""
 
 import numpy as np
 import pytest
 
 from hybrid_jax.media import MediaError
 from hybrid_jax.media import faces as faces_lib
-from hybrid_jax.media.faces import Face, FaceDetector, crop_square, overlap, square_box, track_box
+from hybrid_jax.media.faces import FaceDetector, crop_square, overlap, square_box
 from hybrid_jax.media.stills import read_image
-from hybrid_jax.media.video import read_frames
 
 PORTRAITS = {
   'src_01_astronaut.png': 1,
@@ -21,20 +20,6 @@ PORTRAITS = {
   'src_09_group_meeting.jpeg': 4,
   'src_10_aligned_man_glasses.jpg': 1,
 }
-
-
-class Scripted:
-  """Gives the faces listed for the frame whose number is its first pixel."""
-
-  def __init__(self, script):
-    self.script = script
-
-  def detect(self, rgb):
-    return [Face(box, np.zeros((5, 2)), 1.0) for box in self.script.get(int(rgb[0, 0, 0]), ())]
-
-
-def frames(count, h=100, w=200):
-  return (np.full((h, w, 3), number, np.uint8) for number in range(count))
 
 
 @pytest.fixture(scope='module')
@@ -79,26 +64,8 @@ def test_overlap():
   assert overlap((0, 0, 2, 2), (2, 0, 2, 2)) == 0
 
 
-def test_track_follows_the_first_face():
-  script = {
-    2: [(60, 40, 20, 20), (100, 40, 18, 18)],
-    4: [(100, 40, 30, 30), (64, 40, 20, 20)],  # the other one is larger now
-    6: [(100, 40, 30, 30)],  # and alone
-    8: [(68, 42, 20, 20)],
-  }
-  track = track_box(frames(10), Scripted(script), scale=1.5, every=2)
-  assert list(track.faces) == [2, 4, 8] and track.missing == (0, 6)
-  assert [face.box[0] for face in track.faces.values()] == [60, 64, 68]
-  assert track.square == square_box((60, 40, 28, 22), 1.5, (100, 200))
-
-
-def test_track_without_a_face():
-  with pytest.raises(MediaError, match='a.mp4: no face in the 2 frames'):
-    track_box(frames(10), Scripted({}), every=5, name='a.mp4')
-
-
 @pytest.mark.parametrize('content', [None, b'', b'no model\n' * 99, b'\x08\x07\x12\x04test'])
-def test_what_is_no_detector(tmp_path, content):
+def test_invalid_detector_files(tmp_path, content):
   path = tmp_path / 'yunet.onnx'
   if content is not None:
     path.write_bytes(content)
@@ -133,34 +100,3 @@ def test_coordinates_do_not_depend_on_the_scale(shared, detector, monkeypatch):
 @pytest.mark.parametrize('name', ['cat_face.jpg', 'no_face_photo.jpg', 'one_pixel.png'])
 def test_no_face(shared, detector, name):
   assert detector.detect(read_image(shared(f'faces/hostile/{name}'))) == []
-
-
-@pytest.mark.parametrize(
-  'name, missing', [('black_start.mp4', (0, 5)), ('face_lost_midway.mp4', (20, 25))]
-)
-def test_frames_without_a_face_are_reported(shared, detector, name, missing):
-  rgbs = (frame.rgb for frame in read_frames(shared(f'faces/hostile/{name}')))
-  assert track_box(rgbs, detector).missing == missing
-
-
-@pytest.mark.parametrize(
-  'name', ['drive_02_vfr_man_suit.mp4', 'drive_06_head_turn.gif', 'drive_10_woman_indoor.webm']
-)
-def test_track_of_real_clips(shared, detector, name):
-  rgbs = [frame.rgb for frame in read_frames(shared(f'faces/driving/{name}'))]
-  track = track_box(rgbs, detector)
-  assert not track.missing
-  x, y, side, _ = track.square
-  assert x >= 0 and y >= 0 and x + side <= rgbs[0].shape[1] and y + side <= rgbs[0].shape[0]
-  crop = crop_square(rgbs[0], track.square, 256)
-  assert crop.shape == (256, 256, 3) and detector.detect(crop)
-
-
-def test_two_faces_and_none(shared, detector):
-  rgbs = (frame.rgb for frame in read_frames(shared('faces/hostile/two_faces.mp4')))
-  track = track_box(rgbs, detector)
-  centres = [face.box[0] + face.box[2] / 2 for face in track.faces.values()]
-  assert min(centres) > 240 or max(centres) < 240  # one of the two throughout
-  rgbs = (frame.rgb for frame in read_frames(shared('faces/hostile/no_face_testpattern.mp4')))
-  with pytest.raises(MediaError, match='no face'):
-    track_box(rgbs, detector)

@@ -198,5 +198,5 @@ def test_detectors_agree_on_a_portrait(shared):
 def test_what_is_no_task_file(tmp_path):
   pytest.importorskip('mediapipe')
   (tmp_path / 'a.task').write_text('no model')
-  with pytest.raises(MediaError, match='is no FaceLandmarker model'):
+  with pytest.raises(MediaError, match='is not a FaceLandmarker model'):
     open_landmarker(tmp_path / 'a.task')

@@ -1,0 +1,68 @@
+"""MediaPipe's FaceLandmarker: the one place that opens its `.task` file.
+
+The package `mediapipe` is an optional dependency and imported only here. It writes its own log to
+the standard error stream, which neither its Python API nor GLOG_minloglevel turns off.
+"""
+
+import os
+import weakref
+from typing import Any
+
+import numpy as np
+
+from hybrid_jax.media import MediaError, reason
+
+_MODEL = 'face_landmarker_v2_with_blendshapes.task'
+
+
+class FaceLandmarker:
+  """Opens a `.task` file and runs it on single images (running mode IMAGE, no tracking).
+
+  Args:
+    model_path: the model file.
+    options: fields of MediaPipe's `FaceLandmarkerOptions`, e.g. `num_faces` (default 1) or
+      `output_face_blendshapes`.
+
+  Raises:
+    MediaError: no such file, MediaPipe is not installed, or the file is not such a model.
+  """
+
+  def __init__(self, model_path: str | os.PathLike, **options):
+    if not os.path.isfile(model_path):
+      raise MediaError(f"{model_path}: no such file; give {_MODEL} of MediaPipe's models")
+    try:
+      import mediapipe
+      from mediapipe.tasks.python import BaseOptions, vision
+    except ImportError:
+      raise MediaError(
+        f'{model_path}: needs MediaPipe; pip install mediapipe, or use a YuNet .onnx file'
+      ) from None
+    self._mediapipe = mediapipe
+    base = BaseOptions(model_asset_path=os.fspath(model_path))
+    try:
+      self._net = vision.FaceLandmarker.create_from_options(
+        vision.FaceLandmarkerOptions(base_options=base, **options)
+      )
+    except (RuntimeError, ValueError) as error:
+      raise MediaError(
+        f'{model_path}: is not a FaceLandmarker model ({reason(error)}); give {_MODEL}'
+      ) from error
+    # MediaPipe closes the model in `__del__`, which fails with a traceback once the interpreter
+    # has dismantled its modules; a finalizer runs before that.
+    self._close = weakref.finalize(self, self._net.close)
+
+  def __call__(self, rgb: np.ndarray) -> Any:
+    """Runs the model on (h, w, 3) uint8; returns MediaPipe's `FaceLandmarkerResult`."""
+    # MediaPipe reads the memory in order and ignores the strides of a flipped or cropped view.
+    data = np.ascontiguousarray(rgb)
+    image = self._mediapipe.Image(image_format=self._mediapipe.ImageFormat.SRGB, data=data)
+    return self._net.detect(image)
+
+  def close(self) -> None:
+    """Frees the model; the object cannot be called afterwards."""
+    self._close()
+
+
+def points_px(landmarks: list, rgb: np.ndarray) -> np.ndarray:
+  """One face of `result.face_landmarks` -> (478, 2) points in px of the picture `rgb`."""
+  return np.array([(p.x, p.y) for p in landmarks]) * rgb.shape[1::-1]
