@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from hybrid_jax.method.networks import Networks
+from hybrid_jax.method.objective import make_objective
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
 from hybrid_jax.training import steps, triplets
 
@@ -22,7 +23,7 @@ def make_validator(
   Running statistics normalise, and the noise is fixed. `put` places a batch on the devices. The
   critic's term is reported and is not part of `total`: it moves with the critic.
   """
-  objective = steps.make_objective(networks, config)
+  objective = make_objective(networks, config)
   rows_at = steps.active_rows
   process = (jax.process_index(), jax.process_count())
   weight = config.loss.weights.get('adversarial', 0.0)
