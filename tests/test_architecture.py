@@ -155,7 +155,7 @@ def test_style_space_table_of_the_reference():
 
 # Imports go from a row to rows above it. Modules of the last row are commands.
 ORDER = [
-  {'errors', 'environment', 'config_flag', 'models'},
+  {'errors', 'environment', 'progress', 'models'},
   {'media'},
   {'world', 'method'},
   {'weights'},
