@@ -198,9 +198,10 @@ def test_accelerator_script_needs_only_jax_flax_optax_numpy():
   code = (
     'import sys, runpy\n'
     'for name in ("ml_collections", "grain", "tensorflow_datasets", "clu", "av", "cv2", "orbax",'
-    ' "tensorflow", "PIL", "imageio", "tqdm"): sys.modules[name] = None\n'
-    'sys.argv = ["accelerator.py", "--worker", "--parts=golden"]\n'
-    'runpy.run_path("experiments/cost/accelerator.py", run_name="__main__")\n'
+    ' "tensorflow", "PIL", "imageio", "tqdm", "platformdirs", "absl", "matplotlib", "jinja2",'
+    ' "safetensors"): sys.modules[name] = None\n'
+    'sys.argv = ["accelerator", "--worker", "--parts=golden"]\n'
+    'runpy.run_module("experiments.cost.accelerator", run_name="__main__", alter_sys=True)\n'
   )
   root = pathlib.Path(hybrid_jax.__file__).parents[1]
   result = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True)
