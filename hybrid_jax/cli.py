@@ -7,6 +7,7 @@ with another C library.
 
 import contextlib
 import ctypes
+import functools
 import os
 import pathlib
 import platform
@@ -95,18 +96,22 @@ def report(line: str) -> None:
 # --- Commands with a config ----------------------------------------------------------------------
 
 
-def define_config() -> Any:
-  """Defines the flag --config and returns its holder, for commands that take a config file."""
+@functools.cache  # main and doctor may be imported by one process, and absl allows one definition
+def define_config() -> tuple[Any, Any]:
+  """Defines --config and --workdir and returns their holders, for commands that take a config."""
+  from absl import flags
   from ml_collections import config_flags
 
-  return config_flags.DEFINE_config_file('config', None, 'Config file.', lock_config=True)
+  config = config_flags.DEFINE_config_file('config', None, 'Config file.', lock_config=True)
+  text = 'Folder of checkpoints, logs and samples [runs/CONFIG or runs/CONFIG_ARGUMENT].'
+  return config, flags.DEFINE_string('workdir', None, text)
 
 
 def parse_flags(config: Any, argv: list[str]) -> list[str]:
   """Parses the command line as absl does; an error in it or in the config ends with one line.
 
   Args:
-    config: what `define_config` returned.
+    config: the holder of --config.
     argv: the command line.
   """
   from absl import app, flags

@@ -14,8 +14,8 @@ from absl import app, flags
 
 from hybrid_jax import cli
 
-_CONFIG = cli.define_config()
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run [runs/CONFIG].')
+_CONFIG, _WORKDIR = cli.define_config()
+flags.adopt_module_key_flags(cli)  # lists them in --help
 _NO_COMPILE = flags.DEFINE_bool('no-compile', False, 'Do not compile the training step.')
 
 

@@ -118,16 +118,16 @@ def missing_accelerator(root: str | os.PathLike = '/') -> str:
 def accelerator(root: str | os.PathLike = '/') -> tuple[str, str, str]:
   """Returns (name, extra, prefix of JAX's plugin package) of the machine's accelerator, or ''s."""
   root = pathlib.Path(root)
-  if any(True for pattern in _NVIDIA for _ in root.glob(pattern)):
+
+  def has(*patterns: str) -> bool:
+    return any(any(root.glob(pattern)) for pattern in patterns)
+
+  if has(*_NVIDIA):
     return 'an NVIDIA GPU', 'cuda', 'jax-cuda'
-  # TPU v4 and older have device files of their own (an Intel NPU's are dev/accel/accel0); newer
-  # ones are bound to vfio, as any passed-through device can be.
-  vfio = any(root.glob('dev/vfio/[0-9]*')) and any(map(os.environ.get, _TPU_VARIABLES))
-  if (
-    any(root.glob('dev/accel[0-9]*'))
-    or vfio
-    or any(map(_is_tpu, root.glob('sys/bus/pci/devices/*')))
-  ):
+  # TPU v4 and older have device files of their own (an Intel NPU's is dev/accel/accel0). Newer ones
+  # are bound to vfio, as any device can be that is passed through.
+  vfio = has('dev/vfio/[0-9]*') and any(map(os.environ.get, _TPU_VARIABLES))
+  if vfio or has('dev/accel[0-9]*') or any(map(_is_tpu, root.glob('sys/bus/pci/devices/*'))):
     return 'a TPU', 'tpu', 'libtpu'
   return '', '', ''
 

@@ -27,10 +27,8 @@ from ml_collections import ConfigDict
 
 from hybrid_jax import cli
 
-_CONFIG = cli.define_config()
-_WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Folder of checkpoints, logs and samples [runs/CONFIG or runs/CONFIG_ARGUMENT].'
-)
+_CONFIG, _WORKDIR = cli.define_config()
+flags.adopt_module_key_flags(cli)  # lists them in --help
 _COORDINATOR = flags.DEFINE_string(
   'coordinator', '', "HOST:PORT of process 0 of several; 'auto' asks the cluster."
 )
