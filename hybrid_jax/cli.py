@@ -1,15 +1,20 @@
-"""What the commands share: one-line errors, the compilation cache, progress bars, the allocator.
+"""What the commands share: flags, one-line errors, compilation cache, progress bars, allocator.
 
-Only commands import this module. The functions about the heap are for glibc and do nothing with
-another C library.
+Only commands import this module. It imports nothing slow at its top: the data workers of a training
+are spawned and import the command again. The functions about the heap are for glibc and do nothing
+with another C library.
 """
 
 import contextlib
 import ctypes
+import functools
 import os
+import pathlib
 import platform
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any
 
 from hybrid_jax.errors import InputError
 
@@ -19,17 +24,23 @@ TRIM_EVERY = 32  # items of a progress bar between two calls of `trim_heap`
 
 
 @contextlib.contextmanager
-def running(stopped: str = 'stopped') -> Iterator[None]:
+def running(
+  stopped: str = 'stopped', *, compilation_cache: str | None = None, shared_heap: bool = True
+) -> Iterator[None]:
   """Prepares the heap, the compilation cache and logging; ends an error with one line.
 
   Args:
     stopped: the line printed after Ctrl-C.
+    compilation_cache: see `use_compilation_cache`.
+    shared_heap: see `share_heap`.
   """
-  from absl import logging
+  from absl import flags, logging
 
-  share_heap()
-  use_compilation_cache()
-  logging.set_verbosity(logging.ERROR)  # Orbax warns about each checkpoint that it reads
+  if shared_heap:
+    share_heap()
+  use_compilation_cache(compilation_cache)
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.ERROR)  # Orbax warns about each checkpoint that it reads
   try:
     yield
   except (InputError, FloatingPointError) as error:
@@ -54,14 +65,84 @@ def use_compilation_cache(path: str | None = None) -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
 
 
-def progress(items: Iterable, description: str, total: int | None) -> Iterable:
-  """Shows a progress bar over frames while passing them on, and keeps the heap small."""
+def progress(
+  items: Iterable,
+  description: str | Callable[[], str],
+  total: int | None,
+  unit: str = 'frame',
+) -> Iterator:
+  """Shows a progress bar while passing items on, and keeps the heap small; see `progress.py`."""
   from tqdm import tqdm
 
-  for k, item in enumerate(tqdm(items, desc=description, total=total, unit='frame')):
+  done = max(0, total - len(items)) if total and isinstance(items, Sized) else 0
+  describe = description if callable(description) else lambda: description
+  bar = tqdm(items, describe(), total, initial=done, unit=unit)
+  for k, item in enumerate(bar):
     yield item
+    if callable(description):
+      bar.set_description(describe(), refresh=False)
     if k % TRIM_EVERY == 0:
       trim_heap()
+
+
+def report(line: str) -> None:
+  """Prints a line at once, above a progress bar if there is one."""
+  from tqdm import tqdm
+
+  tqdm.write(line)
+  sys.stdout.flush()
+
+
+# --- Commands with a config ----------------------------------------------------------------------
+
+
+@functools.cache  # main and doctor may be imported by one process, and absl allows one definition
+def define_config() -> tuple[Any, Any]:
+  """Defines --config and --workdir and returns their holders, for commands that take a config."""
+  from absl import flags
+  from ml_collections import config_flags
+
+  config = config_flags.DEFINE_config_file('config', None, 'Config file.', lock_config=True)
+  text = 'Folder of checkpoints, logs and samples [runs/CONFIG or runs/CONFIG_ARGUMENT].'
+  return config, flags.DEFINE_string('workdir', None, text)
+
+
+def parse_flags(config: Any, argv: list[str]) -> list[str]:
+  """Parses the command line as absl does; an error in it or in the config ends with one line.
+
+  Args:
+    config: the holder of --config.
+    argv: the command line.
+  """
+  from absl import app, flags
+
+  app.define_help_flags()
+  try:
+    rest = flags.FLAGS(argv)
+    config.value.lock()  # a config file that cannot be loaded fails at its first use
+  except (flags.Error, AttributeError, KeyError, ImportError, OSError) as error:
+    # The last line: config_flags puts a traceback of the config file before it.
+    lines = [line.strip() for line in str(error).replace('\\n', '\n').splitlines()]
+    message = next(line for line in reversed(lines) if line)
+    if isinstance(error, AttributeError | KeyError):
+      message = 'no such config field; ' + message.strip("'")
+    sys.exit(f'error: {message}')
+  if len(rest) > 1:
+    sys.exit(f'error: unexpected argument {rest[1]!r}; options are written --name=value')
+  return rest
+
+
+def default_workdir() -> str:
+  """Returns runs/CONFIG or runs/CONFIG_ARGUMENT for --config=FOLDER/CONFIG.py:ARGUMENT."""
+  from absl import flags
+  from ml_collections import config_flags
+
+  path, _, argument = config_flags.get_config_filename(flags.FLAGS['config']).partition('.py')
+  name = pathlib.Path(path).name + argument.replace(':', '_')
+  return os.path.join('runs', re.sub(r'[^\w.-]', '_', name))
+
+
+# --- The allocator -------------------------------------------------------------------------------
 
 
 def share_heap() -> None:

@@ -1,4 +1,8 @@
-"""The environment of a run: library versions, commit, device, file hashes, and the cache folder."""
+"""The environment of a run: library versions, commit, device, file hashes, and the cache folder.
+
+Only the standard library is imported at the top: scripts that measure a machine with nothing but
+JAX installed use this module too.
+"""
 
 import datetime
 import hashlib
@@ -8,8 +12,7 @@ import pathlib
 import platform
 import subprocess
 import sys
-
-import platformdirs
+from collections.abc import Iterator
 
 from hybrid_jax import __version__
 
@@ -22,6 +25,8 @@ LIBRARIES = (
 
 def cache_folder(*parts: str) -> pathlib.Path:
   """A folder below the user's cache folder of this package (on Linux `~/.cache/hybrid_jax`)."""
+  import platformdirs
+
   return pathlib.Path(platformdirs.user_cache_dir('hybrid_jax'), *parts)
 
 
@@ -79,6 +84,65 @@ def device() -> str:
   devices = jax.devices()
   kind = f'{len(devices)} x {devices[0].device_kind}'
   return f'{kind}, {processor()}' if devices[0].platform == 'cpu' else kind
+
+
+# What JAX itself looks for: device files of NVIDIA's driver and of WSL, TPU chips on the PCI bus
+# (Google's vendor number is also that of its network cards, hence the chips' numbers).
+_NVIDIA = ('dev/nvidia[0-9]*', 'dev/nvidiactl', 'dev/dxg', 'proc/driver/nvidia/version')
+_GOOGLE, _TPUS = '0x1ae0', {'0x0027', '0x0056', '0x005e', '0x0062', '0x0063', '0x006f', '0x0076'}
+_TPU_VARIABLES = ('TPU_ACCELERATOR_TYPE', 'TPU_WORKER_ID', 'TPU_NAME', 'TPU_CHIPS_PER_HOST_BOUNDS')
+
+
+def missing_accelerator(root: str | os.PathLike = '/') -> str:
+  """Returns one line if this machine has a GPU or TPU that the installed JAX cannot use, else ''.
+
+  The line names the extra to install. Nothing is said where the CPU was asked for
+  (JAX_PLATFORMS=cpu), or where the extra is installed: then JAX itself reports what fails.
+
+  Args:
+    root: folder that holds `dev`, `proc` and `sys`, for tests.
+  """
+  import jax
+
+  if (jax.config.jax_platforms or '').startswith('cpu') or jax.default_backend() != 'cpu':
+    return ''
+  kind, extra, plugin = accelerator(root)
+  if not kind or any(name.startswith(plugin) for name in _installed()):
+    return ''
+  return (
+    f'This machine has {kind}, but the installed JAX uses the CPU only: '
+    f"install the extra with  pip install -e '.[{extra}]'"
+  )
+
+
+def accelerator(root: str | os.PathLike = '/') -> tuple[str, str, str]:
+  """Returns (name, extra, prefix of JAX's plugin package) of the machine's accelerator, or ''s."""
+  root = pathlib.Path(root)
+
+  def has(*patterns: str) -> bool:
+    return any(any(root.glob(pattern)) for pattern in patterns)
+
+  if has(*_NVIDIA):
+    return 'an NVIDIA GPU', 'cuda', 'jax-cuda'
+  # TPU v4 and older have device files of their own (an Intel NPU's is dev/accel/accel0). Newer ones
+  # are bound to vfio, as any device can be that is passed through.
+  vfio = has('dev/vfio/[0-9]*') and any(map(os.environ.get, _TPU_VARIABLES))
+  if vfio or has('dev/accel[0-9]*') or any(map(_is_tpu, root.glob('sys/bus/pci/devices/*'))):
+    return 'a TPU', 'tpu', 'libtpu'
+  return '', '', ''
+
+
+def _is_tpu(device: pathlib.Path) -> bool:
+  try:
+    vendor, number = ((device / name).read_text().strip() for name in ('vendor', 'device'))
+  except OSError:
+    return False
+  return vendor == _GOOGLE and number in _TPUS
+
+
+def _installed() -> Iterator[str]:
+  for distribution in importlib.metadata.distributions():
+    yield (distribution.metadata['Name'] or '').lower().replace('_', '-')
 
 
 def record() -> dict:

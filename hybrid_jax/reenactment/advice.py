@@ -13,7 +13,8 @@ import numpy as np
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import composite
-from hybrid_jax.reenactment.inputs import Input, Progress, open_input
+from hybrid_jax.progress import Progress
+from hybrid_jax.reenactment.inputs import Input, open_input
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.options import CropOptions
 

@@ -22,9 +22,10 @@ from hybrid_jax import environment
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import refuse_overwriting, stills, video
 from hybrid_jax.media.composite import even
+from hybrid_jax.progress import Progress, silent
 from hybrid_jax.provenance import record as provenance
 from hybrid_jax.reenactment import edits, run
-from hybrid_jax.reenactment.inputs import Input, Progress, crop_picture, open_picture, silent
+from hybrid_jax.reenactment.inputs import Input, crop_picture, open_picture
 from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.reenactment.options import CropOptions, Options
 from hybrid_jax.reenactment.quality import Measured

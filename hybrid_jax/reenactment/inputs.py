@@ -16,19 +16,12 @@ import numpy as np
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import align, stills, tracking, video
 from hybrid_jax.media.landmarkers import Landmarker, open_landmarker, read_landmarks
+from hybrid_jax.progress import Progress
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.options import CropOptions
 
 MOVING_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.ts')
 SHEET = 6  # pictures per row and per column of a sheet of crops
-
-# progress(items, description, total) passes the items on while showing how far it is.
-Progress = Callable[[Iterable, str, int | None], Iterable]
-
-
-def silent(items: Iterable, description: str, total: int | None) -> Iterable:
-  """A `Progress` that shows nothing."""
-  return items
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

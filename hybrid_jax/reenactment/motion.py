@@ -15,8 +15,9 @@ import numpy as np
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import align
 from hybrid_jax.media.prefetch import prefetch
+from hybrid_jax.progress import Progress
 from hybrid_jax.reenactment import motion_file
-from hybrid_jax.reenactment.inputs import Input, Progress
+from hybrid_jax.reenactment.inputs import Input
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.motion_file import Motion
 from hybrid_jax.reenactment.options import Options

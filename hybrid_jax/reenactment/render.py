@@ -14,8 +14,9 @@ from hybrid_jax.media import align
 from hybrid_jax.media.composite import Paste, fit
 from hybrid_jax.media.prefetch import prefetch
 from hybrid_jax.media.segments import PictureTarget, VideoTarget
+from hybrid_jax.progress import Progress
 from hybrid_jax.reenactment import edits
-from hybrid_jax.reenactment.inputs import Inputs, Progress
+from hybrid_jax.reenactment.inputs import Inputs
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.motion import Plan
 from hybrid_jax.reenactment.quality import Watch

@@ -21,9 +21,10 @@ from hybrid_jax.media import refuse_overwriting, replacing, stills, video
 from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.media.segments import PictureTarget, VideoTarget
 from hybrid_jax.method import cma
+from hybrid_jax.progress import Progress, silent
 from hybrid_jax.provenance import record as provenance
 from hybrid_jax.reenactment import edits, motion, motion_file, quality, tuning
-from hybrid_jax.reenactment.inputs import Input, Inputs, Progress, open_clip, open_input, silent
+from hybrid_jax.reenactment.inputs import Input, Inputs, open_clip, open_input
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.options import CODECS, Options
 from hybrid_jax.reenactment.render import Layout, Rendered, Scene, render

@@ -12,7 +12,7 @@ import numpy as np
 from hybrid_jax.evaluation import images, rendered
 from hybrid_jax.media import replacing, stills
 from hybrid_jax.models.ops import from_uint8
-from hybrid_jax.reenactment.inputs import Progress, silent
+from hybrid_jax.progress import Progress, silent
 from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.world import clips, people
 from hybrid_jax.world.films import write_film

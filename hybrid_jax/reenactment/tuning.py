@@ -21,7 +21,7 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.media import composite, reason, replacing, stills
 from hybrid_jax.method import cma, networks
 from hybrid_jax.models.ops import to_uint8
-from hybrid_jax.reenactment.inputs import Progress, silent
+from hybrid_jax.progress import Progress, silent
 from hybrid_jax.reenactment.model import Model, digest
 from hybrid_jax.weights import load
 

@@ -1,4 +1,8 @@
-"""Every Orbax call of training: its state and the data iterator, saved and restored together."""
+"""Every Orbax call of training: its state and the data iterator, saved and restored together.
+
+A workdir holds config.json, checkpoints/STEP (the newest few), best/STEP and best.json. The encoder
+is an item of its own in every checkpoint, so that inference reads it without the optimiser.
+"""
 
 import json
 import os
@@ -13,28 +17,32 @@ import orbax.checkpoint as ocp
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import replacing
 
-CONFIG = 'config.json'
-SECTIONS = ('model', 'weights', 'data', 'progressive', 'train')  # what every config of ours has
-# Fields of `model` that say how it is computed, not what it is: a run may go on with others.
+CONFIG, CHECKPOINTS, BEST = 'config.json', 'checkpoints', 'best'
+SECTIONS = ('model', 'weights', 'data', 'progressive', 'train')  # of every config of this project
+# Fields of `model` that change the computation but no array of the state: a run may resume with
+# other values.
 RUNTIME = {'polyphase_from', 'half_dtype', 'half_from', 'remat_from'}
 
 
 def manager(workdir: str, keep: int = 3) -> ocp.CheckpointManager:
-  """The checkpoints of a workdir, newest `keep` of them."""
-  path = pathlib.Path(workdir).absolute() / 'checkpoints'
+  """Returns the checkpoint manager of a workdir, which keeps the newest `keep`."""
+  path = pathlib.Path(workdir).absolute() / CHECKPOINTS  # Orbax refuses relative paths
   options = ocp.CheckpointManagerOptions(max_to_keep=keep)
   return ocp.CheckpointManager(path, options=options)
 
 
 def save(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> None:
-  """Saves asynchronously under the state's step, which the iterator must not be ahead of."""
+  """Saves asynchronously, under the step of `state`.
+
+  `iterator` must not have drawn the batch of the next step, or a resumed run would skip it.
+  """
   step = int(state.step)
   if step in checkpoints.all_steps():
     return
   checkpoints.save(
     step,
     args=ocp.args.Composite(
-      encoder=ocp.args.StandardSave(state.encoder),  # apart, so that inference reads it alone
+      encoder=ocp.args.StandardSave(state.encoder),
       state=ocp.args.StandardSave(state.replace(encoder=None)),
       data=grain.checkpoint.CheckpointSave(iterator),
     ),
@@ -42,10 +50,9 @@ def save(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> None:
 
 
 def restore(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> Any:
-  """The newest saved state; moves `iterator` to its place.
+  """Returns the newest saved state, and moves `iterator` to its place.
 
-  `state` gives shapes and shardings, as arrays or as jax.ShapeDtypeStruct; its PRNG key is a typed
-  one.
+  `state` gives shapes and shardings, as arrays or as jax.ShapeDtypeStruct, with a typed PRNG key.
 
   Raises:
     InputError: the checkpoint holds other shapes, or is damaged.
@@ -61,35 +68,32 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> An
   return restored['state'].replace(encoder=restored['encoder'])
 
 
-BEST = 'best.json'
-
-
 def save_best(workdir: str, state: Any, value: float) -> None:
-  """Keeps the encoder of `state` as the best so far, by validation loss `value`."""
+  """Saves the encoder of `state` as the best so far, with its validation loss `value`."""
   root = pathlib.Path(workdir).absolute()
   options = ocp.CheckpointManagerOptions(max_to_keep=1)
-  with ocp.CheckpointManager(root / 'best', options=options) as kept:
+  with ocp.CheckpointManager(root / BEST, options=options) as kept:
     step = int(state.step)
-    if step not in kept.all_steps():  # there already where a killed run does it again
+    if step not in kept.all_steps():  # a killed run repeats the steps after its last checkpoint
       kept.save(step, args=ocp.args.Composite(encoder=ocp.args.StandardSave(state.encoder)))
   if jax.process_index() == 0:
-    with replacing(root / BEST) as part:
+    with replacing(root / f'{BEST}.json') as part:
       part.write_text(json.dumps({'step': step, 'value': value}) + '\n')
 
 
 def read_best(workdir: str, start: int) -> tuple[int, float]:
-  """(step, validation loss) of the best encoder so far; (start, inf) where none was kept."""
+  """Returns (step, validation loss) of the best encoder so far, or (start, inf)."""
   try:
-    best = json.loads((pathlib.Path(workdir) / BEST).read_text())
+    best = json.loads((pathlib.Path(workdir) / f'{BEST}.json').read_text())
     return int(best['step']), float(best['value'])
   except (OSError, ValueError, KeyError):
     return start, float('inf')
 
 
-def restore_encoder(workdir: str, encoder: Any, folder: str = 'checkpoints') -> tuple[int, Mapping]:
-  """(step, encoder) of the newest checkpoint, on this machine's first device; writes nothing.
+def restore_encoder(workdir: str, encoder: Any, folder: str = CHECKPOINTS) -> tuple[int, Mapping]:
+  """Returns (step, encoder) of the newest checkpoint, on the first device; writes nothing.
 
-  `encoder` gives the shapes; `folder` is 'checkpoints', or 'best' for the best validation loss.
+  `encoder` gives the shapes; `folder` is CHECKPOINTS, or BEST for the best validation loss.
 
   Raises:
     InputError: the workdir holds no checkpoint, one of other shapes, or a damaged one.
@@ -100,7 +104,7 @@ def restore_encoder(workdir: str, encoder: Any, folder: str = 'checkpoints') -> 
     step = checkpoints.latest_step()
     if step is None:
       raise InputError(f'{workdir}: no checkpoint in it; train first with --workdir={workdir}')
-    # Named here, since the devices it was saved from may not exist on this machine.
+    # Without a sharding Orbax asks for the devices it was saved from, which may not exist here.
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), dict(encoder)
@@ -116,7 +120,7 @@ def _restore(checkpoints: ocp.CheckpointManager, step: int, **items: Any) -> Map
       if isinstance(args, ocp.args.StandardRestore):
         _check_shapes(path / name, args.item)
     return checkpoints.restore(step, args=ocp.args.Composite(**items))
-  except (ValueError, KeyError, OSError) as error:  # Orbax has no errors of its own for these
+  except (ValueError, KeyError, OSError) as error:  # Orbax has no error class for these
     why = ' '.join(str(error).split())[:200]
     raise InputError(
       f'{path}: not a checkpoint of this config, or damaged ({why}); take the config of that run, '
@@ -129,10 +133,13 @@ def _check_shapes(path: Any, abstract: Any) -> None:
 
   Orbax finds it too, but leaves unfinished reads behind, whose tracebacks the user would see.
   """
-  named = lambda tree: {  # noqa: E731
-    jax.tree_util.keystr(key, simple=True, separator='.'): x
-    for key, x in jax.tree_util.tree_leaves_with_path(tree)
-  }
+
+  def named(tree):
+    return {
+      jax.tree_util.keystr(key, simple=True, separator='.'): x
+      for key, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
   saved = named(ocp.PyTreeCheckpointHandler().metadata(path).tree)
   for key, x in named(abstract).items():
     is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)  # saved as its words
@@ -144,10 +151,10 @@ def _check_shapes(path: Any, abstract: Any) -> None:
 
 
 def check_config(workdir: str, config: Mapping) -> None:
-  """Compares the resolved config with the one that the workdir was begun with; writes nothing.
+  """Compares the resolved config with the config.json of the workdir; writes nothing.
 
   Raises:
-    InputError: the workdir cannot be used, or holds another model or one trained on other weights.
+    InputError: the workdir cannot be used, or holds a run of another model or with other weights.
   """
   path = pathlib.Path(workdir).absolute()
   exists = next(p for p in (path, *path.parents) if os.path.lexists(p))
@@ -167,7 +174,7 @@ def check_config(workdir: str, config: Mapping) -> None:
   weights = _changes(before['weights'], config['weights'])
   seeds = [{'train.seed': c['train'].get('seed')} for c in (before, config)]
   if not weights and set(config['weights'].values()) == {'random'}:
-    weights = _changes(*seeds)  # the frozen networks are made from it
+    weights = _changes(*seeds)  # random frozen networks are drawn from the seed
   if weights:
     raise InputError(
       f'{workdir} was trained with other weights ({weights}); take another --workdir or the '
@@ -183,7 +190,7 @@ def _changes(before: Mapping, now: Mapping, ignored: Collection[str] = ()) -> st
 
 
 def write_config(workdir: str, config: Mapping) -> None:
-  """Writes the resolved config, whole or not at all; `check_config` comes first.
+  """Writes the resolved config, whole or not at all. Call `check_config` first.
 
   Raises:
     InputError: the workdir cannot be written.
@@ -201,10 +208,10 @@ def write_config(workdir: str, config: Mapping) -> None:
 
 
 def read_config(workdir: str) -> dict:
-  """The resolved config of a workdir.
+  """Returns the resolved config of a workdir.
 
   Raises:
-    InputError: nothing was trained there, or its config.json is damaged or not ours.
+    InputError: nothing was trained there, or its config.json is damaged or of another project.
   """
   path = pathlib.Path(workdir) / CONFIG
   try:
@@ -221,6 +228,6 @@ def read_config(workdir: str) -> dict:
   missing = [name for name in SECTIONS if not isinstance(sections.get(name), dict)]
   if missing:
     raise InputError(
-      f"{path}: not a config of ours, it has no '{missing[0]}' section; take another --workdir"
+      f"{path}: not a config of hybrid_jax, no '{missing[0]}' section; take another --workdir"
     )
   return config

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a config by itself, told before any file is read."""
+"""Checks of a config that need no file: each field, and fields that must agree with each other."""
 
 import functools
 import numbers
@@ -9,7 +9,7 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.models import latents
 from hybrid_jax.models.perceptual import BACKBONES
 
-# Whole numbers and the least each may be.
+# Integer fields by their minimum.
 AT_LEAST = {
   1: 'model.channel_base model.channel_max model.w_dim model.mapping_layers model.head_width '
   'model.encoder_reduction model.arcface_embedding model.arcface_reduction data.batch_size '
@@ -39,31 +39,55 @@ def check(config: Any) -> None:
     config: with the fields of configs/common.py, as attributes.
 
   Raises:
-    InputError: the first field that cannot be used, and what it may be.
+    InputError: the first field that cannot be used, and the values it may have.
   """
-  get = lambda field: functools.reduce(getattr, field.split('.'), config)  # noqa: E731
+  fields = _Fields(config)
+  # In this order: a later check relies on the fields of the earlier ones.
+  _check_each(fields)
+  _check_bodies(fields)
+  _check_sizes(fields)
+  _check_heads(fields)
 
-  def need(ok: bool, field: str, what: str) -> None:
+
+class _Fields:
+  """Fields of a config by dotted name; each method raises InputError naming the field."""
+
+  def __init__(self, config: Any):
+    self._config = config
+
+  def get(self, field: str) -> Any:
+    return functools.reduce(getattr, field.split('.'), self._config)
+
+  def need(self, ok: bool, field: str, allowed: str) -> None:
     if not ok:
-      raise InputError(f'config.{field}={get(field)!r} must be {what}')
+      raise InputError(f'config.{field}={self.get(field)!r} must be {allowed}')
 
-  def need_whole(field: str, what: str, count: int | None = None, least: int = 1) -> tuple:
-    value = get(field)
-    ok = isinstance(value, Iterable) and not isinstance(value, str) and all(map(_whole, value))
-    need(ok and count in (None, len(value)) and min(value, default=least) >= least, field, what)
+  def need_integers(
+    self, field: str, allowed: str, count: int | None = None, least: int = 1
+  ) -> tuple:
+    """Returns a field that is a sequence of `count` integers (None: any) of at least `least`."""
+    value = self.get(field)
+    ok = isinstance(value, Iterable) and not isinstance(value, str) and all(map(_is_integer, value))
+    ok = ok and count in (None, len(value)) and min(value, default=least) >= least
+    self.need(ok, field, allowed)
     return tuple(value)
 
-  # --- Each field by itself.
-  for least, fields in AT_LEAST.items():
-    for field in fields.split():
-      need(_whole(get(field)) and get(field) >= least, field, f'a whole number of at least {least}')
+
+def _check_each(fields: _Fields) -> None:
+  """Checks what a single field may be."""
+  get, need = fields.get, fields.need
+  for least, names in AT_LEAST.items():
+    for field in names.split():
+      ok = _is_integer(get(field)) and get(field) >= least
+      need(ok, field, f'a whole number of at least {least}')
   for field, names in CHOICES.items():
     need(get(field) in names, field, 'one of ' + ', '.join(map(repr, names)))
   need(get('data.crop_scale') > 0, 'data.crop_scale', 'more than 0')
   need(0 < get('data.held_out') < 1, 'data.held_out', 'between 0 and 1')
   need(0 <= get('loss.mask_dilation') < 0.5, 'loss.mask_dilation', 'at least 0 and under 0.5')
   people = get('data.rendered_people')
-  need(_whole(people) and people >= 0 and people != 1, 'data.rendered_people', '0 or at least 2')
+  ok = _is_integer(people) and people >= 0 and people != 1  # one has no other-person driver
+  need(ok, 'data.rendered_people', '0 or at least 2')
   finetune = get('stage') == 'finetune'
   need(bool(get('train.init_from')) or not finetune, 'train.init_from', "a stage 1 run's workdir")
   if 'feature_reconstruction' in get('loss.weights') and not finetune:
@@ -72,51 +96,73 @@ def check(config: Any) -> None:
     unknown = ', '.join(sorted(set(get(field)) - set(names.split())))
     if unknown:
       raise InputError(f'config.{field} has {unknown}, which is no loss; take of {names}')
+
+
+def _check_bodies(fields: _Fields) -> None:
+  """Checks the channels and blocks of the encoder, ArcFace and LPIPS."""
   for body in ('encoder', 'arcface'):
-    widths = need_whole(f'model.{body}_widths', '4 channel counts, one per stage', 4)
-    need_whole(f'model.{body}_units', '4 block counts, one per stage', 4)
+    widths = fields.need_integers(f'model.{body}_widths', '4 channel counts, one per stage', 4)
+    fields.need_integers(f'model.{body}_units', '4 block counts, one per stage', 4)
     field = f'model.{body}_reduction'
-    need(get(field) <= min(widths), field, f'at most {min(widths)}, the least of {body}_widths')
-  widths = BACKBONES[get('model.lpips_net')][1]
-  if tuple(get('model.lpips_widths')):
-    need_whole('model.lpips_widths', f'empty or {len(widths)} channel counts', len(widths))
+    allowed = f'at most {min(widths)}, the least of {body}_widths'
+    fields.need(fields.get(field) <= min(widths), field, allowed)
+  widths = BACKBONES[fields.get('model.lpips_net')][1]
+  if tuple(fields.get('model.lpips_widths')):
+    allowed = f'empty or {len(widths)} channel counts'
+    fields.need_integers('model.lpips_widths', allowed, len(widths))
 
-  # --- Sizes.
-  resolution, frame, pooled = (
-    get(field) for field in ('model.resolution', 'model.frame_size', 'loss.resolution')
+
+def _check_sizes(fields: _Fields) -> None:
+  """Checks the sides of images in px, and that each divides the next."""
+  get, need = fields.get, fields.need
+  resolution, frame, pooled = map(get, ('model.resolution', 'model.frame_size', 'loss.resolution'))
+  need(_is_power(resolution, 8, 1024), 'model.resolution', 'a power of two from 8 to 1024')
+  allowed = (
+    f'at least {resolution}, the resolution: the last layer has channel_base / resolution maps'
   )
-  power = lambda x, low, high: _whole(x) and low <= x <= high and x & (x - 1) == 0  # noqa: E731
-  need(power(resolution, 8, 1024), 'model.resolution', 'a power of two from 8 to 1024')
-  what = f'at least {resolution}, the resolution: the last layer has channel_base / resolution maps'
-  need(get('model.channel_base') >= resolution, 'model.channel_base', what)
+  need(get('model.channel_base') >= resolution, 'model.channel_base', allowed)
   # The pyramid's levels are 1/16, 1/8 and 1/4 of the frame, and each head halves its own to 1x1.
-  need(power(frame, 16, 1 << 30), 'model.frame_size', 'a power of two of at least 16, as 256')
+  allowed = 'a power of two of at least 16, as 256'
+  need(_is_power(frame, 16, 1 << 30), 'model.frame_size', allowed)
   size = get('model.arcface_size')
-  need(_whole(size) and size > 0 and size % 16 == 0, 'model.arcface_size', 'a multiple of 16')
-  what = f'a whole number of at least {SMALLEST_LOSS}'
-  need(_whole(pooled) and pooled >= SMALLEST_LOSS, 'loss.resolution', what)
+  ok = _is_integer(size) and size > 0 and size % 16 == 0  # four stages halve it
+  need(ok, 'model.arcface_size', 'a multiple of 16')
+  allowed = f'a whole number of at least {SMALLEST_LOSS}'
+  need(_is_integer(pooled) and pooled >= SMALLEST_LOSS, 'loss.resolution', allowed)
   ok = all(side % pooled == 0 for side in (resolution, frame))
-  what = f'a divisor of model.resolution={resolution} and of model.frame_size={frame}: images are '
-  need(ok, 'loss.resolution', what + f'pooled to it; take {min(resolution, frame)} or less')
+  allowed = (
+    f'a divisor of model.resolution={resolution} and of model.frame_size={frame}: images are '
+    f'pooled to it; take {min(resolution, frame)} or less'
+  )
+  need(ok, 'loss.resolution', allowed)
 
-  # --- Heads.
+
+def _check_heads(fields: _Fields) -> None:
+  """Checks the layers that carry the deformation, and the split of the heads over the levels."""
+  get, need = fields.get, fields.need
   channels = latents.config_f_channels(
-    resolution, get('model.channel_base'), get('model.channel_max')
+    get('model.resolution'), get('model.channel_base'), get('model.channel_max')
   )
   rows, entries = latents.num_ws(channels), len(latents.style_layers(channels))
-  what = f'one or more of the StyleSpace entries 0 to {entries - 1}, increasing'
-  layers = need_whole('model.deformation_layers', what, least=0)
-  ok = layers and layers[-1] < entries and all(a < b for a, b in zip(layers, layers[1:]))  # noqa: B905
-  need(ok, 'model.deformation_layers', what)
-  what = f'at most {rows} entries where model.hybrid is False, which adds them to the rows of W+'
-  need(get('model.hybrid') or len(layers) <= rows, 'model.deformation_layers', what)
+  allowed = f'one or more of the StyleSpace entries 0 to {entries - 1}, increasing'
+  layers = fields.need_integers('model.deformation_layers', allowed, least=0)
+  increasing = all(a < b for a, b in zip(layers, layers[1:], strict=False))
+  ok = layers and layers[-1] < entries and increasing
+  need(ok, 'model.deformation_layers', allowed)
+  allowed = f'at most {rows} entries where model.hybrid is False, which adds them to the rows of W+'
+  need(get('model.hybrid') or len(layers) <= rows, 'model.deformation_layers', allowed)
   for field, total, of in (
-    ('model.identity_split', rows, f'rows of W+ at {resolution} px'),
+    ('model.identity_split', rows, f'rows of W+ at {get("model.resolution")} px'),
     ('model.deformation_split', len(layers), 'deformation_layers'),
   ):
-    what = f'3 head counts (coarse, medium, fine) that sum to {total}, the {of}'
-    need(sum(need_whole(field, what, 3, least=0)) == total, field, what)
+    allowed = f'3 head counts (coarse, medium, fine) that sum to {total}, the {of}'
+    need(sum(fields.need_integers(field, allowed, 3, least=0)) == total, field, allowed)
 
 
-def _whole(x: Any) -> bool:
+def _is_integer(x: Any) -> bool:
   return isinstance(x, numbers.Integral) and not isinstance(x, bool)
+
+
+def _is_power(x: Any, low: int, high: int) -> bool:
+  """Whether x is a power of two in [low, high]."""
+  return _is_integer(x) and low <= x <= high and x & (x - 1) == 0

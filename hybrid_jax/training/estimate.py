@@ -1,4 +1,4 @@
-"""What a step will take, told before the first one runs."""
+"""Estimates of the memory and time of a training step, made before the first one runs."""
 
 import os
 import time
@@ -11,7 +11,10 @@ GiB = 2**30
 
 
 def flops_per_second(size: int = 2048, repeats: int = 3) -> float:
-  """Of one matrix product of float32 on the first device, at the default precision."""
+  """Returns the measured FLOP/s of a float32 matrix product (size, size) on the first device.
+
+  At the default precision, as the step runs. The first product is left out: it compiles.
+  """
   x = jax.device_put(jnp.ones((size, size)), jax.devices()[0])
   product = jax.jit(jnp.matmul)
   product(x, x).block_until_ready()
@@ -23,7 +26,10 @@ def flops_per_second(size: int = 2048, repeats: int = 3) -> float:
 
 
 def memory(compiled: Any) -> int | None:
-  """Bytes a device that a compiled step needs at its largest, or None where XLA does not tell."""
+  """Returns the peak bytes per device of a compiled step, or None where XLA reports none.
+
+  Aliased bytes are subtracted: the new state is written into the buffers of the donated old one.
+  """
   held = compiled.memory_analysis()
   return held and (
     held.argument_size_in_bytes
@@ -34,7 +40,10 @@ def memory(compiled: Any) -> int | None:
 
 
 def available() -> int | None:
-  """Bytes of the first device that can be used; of the CPU its share of the machine's memory."""
+  """Returns the usable bytes of the first device, or None where it does not report them.
+
+  A CPU device gets its share of the machine's memory.
+  """
   device = jax.devices()[0]
   if device.platform == 'cpu':
     total = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
@@ -43,25 +52,25 @@ def available() -> int | None:
 
 
 def describe(compiled: Any, num_steps: int) -> str:
-  """Memory of a compiled step by XLA's own count, and the least time its operations can take.
+  """Returns one line: memory of a compiled step by XLA's count, and a lower bound of its time.
 
-  A device that gives no analysis is said to give none.
+  The bound is the number of operations over the speed of a matrix product.
   """
   memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-  if isinstance(cost, list):
+  if isinstance(cost, list):  # some backends return one dict per program
     cost = cost[0]
-  told = []
+  parts = []
   if memory is not None:
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    told.append(
+    parts.append(
       f'{held / GiB:.2f} GiB of arguments and results, '
       f'{memory.temp_size_in_bytes / GiB:.2f} GiB of temporaries a device'
     )
   operations = cost.get('flops', 0.0)
   if operations > 0:
     least = operations / flops_per_second()
-    told.append(
+    parts.append(
       f'{operations / 1e9:,.1f} GFLOP a step, so at least {least:.3g} s at the speed of a matrix '
       f'product here, and {least * num_steps / 3600:.2g} h for {num_steps:,} steps'
     )
-  return 'estimate: ' + ('; '.join(told) or 'this device gives no analysis of a compiled step')
+  return 'estimate: ' + ('; '.join(parts) or 'this device reports no analysis of a compiled step')

@@ -1,4 +1,4 @@
-"""What a run logs: CSV tables and TensorBoard, cut back to the step it resumes from."""
+"""Logs of a run: CSV tables and TensorBoard, cut back to the step it resumes from."""
 
 import csv
 import os
@@ -10,18 +10,22 @@ from hybrid_jax.media import replacing
 
 
 class Table:
-  """A CSV file of one row per logged step."""
+  """A CSV file with one row per logged step.
+
+  Rows after step `start` are dropped, because a resumed run writes them again, and so is a last row
+  that a killed run has not finished.
+  """
 
   def __init__(self, path: pathlib.Path, start: int):
     self.path = path
     if path.exists():
-      # A resumed run drops the rows it is about to write again, and one that was cut off.
       header, *rows = list(csv.reader(path.open())) or [[]]
       kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= start]
       with replacing(path) as part, part.open('w', newline='') as file:
         csv.writer(file).writerows([header, *kept] if header else [])
 
   def write(self, step: int, named: dict[str, float]) -> None:
+    """Appends a row; the first one of a file decides the columns."""
     new = not self.path.exists() or not self.path.stat().st_size
     with self.path.open('a', newline='') as file:
       table = csv.writer(file)
@@ -31,10 +35,14 @@ class Table:
 
 
 class ScalarLog:
-  """metrics.csv, validation.csv, and TensorBoard where TensorFlow is installed."""
+  """metrics.csv, validation.csv, and TensorBoard if TensorFlow is installed.
+
+  Attributes:
+    missing: one line that says why there is no TensorBoard log, or ''.
+  """
 
   def __init__(self, workdir: str, stage: str, start: int):
-    self.stage = stage
+    self.stage, self.missing, self.writer = stage, '', None
     root = pathlib.Path(workdir)
     root.mkdir(parents=True, exist_ok=True)
     self.tables = {
@@ -46,14 +54,14 @@ class ScalarLog:
       import tensorflow as tf  # slow to import, and may be absent
       from clu import metric_writers
 
-      tf.config.set_visible_devices([], 'GPU')  # the GPU's memory is JAX's
+      # TensorFlow would reserve the memory of the GPU that JAX computes on.
+      tf.config.set_visible_devices([], 'GPU')
       self.writer = metric_writers.SummaryWriter(workdir)
     except ImportError:
-      print('no TensorBoard log, since TensorFlow or clu is not installed; metrics.csv has all')
-      self.writer = None
+      self.missing = 'no TensorBoard log: TensorFlow or clu is not installed; see metrics.csv'
 
   def write(self, step: int, metrics: dict[str, float], kind: str = '') -> None:
-    """`kind` is '' for training and 'validation_' for held-out people."""
+    """Logs the terms of a step; `kind` is '' for training and 'validation_' for held-out people."""
     named = {f'{kind}{self.stage}/{name}': float(value) for name, value in sorted(metrics.items())}
     self.tables[kind].write(step, named)
     if self.writer:

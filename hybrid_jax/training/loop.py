@@ -1,27 +1,25 @@
 """The training loop: restore, draw, step, log, validate, show, save."""
 
 import contextlib
-import importlib.metadata
 import json
 import pathlib
-import platform
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from hybrid_jax.errors import InputError
+from hybrid_jax import environment
 from hybrid_jax.media import replacing, stills
-from hybrid_jax.method.networks import build, init_encoder
+from hybrid_jax.method.networks import Networks, build, init_encoder
+from hybrid_jax.progress import Progress, silent
 from hybrid_jax.training import (
   checkpoint,
-  config_check,
   estimate,
   parallel,
+  preflight,
   sources,
   steps,
   triplets,
@@ -33,13 +31,19 @@ from hybrid_jax.weights import load
 
 PROFILED_STEPS = 10
 
+Report = Callable[[str], None]
+
+
+def ignore(line: str) -> None:
+  """A `Report` that drops the line."""
+
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[list[str]]:
-  """A list that names the signal once SIGTERM (preemption) or SIGINT has come."""
+  """Yields a list that names the signal once SIGTERM (preemption) or SIGINT has come."""
   received: list[str] = []
   handlers = {}
-  with contextlib.suppress(ValueError):  # not the main thread: signals are not ours to take
+  with contextlib.suppress(ValueError):  # Python allows handlers in the main thread only
     for number in (signal.SIGTERM, signal.SIGINT):
       handlers[number] = signal.signal(
         number, lambda number, _: received.append(signal.Signals(number).name)
@@ -52,13 +56,14 @@ def stop_on_signal() -> Iterator[list[str]]:
 
 
 def write_versions(workdir: str, overview: str) -> None:
-  """versions.json: what the run is computed with, and the size of the encoder."""
-  names = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
-  versions = {name: importlib.metadata.version(name) for name in names}
-  versions |= {'python': platform.python_version(), 'device': jax.devices()[0].device_kind}
-  path = pathlib.Path(workdir) / 'versions.json'
-  with replacing(path) as part:
-    part.write_text(json.dumps(versions | {'encoder': overview}, indent=1) + '\n')
+  """Writes versions.json: libraries, commit and device of the run, and the size of the encoder."""
+  about = environment.versions() | {
+    'commit': environment.commit(),
+    'device': environment.device(),
+    'encoder': overview,
+  }
+  with replacing(pathlib.Path(workdir) / 'versions.json') as part:
+    part.write_text(json.dumps(about, indent=1) + '\n')
 
 
 class Best:
@@ -69,17 +74,18 @@ class Best:
     self.step, self.value = checkpoint.read_best(workdir, start)
 
   def offer(self, state: TrainState, value: float) -> None:
+    """Saves the encoder of `state` if its validation loss `value` is the lowest so far."""
     if value < self.value:
       self.step, self.value = int(state.step), value
       checkpoint.save_best(self.workdir, state, value)
 
   def waited(self, step: int, every: int) -> int:
-    """Validations since the best one."""
+    """Returns the number of validations since the best one."""
     return (step - self.step) // every
 
 
 def parameter_overview(tree: Any) -> str:
-  """One line per part of the encoder: its name and number of parameters."""
+  """Returns one line with the name and number of parameters of each part of the encoder."""
   counts = {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in tree.items()}
   groups: dict[str, int] = {}
   for name, count in counts.items():
@@ -88,38 +94,56 @@ def parameter_overview(tree: Any) -> str:
   return ', '.join(f'{group} {count:,}' for group, count in groups.items())
 
 
-def train(config: Any, workdir: str) -> TrainState | None:
+def load_start(networks: Networks, config: Any, report: Report) -> tuple[Any, Any]:
+  """Returns (frozen, encoder to start from); the encoder is None where it is drawn at random."""
+  frozen, encoder = load.load(networks, config.weights, config.train.seed)
+  if set(config.weights.values()) == {'random'}:
+    report('RANDOM frozen networks: this run shows the plumbing and learns nothing useful')
+  path = config.train.init_from
+  if path.endswith('.npz'):
+    encoder = load.load_encoder(networks, path)
+    report(f'starting from the encoder of {path}')
+  elif path:
+    shapes = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
+    step, encoder = checkpoint.restore_encoder(path, shapes)
+    report(f'starting from the encoder of {path} at step {step}')
+  return frozen, encoder
+
+
+def train(
+  config: Any, workdir: str, *, report: Report = ignore, progress: Progress = silent
+) -> TrainState | None:
   """Runs or resumes the training of `config` in `workdir`; returns the last state.
 
-  SIGTERM and SIGINT save and return None early; run again to go on.
+  SIGTERM and SIGINT save and return None early; the same call resumes.
+
+  Args:
+    config: with the fields of configs/common.py, as attributes.
+    workdir: folder of the run, created if need be.
+    report: gets one line at a time, e.g. `print`; in the first of several processes only.
+    progress: shows clips that are read and steps that are done, likewise.
 
   Raises:
     InputError: a bad field, missing weights or videos, or a workdir that holds another model.
     FloatingPointError: a loss term became NaN or infinite.
   """
-  # --- Networks and data: everything that may be missing or wrong is looked for before any work.
-  config_check.check(config)
-  load.check_files(config.weights, config.model.lpips_net)
-  sources.check(config.data, config.stage)
-  networks = build(config.model)
-  mesh = parallel.make_mesh()
-  if config.data.batch_size % mesh.size:
-    raise InputError(
-      f'config.data.batch_size={config.data.batch_size} must be divisible by the '
-      f'{mesh.size} devices'
-    )
-  checkpoint.check_config(workdir, config.to_dict())
+  # --- Data. What is missing or wrong is found before any work.
+  preflight.require(config, workdir)
   first = jax.process_index() == 0
-  tell = print if first else lambda *_, **__: None
-  tell(f'{mesh.size} device(s) of kind {jax.devices()[0].device_kind}')
-  clips, held_out, lines = sources.load(config.data, config.model.frame_size)
-  tell(*lines, sep='\n')
+  if not first:
+    report, progress = ignore, silent
+  networks, mesh = build(config.model), parallel.make_mesh()
+  report(f'{mesh.size} device(s) of kind {jax.devices()[0].device_kind}')
+  clips, held_out, lines = sources.load(config.data, config.model.frame_size, progress)
+  for line in lines:
+    report(line)
+  finetune = config.stage == 'finetune'
   batches = iter(
     triplets.triplets(
       clips,
       batch_size=config.data.batch_size,
       seed=config.data.seed,
-      masks=config.stage == 'finetune',
+      masks=finetune,
       process=(jax.process_index(), jax.process_count()),
     )
   )
@@ -127,16 +151,7 @@ def train(config: Any, workdir: str) -> TrainState | None:
     checkpoint.write_config(workdir, config.to_dict())
 
   # --- State.
-  frozen, encoder = load.load(networks, config.weights, config.train.seed)
-  if set(config.weights.values()) == {'random'}:
-    tell('RANDOM frozen networks: this run shows the plumbing and learns nothing useful')
-  if config.train.init_from.endswith('.npz'):
-    encoder = load.load_encoder(networks, config.train.init_from)
-    tell(f'starting from the encoder of {config.train.init_from}')
-  elif config.train.init_from:
-    shapes = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
-    step, encoder = checkpoint.restore_encoder(config.train.init_from, shapes)
-    tell(f'starting from the encoder of {config.train.init_from} at step {step}')
+  frozen, encoder = load_start(networks, config, report)
   _, replicated = parallel.shardings(mesh)
   frozen, encoder = jax.device_put((frozen, encoder), replicated)
   init = jax.jit(
@@ -152,45 +167,42 @@ def train(config: Any, workdir: str) -> TrainState | None:
     state = init(key, encoder)
   else:  # from shapes alone: two whole states may not fit
     state = checkpoint.restore(checkpoints, shapes, batches)
-    tell(f'resumed at step {int(state.step)}')
-  del encoder
+    report(f'resumed at step {int(state.step)}')
+  del encoder  # the state holds it: free the memory of a second one
   overview = parameter_overview(state.encoder['params'])
-  tell(f'encoder parameters: {overview}')
+  report(f'encoder parameters: {overview}')
   if first:
     write_versions(workdir, overview)
 
-  # --- The step, compiled ahead: what it takes is told before it runs.
+  # --- The step, compiled ahead, so that its memory and time are reported before it runs.
   start, total = int(state.step), config.train.num_steps
+  sizes = triplets.shapes(config.model.frame_size, finetune)
+  example = {
+    name: jax.ShapeDtypeStruct((config.data.batch_size, *size), 'uint8')
+    for name, size in sizes.items()
+  }
+  report('compiling the training step')
   step_fn = parallel.jit_step(steps.make_step(networks, config), mesh)
-  example = jax.eval_shape(
-    lambda: {
-      name: jax.numpy.zeros((config.data.batch_size, *shape), 'uint8')
-      for name, shape in triplets.shapes(
-        config.model.frame_size, config.stage == 'finetune'
-      ).items()
-    }
-  )
-  tell('compiling the training step', flush=True)
   step_fn = step_fn.lower(shapes, frozen, example).compile()
-  tell(estimate.describe(step_fn, total - start))
+  report(estimate.describe(step_fn, total - start))
 
   # --- Loop. Metrics are read only where they are logged or saved: reading waits for the device.
-  put = lambda batch: parallel.put_batch(batch, mesh)  # noqa: E731
+  def put(batch):
+    return parallel.put_batch(batch, mesh)
+
+  def due(every):
+    return done % every == 0 or done == total
+
   sampler = make_sampler(networks, replicated)
   validate = make_validator(networks, config, held_out, put) if held_out else None
   scalars = ScalarLog(workdir, config.stage, start) if first else None
+  if scalars and scalars.missing:
+    report(scalars.missing)
   best = Best(workdir, start)
-  last_time, last_step, tracing = time.monotonic(), start, False
-  progress = tqdm(
-    range(start, total),
-    initial=start,
-    total=total,
-    desc=config.stage,
-    unit='step',
-    disable=not first,
-  )
+  last_time, last_step, tracing, caption = time.monotonic(), start, False, config.stage
+  remaining = progress(range(start, total), lambda: caption, total)
   with stop_on_signal() as stopped:
-    for step in progress:
+    for step in remaining:
       if config.train.profile_from and step == max(config.train.profile_from, start):
         jax.profiler.start_trace(str(pathlib.Path(workdir) / 'profile'))
         tracing = True
@@ -199,7 +211,6 @@ def train(config: Any, workdir: str) -> TrainState | None:
       done = step + 1
       stopping = bool(stopped)  # read once: the signal may come at any time
       last = done == total or stopping
-      due = lambda every: done % every == 0 or done == total  # noqa: B023, E731
       if tracing and (done == config.train.profile_from + PROFILED_STEPS or last):
         jax.block_until_ready(metrics)
         jax.profiler.stop_trace()
@@ -218,11 +229,12 @@ def train(config: Any, workdir: str) -> TrainState | None:
         metrics['steps_per_second'] = (done - last_step) / (now - last_time)
         last_time, last_step = now, done
         scalars.write(done, metrics)
-        progress.set_postfix(total=f'{metrics["total"]:.4f}')
+        caption = f'{config.stage}, loss {metrics["total"]:.4f}'
       if first and validated:
         scalars.write(done, validated, 'validation_')
       if due(config.train.sample_steps):
         rows = steps.active_rows(state.step, config.progressive, networks.hybrid.encoder.num_ws)
+        # Every process computes the grid, since its arrays live on the devices of all.
         images = np.asarray(sampler(state.encoder, frozen, batch, rows))
         path = pathlib.Path(workdir) / 'samples' / f'{done:07d}.png'
         if first:
@@ -233,15 +245,15 @@ def train(config: Any, workdir: str) -> TrainState | None:
         checkpoint.save(checkpoints, state, batches)
       if stopping:
         checkpoints.wait_until_finished()
-        tell(f'\n{stopped[0]}: saved at step {done}; run the same command to go on')
+        report(f'{stopped[0]}: saved at step {done}; run the same command to resume')
         return None
       patience = config.train.patience
       if patience and validated and best.waited(done, config.train.val_steps) >= patience:
         checkpoint.save(checkpoints, state, batches)
-        tell(f'\nstopped at step {done}: no better validation since step {best.step}')
+        report(f'stopped at step {done}: no better validation since step {best.step}')
         break
   checkpoints.wait_until_finished()
   if held_out:
-    tell(f'best validation {best.value:.4f} at step {best.step}')
-  tell(f'done: {workdir}; the columns of samples/ are {SAMPLE_COLUMNS}')
+    report(f'best validation {best.value:.4f} at step {best.step}')
+  report(f'done: {workdir}; the columns of samples/ are {SAMPLE_COLUMNS}')
   return state

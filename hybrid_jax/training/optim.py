@@ -1,4 +1,7 @@
-"""Ranger, the encoder's optimiser: RAdam inside Lookahead with centralised gradients, as in e4e."""
+"""Ranger, the encoder's optimiser: RAdam inside Lookahead with centralised gradients, as in e4e.
+
+Symbols: `m`, `v` first and second moment, `t` step of a parameter, `slow` the Lookahead weights.
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -9,6 +12,8 @@ import optax
 
 
 class RangerState(NamedTuple):
+  """State of `ranger`, a tree of arrays like the parameters in each field."""
+
   count: Any  # steps of each parameter since its first gradient
   mu: Any
   nu: Any
@@ -16,7 +21,11 @@ class RangerState(NamedTuple):
 
 
 def centralize(gradient: jax.Array) -> jax.Array:
-  """Subtracts each output channel's mean gradient; channels are last in HWIO and (i, o)."""
+  """Returns the gradient minus its mean over all axes but the last, per output channel.
+
+  Output channels are last in HWIO and (i, o) kernels, first in PyTorch; optax.centralize takes the
+  first axis.
+  """
   if gradient.ndim < 2:
     return gradient
   return gradient - jnp.mean(gradient, axis=tuple(range(gradient.ndim - 1)), keepdims=True)
@@ -34,10 +43,10 @@ def ranger(
   weight_decay: float = 0.0,
   min_centralized_rank: int = 2,
 ) -> optax.GradientTransformation:
-  """Ranger of omertov/encoder4editing `training/ranger.py`; the defaults are that file's.
+  """Returns Ranger of omertov/encoder4editing `training/ranger.py`, with that file's defaults.
 
-  It differs from `optax.lookahead(optax.radam(...))`: one set of weights, with the slow copy in the
-  state, and an epsilon that is added to sqrt(v) *before* bias correction.
+  It differs from `optax.lookahead(optax.radam(...))`: the parameters are the fast weights and the
+  slow copy is in the state, and epsilon is added to sqrt(v) *before* bias correction.
 
   Args:
     sma_threshold: below this length of the moving average the step has no second moment.
@@ -56,9 +65,9 @@ def ranger(
 
   def update(grads, state, params):
     grads = jax.tree.map(lambda g: centralize(g) if g.ndim >= min_centralized_rank else g, grads)
-    # PyTorch skips a parameter that has had no gradient: its count, and with it the warm-up, starts
-    # with its first one. So does ours, or a head that is switched on late would begin with v near
-    # zero, no correction left, and steps of several learning rates.
+    # PyTorch skips a parameter without a gradient, so that its count and warm-up start at its first
+    # gradient. Without this, a head that is switched on late would start with v near zero, no bias
+    # correction left, and steps of several learning rates.
     count = jax.tree.map(
       lambda t, g: jnp.where((t > 0) | jnp.any(g != 0), t + 1, 0), state.count, grads
     )
@@ -67,7 +76,7 @@ def ranger(
 
     def fast_weights(p, m, v, t):
       # RAdam's rectification (Liu et al. 2020): n is the length of the approximated moving average.
-      # 1 - b2^t by expm1: in float32 the plain difference is off by 1e-4 in the first steps.
+      # 1 - b^t by expm1: in float32 the plain difference is off by 1e-4 in the first steps.
       t = jnp.maximum(t, 1).astype(jnp.float32)
       decay1, decay2 = (-jnp.expm1(t * math.log(b)) for b in (b1, b2))
       n_max = 2 / (1 - b2) - 1

@@ -1,4 +1,7 @@
-"""Data parallelism: one mesh axis, batches split over it, everything else on every device."""
+"""Data parallelism: one mesh axis, batches split over it, everything else on every device.
+
+Means over a batch, batch normalisation and gradients are then global: XLA inserts the collectives.
+"""
 
 from typing import Any
 
@@ -9,7 +12,11 @@ from hybrid_jax.errors import InputError
 
 
 def join(coordinator: str, processes: int | None, process: int | None) -> None:
-  """Joins several processes to one run; '' is a run of one, 'auto' asks the cluster.
+  """Joins this process to a run of several; call it before anything else uses a device.
+
+  Args:
+    coordinator: HOST:PORT of process 0; '' is a run of one process, 'auto' asks the cluster.
+    processes, process: number of processes, and the number of this one.
 
   Raises:
     InputError: incomplete arguments, or no such cluster.
@@ -30,18 +37,19 @@ def join(coordinator: str, processes: int | None, process: int | None) -> None:
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
-  """A one-dimensional mesh named 'data' over the first `devices` devices (all when None)."""
+  """Returns a mesh with the axis 'data' over the first `devices` devices (all when None)."""
   chosen = jax.devices()[:devices]
+  # Auto is named, since the default became Explicit, which rejects some reshapes of the networks.
   return jax.make_mesh((len(chosen),), ('data',), axis_types=(AxisType.Auto,), devices=chosen)
 
 
 def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
-  """(of batches: split along the first axis, of state and frozen weights: replicated)."""
+  """Returns the shardings of batches (split along axis 0) and of everything else (replicated)."""
   return NamedSharding(mesh, PartitionSpec('data')), NamedSharding(mesh, PartitionSpec())
 
 
 def jit_step(step: Any, mesh: Mesh) -> Any:
-  """step(state, frozen, batch) compiled for the mesh; the state's buffers are reused."""
+  """Returns step(state, frozen, batch) jitted for the mesh; it reuses the buffers of `state`."""
   split, replicated = shardings(mesh)
   return jax.jit(
     step,
@@ -52,6 +60,6 @@ def jit_step(step: Any, mesh: Mesh) -> Any:
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-  """Host arrays of this process -> global arrays split over the mesh."""
+  """Returns global arrays, split over the mesh, of this process's part of a batch on the host."""
   split, _ = shardings(mesh)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)

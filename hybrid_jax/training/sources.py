@@ -1,22 +1,25 @@
-"""Where the clips of a run come from: a folder of videos, a packed set, or the rendered world."""
+"""Sources of clips for a run: a folder of videos, a packed data set, or the rendered world.
 
-import os
-import pathlib
+`data` is the section of a config. Frames are uint8 (t, size, size, 3).
+"""
+
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from hybrid_jax import environment
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import replacing
+from hybrid_jax.progress import Progress, silent
 from hybrid_jax.training import triplets
 
 
 def check(data: Any, stage: str) -> None:
-  """Looks for what may be missing, before any work.
+  """Checks, without opening a file, that a config names one source and that its videos exist.
 
   Raises:
-    InputError: none or several sources are set, or the one that is set is not there.
+    InputError: none or several sources are set, a folder has no video, or stage 2 lacks what its
+      masks come from.
   """
   named = {
     'videos': bool(data.videos),
@@ -37,22 +40,27 @@ def check(data: Any, stage: str) -> None:
       )
 
 
-def load(data: Any, size: int) -> tuple[triplets.Clips, triplets.Clips | None, list[str]]:
-  """(training clips, clips of held-out people or None where there are too few, lines to print).
+def load(
+  data: Any, size: int, progress: Progress = silent
+) -> tuple[triplets.Clips, triplets.Clips | None, list[str]]:
+  """Returns training clips, clips of held-out people, and a report of what was used.
+
+  Held-out clips are None where there are fewer than four people; the report is a list of lines.
 
   Raises:
-    InputError: no usable clip, one person alone, or frames of another size.
+    InputError: no usable clip, clips of one person only, or frames of another size than `size`.
   """
   if data.packed:
     train, held_out = (triplets.PackedClips(data.packed, s) for s in ('train', 'validation'))
-    got = train.read(0, [0])[0].shape[1]
-    if got != size:
-      raise InputError(f'{data.packed}: frames of {got} px; config.model.frame_size is {size}')
+    found = train.read(0, [0])[0].shape[1]
+    if found != size:
+      raise InputError(f'{data.packed}: frames of {found} px; config.model.frame_size is {size}')
     return train, held_out, [f'{len(train.lengths)} packed clips, {len(held_out.lengths)} held out']
   if data.rendered_people:
     few = max(4, round(data.held_out * data.rendered_people))
-    train = rendered('train', data.rendered_people, data.rendered_clips, data.frames_per_clip, size)
-    held_out = rendered('validation', few, 1, data.frames_per_clip, size)
+    people, clips, frames = data.rendered_people, data.rendered_clips, data.frames_per_clip
+    train = rendered('train', people, clips, frames, size, progress)
+    held_out = rendered('validation', few, 1, frames, size, progress)
     return train, held_out, [f'{data.rendered_people} rendered people, {few} held out']
   clips, lines = triplets.read_folder(
     data.videos,
@@ -60,11 +68,12 @@ def load(data: Any, size: int) -> tuple[triplets.Clips, triplets.Clips | None, l
     frames_per_clip=data.frames_per_clip,
     face_detector=data.face_detector,
     crop_scale=data.crop_scale,
+    progress=progress,
   )
   people = {c.identity for c in clips}
   lines.append(f'{len(clips)} clips used, {len(people)} identities')
   if len(people) < 4:
-    lines.append('no validation: with fewer than four people nobody can be held out')
+    lines.append('no validation: holding people out needs at least four')
     return triplets.MemoryClips(clips), None, lines
   held_out = triplets.split_people(people, data.held_out)['validation']
   lines.append(f'held out: {", ".join(sorted(held_out))}')
@@ -72,20 +81,22 @@ def load(data: Any, size: int) -> tuple[triplets.Clips, triplets.Clips | None, l
   return *map(triplets.MemoryClips, parts), lines
 
 
-def rendered(split: str, people: int, clips: int, frames: int, size: int) -> triplets.MemoryClips:
-  """Clips of the rendered world, drawn once and then kept in the user's cache folder."""
+def rendered(
+  split: str, people: int, clips: int, frames: int, size: int, progress: Progress = silent
+) -> triplets.MemoryClips:
+  """Returns clips of the rendered world, rendered once and then kept in the cache folder."""
   from hybrid_jax.world import clips as heads  # needs jax; worker processes import this module
   from hybrid_jax.world import people as world
 
-  base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-  folder = pathlib.Path(base) / 'hybrid_jax'
+  folder = environment.cache_folder()
+  # The seed of the world is part of the name: frames of another world are never read.
   path = folder / f'heads-v{world.SEED}-{split}-{people}x{clips}x{frames}-{size}.npz'
   if path.is_file():
     with np.load(path) as file:
       names, images, masks = (file[key] for key in ('identity', 'frames', 'masks'))
   else:
     drawn = heads.iterate(split, persons=people, clips=clips, frames=frames, size=size)
-    drawn = list(tqdm(drawn, desc=f'rendering {split}', total=people * clips, unit='clip'))
+    drawn = list(progress(drawn, f'rendering people, {split}', people * clips))
     names = np.array([clip.identity for clip in drawn])
     images, masks = (np.stack([getattr(c, key) for c in drawn]) for key in ('frames', 'masks'))
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,7 @@
-"""Everything that training changes, in one donated tree, and the pool of past latents."""
+"""Everything that training changes, in one tree, and the pool of past latents.
+
+The tree is donated to the step, which reuses its buffers: a state is invalid once it was stepped.
+"""
 
 from typing import Any
 
@@ -9,15 +12,15 @@ import jax.numpy as jnp
 
 @flax.struct.dataclass
 class LatentPool:
-  """e4e's pool of past w vectors; `count` says how many of the rows are filled."""
+  """e4e's pool of past w vectors (size, d), of which the first `count` are filled."""
 
-  latents: jax.Array  # size d
+  latents: jax.Array
   count: jax.Array
 
 
 @flax.struct.dataclass
 class TrainState:
-  """A pure tree: no functions and none of the frozen networks."""
+  """State of a run between two steps: arrays only, without the frozen networks."""
 
   step: jax.Array
   key: jax.Array
@@ -25,25 +28,28 @@ class TrainState:
   encoder_opt: Any
   critic: Any
   critic_opt: Any
-  r1: jax.Array  # the last penalty: it is computed every few steps only
+  r1: jax.Array  # the last R1 penalty, logged also in the steps that do not compute it
   pool_real: LatentPool
   pool_fake: LatentPool
 
 
 def empty_pool(size: int, w_dim: int) -> LatentPool:
+  """Returns a pool for `size` vectors with none in it."""
   return LatentPool(jnp.zeros((size, w_dim)), jnp.zeros((), jnp.int32))
 
 
 def query_pool(pool: LatentPool, w: jax.Array, key: jax.Array) -> tuple[jax.Array, LatentPool]:
-  """Stores the w vectors (n, d) one by one; half of the time a full pool gives a past one back.
+  """Returns w vectors (n, d), about half of them past ones, and the updated pool.
 
-  While the pool fills, every vector is stored and returned (omertov/encoder4editing,
-  LatentCodesPool). A pool of size 0 returns its input.
+  LatentCodesPool of omertov/encoder4editing: while the pool fills, each vector is stored and
+  returned; from then on, with probability 1/2, a vector takes the place of a stored one, which is
+  returned. A pool of size 0 returns its input.
   """
   size = pool.latents.shape[0]
   if size == 0:
     return w, pool
 
+  # One after another, as in e4e: a vector may be exchanged for one stored in the same call.
   def one(pool, inputs):
     w, key = inputs
     key_swap, key_index = jax.random.split(key)

@@ -1,8 +1,9 @@
-"""Clips of people to (source, same-person driver, other-person driver) triplets.
+"""Clips of people, and triplets of them: source, same-person driver, other-person driver.
 
-Frames are uint8 (h, w, 3) RGB squares at the encoder's size. Clips lie in memory (`MemoryClips`:
-folders of up to a few hundred, and rendered heads) or packed on disk (`PackedClips`: any number,
-only the frames drawn are decoded). No jax here, so that worker processes can import it.
+Frames are uint8 (h, w, 3) RGB squares at the encoder's size. Clips are held in memory
+(`MemoryClips`: folders of up to a few hundred, and rendered heads) or packed on disk
+(`PackedClips`: any number, only the frames drawn are decoded). This module must not import jax:
+data worker processes import it.
 """
 
 import dataclasses
@@ -17,11 +18,11 @@ from typing import Protocol
 import grain
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import clips as media_clips
 from hybrid_jax.media import faces
+from hybrid_jax.progress import Progress, silent
 
 SUFFIXES = {'.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.gif'}
 INDEX = 'clips.json'  # beside packed data: identity and number of frames of each record
@@ -29,7 +30,10 @@ INDEX = 'clips.json'  # beside packed data: identity and number of frames of eac
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """Frames (t, size, size, 3) of one shot of one person; masks (t, size, size, 4) if known."""
+  """Frames (t, size, size, 3) uint8 of one shot of one person.
+
+  `masks` (t, size, size, 4) uint8 are of mouth, eyes, brows and face, None where there are none.
+  """
 
   identity: str
   name: str
@@ -48,21 +52,26 @@ class Clips(Protocol):
 
 
 class MemoryClips:
+  """`Clips` held in memory."""
+
   def __init__(self, clips: Sequence[Clip]):
     self.clips = clips
     self.identities = [clip.identity for clip in clips]
     self.lengths = [len(clip.frames) for clip in clips]
 
-  def read(self, index, picks):
+  def read(self, index: int, picks: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """See `Clips.read`."""
     clip = self.clips[index]
     return clip.frames[picks], None if clip.masks is None else clip.masks[picks]
 
 
 class PackedClips:
-  """One split of a data set that data/face_clips or data/synthetic_heads wrote; no TensorFlow.
+  """`Clips` of one split of a data set that data/face_clips or data/synthetic_heads wrote.
+
+  Reading needs tensorflow_datasets, but does not import TensorFlow.
 
   Raises:
-    InputError: no such data set, or no tensorflow_datasets to read it.
+    InputError: no such data set, or tensorflow_datasets is not installed.
   """
 
   def __init__(self, data_dir: str, split: str):
@@ -78,12 +87,13 @@ class PackedClips:
     self.lengths = [row['frames'] for row in rows]
     self._path, self._split, self._source = path, split, None
 
-  def read(self, index, picks):
-    if self._source is None:  # opened where it is read, so that workers can be handed this object
+  def read(self, index: int, picks: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """See `Clips.read`."""
+    if self._source is None:  # an open file cannot be pickled, and workers receive this object
       import tensorflow_datasets as tfds
 
       class KeepEncoded(tfds.decode.SkipDecoding):
-        """TFDS' own lacks this method, which sequences of images call."""
+        """Adds the method that sequences of images call and TFDS' own class lacks."""
 
         def decode_batch_example_np(self, example):
           return example
@@ -101,7 +111,7 @@ class PackedClips:
 
 
 def find_videos(folder: str) -> list[tuple[str, pathlib.Path]]:
-  """(identity, path) of each video: a subfolder is one identity, a file directly in it its own.
+  """Returns (identity, path) of each video: a subfolder, or a file beside them, is one identity.
 
   Raises:
     InputError: no such folder, or no video in it.
@@ -111,14 +121,17 @@ def find_videos(folder: str) -> list[tuple[str, pathlib.Path]]:
     raise InputError(f"no folder of videos at '{folder}': set --config.data.videos=DIR")
   paths = sorted(p for p in root.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file())
   if not paths:
-    raise InputError(f'{folder}: no video in it; known endings are {" ".join(sorted(SUFFIXES))}')
+    raise InputError(
+      f'{folder}: no video in it; supported suffixes are {" ".join(sorted(SUFFIXES))}'
+    )
   return [(p.stem if p.parent == root else p.relative_to(root).parts[0], p) for p in paths]
 
 
 def split_people(identities: Iterable[str], held_out: float) -> dict[str, set[str]]:
-  """Each person to one split, by a hash of the name, so that adding people moves nobody else much.
+  """Assigns each person to 'train' or 'validation', at least two people to each.
 
-  At least two people in each split.
+  People are ordered by a hash of their name, so that adding people moves few others to another
+  split.
 
   Raises:
     InputError: fewer than four people.
@@ -133,16 +146,31 @@ def split_people(identities: Iterable[str], held_out: float) -> dict[str, set[st
 
 
 def read_folder(
-  folder: str, *, size: int, frames_per_clip: int, face_detector: str, crop_scale: float
+  folder: str,
+  *,
+  size: int,
+  frames_per_clip: int,
+  face_detector: str,
+  crop_scale: float,
+  progress: Progress = silent,
 ) -> tuple[list[Clip], list[str]]:
-  """All usable clips of a folder, and a line for each that was skipped.
+  """Returns all usable clips of a folder, and a line for each clip that was skipped.
+
+  Args:
+    folder: see `find_videos`.
+    size: side of the frames, px.
+    frames_per_clip: evenly spaced frames kept of each clip.
+    face_detector: YuNet file; '' takes square clips whole.
+    crop_scale: side of the crop in face-box sides.
+    progress: shows how many clips are read.
 
   Raises:
     InputError: no usable clip, or all of one identity.
   """
   detector = faces.FaceDetector(face_detector) if face_detector else None
   clips, skipped = [], []
-  for identity, path in tqdm(find_videos(folder), desc='reading clips', unit='clip'):
+  videos = find_videos(folder)
+  for identity, path in progress(videos, 'reading clips', len(videos)):
     try:
       clip = media_clips.read_clip(
         path, size=size, count=frames_per_clip, detector=detector, crop_scale=crop_scale
@@ -163,15 +191,16 @@ def read_folder(
 
 
 class DrawTriplet(grain.transforms.RandomMap):
-  """Clip index -> two different frames of that clip and one frame of another person's.
+  """Maps a clip index to two different frames of that clip and one frame of another person.
 
-  With `masks`, also those of mouth, eyes and brows of the first two, (h, w) uint8.
+  With `masks`, also the union of the masks of mouth, eyes and brows of the first two, (h, w) uint8.
   """
 
   def __init__(self, clips: Clips, masks: bool):
     self.clips, self.masks = clips, masks
 
   def random_map(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draws a triplet; Grain seeds `rng` by the position in the data, hence exact resuming."""
     clips = self.clips
     picks = rng.choice(clips.lengths[index], 2, replace=False)
     frames, masks = clips.read(index, picks)
@@ -186,7 +215,7 @@ class DrawTriplet(grain.transforms.RandomMap):
 
 
 def shapes(size: int, masks: bool) -> dict[str, tuple[int, ...]]:
-  """Shapes of one triplet, without the batch axis."""
+  """Returns the shapes of one triplet, without the batch axis; all its arrays are uint8."""
   named = {role: (size, size, 3) for role in ('source', 'driving', 'other')}
   return named | {f'{role}_mask': (size, size) for role in ('source', 'driving') if masks}
 
@@ -199,13 +228,16 @@ def triplets(
   masks: bool = False,
   process: tuple[int, int] = (0, 1),
 ) -> Iterable[dict[str, np.ndarray]]:
-  """Endless shuffled batches {'source', 'driving', 'other'} of (n, h, w, 3); resumes exactly.
+  """Returns endless shuffled batches {'source', 'driving', 'other'} of (n, h, w, 3) uint8.
+
+  Its iterator can be saved and restored at any batch. With `masks`, batches also have 'source_mask'
+  and 'driving_mask', see `DrawTriplet`.
 
   `process` is (index, count): each of several processes gets its part of every batch, in order, so
-  that their batches side by side are those of one process alone.
+  that their batches side by side are those of a single process.
 
   Raises:
-    InputError: the batch cannot be divided among the processes, or all clips are one person's.
+    InputError: the batch cannot be divided among the processes, or all clips show one person.
   """
   index, count = process
   if batch_size % count:

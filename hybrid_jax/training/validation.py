@@ -1,4 +1,4 @@
-"""Looking at a run: losses on people it does not train on, and the sample grid."""
+"""Validation of a run: losses on held-out people, and the grid of samples."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -7,22 +7,24 @@ from typing import Any
 import jax
 
 from hybrid_jax.method.networks import Networks
+from hybrid_jax.method.objective import make_objective
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
 from hybrid_jax.training import steps, triplets
 
 SAMPLE_COLUMNS = 'source, driver, self-reconstruction, re-enactment, anchor, cross re-enactment'
-SEED = 1  # of the validation triplets, which are the same at every validation and in every run
+# Of the validation triplets, which are the same at every validation and in every run, so that their
+# losses can be compared.
+SEED = 1
 
 
 def make_validator(
   networks: Networks, config: Any, clips: triplets.Clips, put: Callable[[Mapping], Mapping]
 ) -> Callable[[Any, Mapping], dict[str, float]]:
-  """(state, frozen) -> the mean of every loss term over `val_batches` fixed batches.
+  """Returns validate(state, frozen) -> mean of every loss term over `val_batches` fixed batches.
 
-  Running statistics normalise, and the noise is fixed. `put` places a batch on the devices. The
-  critic's term is reported and is not part of `total`: it moves with the critic.
+  Running statistics normalise, and the noise is fixed. `put` places a batch on the devices.
   """
-  objective = steps.make_objective(networks, config)
+  objective = make_objective(networks, config)
   rows_at = steps.active_rows
   process = (jax.process_index(), jax.process_count())
   weight = config.loss.weights.get('adversarial', 0.0)
@@ -33,6 +35,7 @@ def make_validator(
     key = jax.random.fold_in(jax.random.key(SEED), k)
     params, batch_stats = state.encoder['params'], state.encoder['batch_stats']
     _, (_, _, terms) = objective(params, batch_stats, state.critic, frozen, batch, rows, key, False)
+    # Without the critic's term: it measures the critic too, which changes from step to step.
     return terms | {'total': terms['total'] - weight * terms['adversarial']}
 
   def validate(state, frozen):
@@ -53,10 +56,10 @@ def make_validator(
 
 
 def make_sampler(networks: Networks, replicated: Any = None) -> Any:
-  """(encoder, frozen, batch, active rows) -> the columns of the sample grid, uint8 (n, 6, r, r, 3).
+  """Returns sample(encoder, frozen, batch, rows) -> a grid of pictures, uint8 (n, 6, r, r, 3).
 
-  `replicated` is the sharding that puts them on every device. At most four rows, r no more than the
-  frames' size: pictures to look at, also of a 1024 px model.
+  Columns are SAMPLE_COLUMNS, n is at most 4, and r at most the size of the frames, also for a 1024
+  px model. `replicated` is the sharding that puts the grid on every device.
   """
   hybrid = networks.hybrid
 

@@ -1,4 +1,4 @@
-"""Configs and workdirs that cannot be used: each is told in one line, before any work."""
+"""Configs and workdirs that cannot be used: one line each, before any work."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""The doctor: what it says of files that are there, missing, damaged or of another model."""
+"""Preflight checks and the doctor: files present, missing, damaged or of another model."""
 
 import hashlib
 import os
@@ -15,27 +15,27 @@ from parity import GOLDEN
 from small import small_config
 
 from configs import common
-from hybrid_jax import doctor
 from hybrid_jax.media import containers
 from hybrid_jax.method import networks
-from hybrid_jax.training import estimate
+from hybrid_jax.training import estimate, preflight
+from hybrid_jax.training.preflight import weight_files
 from hybrid_jax.weights import convert, export, public, shipped
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def examined(config) -> dict[str, doctor.Check]:
+def examined(config) -> dict[str, preflight.Check]:
   """The checks by name, without compiling."""
-  checks = list(doctor.examine(config, compile_step=False))
+  checks = list(preflight.examine(config, compile_step=False))
   assert all('\n' not in str(check) and len(str(check)) < 2000 for check in checks)
   named = {check.name: check for check in checks}
   assert len(named) == len(checks)
   return named
 
 
-def weights_of(config) -> dict[str, doctor.Check]:
+def weights_of(config) -> dict[str, preflight.Check]:
   """Those of the weights alone."""
-  return {c.name: c for c in doctor.check_weights(config, networks.build(config.model))}
+  return {c.name: c for c in weight_files.check_weights(config, networks.build(config.model))}
 
 
 def statuses(config) -> dict[str, str]:
@@ -58,22 +58,22 @@ def test_a_step_is_compiled_and_weighed():
   """The one that other tests compile too."""
   config = small_config()
   config.data.rendered_people = 4
-  checks = {check.name: check for check in doctor.examine(config)}
-  assert checks['step'].status == 'ok' and 'GFLOP a step' in checks['step'].told
-  assert checks['memory'].status == 'ok' and 'GiB of a device' in checks['memory'].told
-  assert 'at least' not in checks['memory'].told
+  checks = {check.name: check for check in preflight.examine(config)}
+  assert checks['step'].status == 'ok' and 'GFLOP a step' in checks['step'].message
+  assert checks['memory'].status == 'ok' and 'GiB of a device' in checks['memory'].message
+  assert 'at least' not in checks['memory'].message
 
 
-def test_the_command_says_yes_to_the_tiny_model():
+def test_the_command_says_yes_to_the_tiny_model(tmp_path):
   options = ('--config=configs/pretrain.py:tiny', '--config.data.rendered_people=4')
-  code, lines = command(*options, '--no-compile')
+  code, lines = command(*options, '--no-compile', f'--workdir={tmp_path / "run"}')
   assert code == 0, lines
   statuses = {line[9:].partition(':')[0]: line.split()[0] for line in lines[:-1]}
   assert statuses == {
-    'config': 'ok', 'weights': 'warning', 'data': 'ok', 'codecs': 'ok', 'devices': 'ok',
-    'memory': 'ok',
+    'config': 'ok', 'weights': 'warning', 'data': 'ok', 'workdir': 'ok', 'devices': 'ok',
+    'codecs': 'ok', 'memory': 'ok',
   }  # fmt: skip
-  assert lines[-1] == '6 checks: 5 ok, 1 warning, 0 missing, 0 wrong: training can start'
+  assert lines[-1] == '7 checks: 6 ok, 1 warning, 0 missing, 0 wrong: training can start'
 
 
 def test_the_command_names_the_missing_files_of_the_paper_and_says_no():
@@ -109,22 +109,22 @@ def test_shipped_networks_are_found_with_their_hashes(tmp_path, monkeypatch):
   assert {check.status for check in checks.values()} == {'ok'}
   for name in ('generator_64', 'perceptual', 'identity'):
     data = (shipped.FOLDER / f'{name}.npz').read_bytes()
-    assert hashlib.sha256(data).hexdigest() in checks[f'weights.{name}'].told
+    assert hashlib.sha256(data).hexdigest() in checks[f'weights.{name}'].message
 
   config.model.w_dim = 64
   assert weights_of(config)['agreement'].status == 'wrong'
   config.weights.arcface = 'arcface.pth'
-  assert 'are shipped and the others are not' in weights_of(config)['weights'].told
+  assert 'are shipped and the others are not' in weights_of(config)['weights'].message
   config = ConfigDict(common.heads())
   monkeypatch.setattr(shipped, 'FOLDER', tmp_path)
   assert weights_of(config)['weights.identity'].status == 'missing'
 
 
-def test_a_config_that_cannot_be_used_is_told_alone():
+def test_an_unusable_config_ends_the_checks():
   config = small_config()
   config.model.w_dim = 0
-  (check,) = doctor.examine(config)
-  assert check.status == 'wrong' and 'config.model.w_dim=0 must be' in check.told
+  (check,) = preflight.examine(config)
+  assert check.status == 'wrong' and 'config.model.w_dim=0 must be' in check.message
 
 
 # --- Weight files --------------------------------------------------------------------------------
@@ -166,12 +166,12 @@ def files(e4e_file):
 def test_files_that_fit(files):
   checks = examined(files)
   assert {check.status for check in checks.values()} == {'ok'}
-  assert checks['agreement'].told.endswith('32 px, 8 rows of W+, frames of 32 px')
+  assert checks['agreement'].message.endswith('32 px, 8 rows of W+, frames of 32 px')
   for field, kind in (('arcface', 'arcface'), ('e4e', 'e4e'), ('lpips_backbone', 'alexnet')):
     data = pathlib.Path(files.weights[field]).read_bytes()
-    told = checks[f'weights.{field}'].told
-    assert f'{len(data) / 1e6:.1f} MB, SHA-256 {hashlib.sha256(data).hexdigest()}' in told
-    assert told.endswith(f'; {kind}; terms: {public.FILES[kind].terms}')
+    message = checks[f'weights.{field}'].message
+    assert f'{len(data) / 1e6:.1f} MB, SHA-256 {hashlib.sha256(data).hexdigest()}' in message
+    assert message.endswith(f'; {kind}; terms: {public.FILES[kind].terms}')
 
 
 def test_a_converted_folder_is_known_by_its_manifest(files, tmp_path):
@@ -179,7 +179,7 @@ def test_a_converted_folder_is_known_by_its_manifest(files, tmp_path):
   manifest = convert.convert(source, str(tmp_path / 'arcface'))
   files.weights.arcface = str(tmp_path / 'arcface')
   check = weights_of(files)['weights.arcface']
-  assert check.status == 'ok' and manifest['source']['sha256'] in check.told
+  assert check.status == 'ok' and manifest['source']['sha256'] in check.message
   (tmp_path / 'arcface' / 'manifest.json').write_text('{')
   assert weights_of(files)['weights.arcface'].status == 'wrong'
 
@@ -196,7 +196,7 @@ def test_parts_that_do_not_agree_with_the_config(files):
     'encoder has identity_split [2, 3, 3], the config [3, 4, 3]',
     'arcface has embedding 64, the config 32',
   ):
-    assert says in checks['agreement'].told
+    assert says in checks['agreement'].message
   assert 'memory' not in examined(files)  # no step to compile
 
 
@@ -211,9 +211,9 @@ def test_a_truncated_file(files, tmp_path, field, left):
   files.weights[field] = str(path)
   checks = weights_of(files)
   assert checks[f'weights.{field}'].status == 'wrong'
-  assert str(path) in checks[f'weights.{field}'].told
+  assert str(path) in checks[f'weights.{field}'].message
   assert checks['agreement'].status == 'ok'  # of the others
-  assert hashlib.sha256(path.read_bytes()).hexdigest() in checks[f'weights.{field}'].told
+  assert hashlib.sha256(path.read_bytes()).hexdigest() in checks[f'weights.{field}'].message
 
 
 def test_files_of_another_kind_or_under_a_wrong_name(files, tmp_path):
@@ -222,8 +222,8 @@ def test_files_of_another_kind_or_under_a_wrong_name(files, tmp_path):
   shutil.copy(files.weights.lpips_backbone, named)
   files.weights.lpips_backbone = str(named)
   checks = weights_of(files)
-  assert 'of kind e4e, which has no arcface' in checks['weights.arcface'].told
-  assert 'another file than its name says' in checks['weights.lpips_backbone'].told
+  assert 'of kind e4e, which has no arcface' in checks['weights.arcface'].message
+  assert 'not the file of that name' in checks['weights.lpips_backbone'].message
   assert checks['weights.lpips_linear'].status == 'missing'
   assert checks['weights.arcface'].status == checks['weights.lpips_backbone'].status == 'wrong'
 
@@ -237,8 +237,8 @@ def test_data_and_start(tmp_path):
   config.data.face_detector = 'nowhere.onnx'
   config.train.init_from = str(tmp_path / 'encoder.npz')
   checks = examined(config)
-  assert checks['data'].status == 'missing' and 'no video in it' in checks['data'].told
-  assert public.FILES['yunet'].origin in checks['data.face_detector'].told
+  assert checks['data'].status == 'missing' and 'no video in it' in checks['data'].message
+  assert public.FILES['yunet'].origin in checks['data.face_detector'].message
   assert checks['train.init_from'].status == 'missing'
 
   (tmp_path / 'a').mkdir()
@@ -246,14 +246,14 @@ def test_data_and_start(tmp_path):
     (tmp_path / name).write_bytes(b'none')
   config.data.face_detector = str(tmp_path / 'detector.onnx')
   checks = examined(config)
-  assert checks['data'].told.startswith(f'{tmp_path}: 3 videos of 2 people')
+  assert checks['data'].message.startswith(f'{tmp_path}: 3 videos of 2 people')
   assert checks['data.face_detector'].status == 'wrong'
   assert checks['train.init_from'].status == 'wrong'
   config.train.init_from = str(tmp_path)
-  assert 'no checkpoint in it' in examined(config)['train.init_from'].told
+  assert 'no checkpoint in it' in examined(config)['train.init_from'].message
 
   config.data.packed = str(tmp_path)
-  assert 'set one of config.data' in examined(config)['data'].told
+  assert 'set one of config.data' in examined(config)['data'].message
 
 
 def test_a_machine_that_lacks_something(monkeypatch):
@@ -266,4 +266,4 @@ def test_a_machine_that_lacks_something(monkeypatch):
     assert statuses(config)['memory'] == status, has
   monkeypatch.setitem(containers.CODECS, 'h264', 'no such encoder')
   check = examined(config)['codecs']
-  assert check.status == 'missing' and check.told.startswith('h264;')
+  assert check.status == 'missing' and check.message.startswith('h264;')

@@ -9,7 +9,7 @@ from small import SIZE, random_batch, small_config
 from configs import common
 from hybrid_jax import main
 from hybrid_jax.errors import InputError
-from hybrid_jax.method import losses, networks
+from hybrid_jax.method import losses, networks, objective
 from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.training import checkpoint, config_check, steps
 
@@ -84,7 +84,7 @@ def test_feature_term_is_equation_13(stepped):
     expected += losses.feature_reconstruction(
       target,
       image,
-      steps.feature_mask(batch[mask], SIZE, config.loss),
+      objective.feature_mask(batch[mask], SIZE, config.loss),
       lpips,
       config.loss.reconstruction,
     )
@@ -95,10 +95,10 @@ def test_masks_are_dilated_by_their_reach():
   loss = common.paper()['loss'] | {'mask_dilation': 2 / 32}
   mask = np.zeros((1, 32, 32), np.uint8)
   mask[0, 10, 20] = 255
-  wide = steps.feature_mask(mask, 32, type('Loss', (), loss))
+  wide = objective.feature_mask(mask, 32, type('Loss', (), loss))
   assert wide.shape == (1, 32, 32, 1) and float(wide.sum()) == 25
   assert float(wide[0, 8:13, 18:23].min()) == 1
-  pooled = steps.feature_mask(mask, 16, type('Loss', (), loss))
+  pooled = objective.feature_mask(mask, 16, type('Loss', (), loss))
   assert float(pooled.sum()) * 4 == pytest.approx(25)
 
 

@@ -54,7 +54,7 @@ def test_training_writes_what_it_says(trained):
   assert [int(row['step']) for row in table] == [1, 2, 3, 4]
   assert [int(float(row['pretrain/active_rows'])) for row in table] == [1, 1, 2, 3]
   a, b, c, d = (float(row['pretrain/r1']) for row in table)
-  assert a == b != c == d  # computed every second step, and told at every one
+  assert a == b != c == d  # computed every second step, and logged at every one
   grid = stills.read_image(trained / 'samples' / '0000004.png')
   assert grid.shape == (4 * SIZE, 6 * SIZE, 3)
   assert sorted(p.name for p in (trained / 'samples').iterdir()) == ['0000002.png', '0000004.png']
@@ -129,7 +129,7 @@ def test_trained_on_four_devices_reenacts_on_one(trained, videos, tmp_path):
   assert len(list(video.read_frames(tmp_path / 'out.mp4'))) == 6
 
 
-def test_batches_do_not_change_the_images_and_nan_is_told(trained, videos):
+def test_batches_do_not_change_the_images_and_nan_is_reported(trained, videos):
   model = load_model(str(trained))
   assert model.rows == 4  # of the step that comes next
   frames = [frame.rgb for frame in video.read_frames(videos / 'person1.mp4')]
