@@ -196,20 +196,75 @@ def run(
   Raises:
     InputError, FloatingPointError: as `reenact`.
   """
-  began, options = time.perf_counter(), job.options
+  began, model, options = time.perf_counter(), job.model, job.options
   inputs = open_inputs(job, folder, progress)
-  for line in describe(inputs, options, job.model.size):
+  for line in describe(inputs, options, model.size):
     say(line)
-  driven = motion.read_motion(job.model, options, inputs.driving, folder, job.hashes, progress)
-  model, head, tuned = job.model, inputs.source.head(job.model.size), ''
+  driven = motion.read_motion(model, options, inputs.driving, folder, job.hashes, progress)
+  staged = stage(job, record, inputs, driven, folder, progress, say)
+  for line in describe_model(staged.scene.model, options):
+    say(line)
+  scene = staged.scene
+  if target is None:
+    # The record is complete only now: staging may have added a tuned generator.
+    target = open_target(options, scene.plan.time_base, json.dumps(record), sign)
+  rendered, measured = render_measured(scene, target, folder, progress, staged.watch, options)
+  notes = [rendered.sound, motion.missing_line(driven.missing, options.on_missing)]
+  notes += [inputs.driving.track.broken] if inputs.driving else []
+  if options.certificate:
+    notes.append(provenance.signing_obstacle(options.output, options.codec))
+  return Report(
+    output=options.output,
+    frames=len(scene.plan),
+    shape=scene.layout.shape,
+    seconds=time.perf_counter() - began,
+    reused=rendered.reused,
+    notes=tuple(notes),
+    seams=np.array(scene.layout.seams),
+    tuning=staged.tuning,
+    jitter=staged.jitter.value,
+    jitter_before=motion.jitter_of(driven.motion.rows) if options.smooth_motion else None,
+    measured=measured,
+    least_identity=options.min_identity,
+  )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Staged:
+  """What is ready to be rendered, and what measures it on its way.
+
+  Attributes:
+    tuning: one line about CMA or PTI; ''.
+    jitter: of the rows that have been rendered so far.
+    watch: measures the results; None measures nothing.
+  """
+
+  scene: Scene
+  tuning: str
+  jitter: motion.Jitter
+  watch: quality.Watch | None
+
+
+def stage(
+  job: Job,
+  record: dict[str, Any],
+  inputs: Inputs,
+  driven: DrivingMotion,
+  folder: pathlib.Path,
+  progress: Progress,
+  say: Say,
+) -> Staged:
+  """Everything between motion and pictures: identity, tuning, relative motion, arrangement."""
+  model, options = job.model, job.options
+  head, tuning_line = inputs.source.head(model.size), ''
   if options.save_crops:
     write_crops(options.save_crops, head, inputs.driving)
   W_S = model.identity(head)
   if options.cma:
-    model, tuned = tune(model, options, head, inputs.driving, driven.missing, progress)
-    say(f'{options.cma:<9}{tuned}')
+    model, summary = tune(model, options, head, inputs.driving, driven.missing, progress)
+    say(f'{options.cma:<9}{summary}')
+    tuning_line = f'{options.cma}: {summary}'
     record['weights']['adjusted_generator_sha256'] = model.digests['generator']
-
   rows, reference = motion.adapt(model, options, driven.motion, head)
   if reference is not None:
     at = float(driven.motion.time(reference))
@@ -219,32 +274,10 @@ def run(
   # The untuned model judges, so that the identity is comparable between runs.
   watch = open_watch(job, head, folder)
   rows = watch.motion(rows) if watch else rows
-  for line in describe_model(model, options):
-    say(line)
-
   plan = motion.plan(driven.motion, options.fps)
   layout = Layout(options.layout, inputs, model.resolution)
   scene = Scene(model, W_S, rows, plan, driven.frames, layout, job.edits, options.batch_size)
-  target = target or open_target(options, plan.time_base, json.dumps(record), sign)
-  rendered, measured = render_measured(scene, target, folder, progress, watch, options)
-  notes = [rendered.sound, motion.missing_line(driven.missing, options.on_missing)]
-  notes += [inputs.driving.track.broken] if inputs.driving else []
-  if options.certificate:
-    notes.append(provenance.signing_obstacle(options.output, options.codec))
-  return Report(
-    output=options.output,
-    frames=len(plan),
-    shape=layout.shape,
-    seconds=time.perf_counter() - began,
-    reused=rendered.reused,
-    notes=tuple(notes),
-    seams=np.array(layout.seams),
-    tuning=f'{options.cma}: {tuned}' if tuned else '',
-    jitter=jitter.value,
-    jitter_before=motion.jitter_of(driven.motion.rows) if options.smooth_motion else None,
-    measured=measured,
-    least_identity=options.min_identity,
-  )
+  return Staged(scene, tuning_line, jitter, watch)
 
 
 def open_inputs(job: Job, folder: pathlib.Path, progress: Progress) -> Inputs:
