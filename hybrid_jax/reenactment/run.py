@@ -26,6 +26,7 @@ from hybrid_jax.provenance import record as provenance
 from hybrid_jax.reenactment import edits, motion, motion_file, quality, tuning
 from hybrid_jax.reenactment.inputs import Input, Inputs, open_clip, open_input
 from hybrid_jax.reenactment.model import Model
+from hybrid_jax.reenactment.motion import DrivingMotion
 from hybrid_jax.reenactment.options import CODECS, Options
 from hybrid_jax.reenactment.render import Layout, Rendered, Scene, render
 from hybrid_jax.reenactment.report import Report
