@@ -5,30 +5,26 @@ compiled once, in a cache that lives as long as the suite, and whole training st
 a few times, are compiled with few optimisations.
 """
 
+import jax_variables  # JAX reads these environment variables when it is imported
+
+# isort: split
 import os
 import pathlib
 import shutil
-import tempfile
 
-IS_WORKER = 'PYTEST_XDIST_WORKER' in os.environ  # of the process that shares its tests out
-if not IS_WORKER:
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp()  # of workers and commands too
-os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
-os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=4')
-
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from absl import flags  # noqa: E402
-from parity import GOLDEN, SHARED  # noqa: E402
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from parity import GOLDEN, SHARED
 
 jax.config.update('jax_default_matmul_precision', 'float32')
 flags.FLAGS.mark_as_parsed()
 
 
 COMPILES_WHOLE_STEPS = {
-  'test_adjustment', 'test_cma', 'test_doctor', 'test_encoder', 'test_export', 'test_finetune',
-  'test_load', 'test_state', 'test_steps', 'test_train',
+  'test_cma', 'test_doctor', 'test_encoder', 'test_export', 'test_finetune',
+  'test_load', 'test_state', 'test_steps', 'test_train', 'test_tuning',
 }  # fmt: skip
 
 
@@ -46,7 +42,7 @@ def few_optimisations(request):
 
 
 def pytest_unconfigure():
-  if not IS_WORKER:
+  if not jax_variables.IS_WORKER:
     shutil.rmtree(os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 
 

@@ -1,157 +1,21 @@
-"""The paper model's sizes, the public files' names and shapes, and the order of imports."""
+"""The structure of the code: order of imports, sizes, and what library modules must not do."""
 
 import ast
+import io
 import json
 import pathlib
 import subprocess
 import sys
+import tokenize
 
-import jax
-import numpy as np
-from flax.traverse_util import flatten_dict
-from parity import GOLDEN
-
-import hybrid_jax
-from configs import common
-from hybrid_jax.method import networks
-from hybrid_jax.models import latents
-from hybrid_jax.models.i3d import I3D
-from hybrid_jax.models.inception import Inception
-from hybrid_jax.models.perceptual import LPIPS
-from hybrid_jax.models.stylegan2 import ImageDiscriminator
-from hybrid_jax.weights import discriminator_key_maps, key_maps, metric_key_maps
-
-
-class Config(dict):
-  def __getattr__(self, name):
-    value = self[name]
-    return Config(value) if isinstance(value, dict) else value
-
-
-def paper():
-  nets = networks.build(Config(common.paper()).model)
-  frozen = jax.eval_shape(lambda key: networks.random_frozen(nets, key), jax.random.key(0))
-  encoder = jax.eval_shape(lambda key: networks.init_encoder(nets, key), jax.random.key(0))
-  return nets, frozen, encoder
-
-
-def count(tree, only=''):
-  return sum(int(np.prod(x.shape)) for k, x in flatten_dict(tree, sep='/').items() if only in k)
-
-
-def test_parameter_counts():
-  _, frozen, encoder = paper()
-  generator = frozen['generator']['params']
-  assert count(generator, 'mapping') == 2_101_248
-  assert count(generator) == 30_370_060
-  deformation = count(encoder['params'], 'deformation')
-  assert deformation == 125_336_576
-  assert count(encoder['params']) - deformation == 267_136_704
-  assert count(encoder['params'], 'identity_heads') == 235_988_992
-
-
-def keys_of(name):
-  return json.loads((GOLDEN / 'keys' / f'{name}.json').read_text())
-
-
-def zeros(shapes):
-  """Arrays of these shapes that take no memory."""
-  return {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
-
-
-def assert_fills(tree, expected):
-  """Every parameter of the model is filled, with its shape, and nothing else is."""
-  actual = {k: x.shape for k, x in flatten_dict(tree, sep='/').items()}
-  wanted = {k: x.shape for k, x in flatten_dict(expected, sep='/').items()}
-  assert actual == wanted
-
-
-def test_public_generator_and_e4e_files():
-  _, frozen, encoder = paper()
-  expected = {'params': frozen['generator']['params']}
-  state = zeros(keys_of('rosinality_generator_1024')['keys'])
-  tree, channels = key_maps.generator(state, np.zeros(512))
-  assert channels == latents.config_f_channels(1024)
-  assert_fills({'params': tree['params']}, expected)
-  assert [n.shape for n in tree['noise_const']] == list(latents.noise_shapes(channels))
-
-  nvlabs = zeros(keys_of('nvlabs_ada_G_ema_1024')['keys'])
-  tree, channels = key_maps.generator_nvlabs(nvlabs)
-  assert channels == latents.config_f_channels(1024)
-  assert_fills({'params': tree['params']}, expected)
-
-  state = zeros(keys_of('e4e_1024')['keys'])
-  keys = key_maps.e4e_encoder((3, 4, 14, 3), (64, 128, 256, 512), (3, 4, 11), (16, 32, 64))
-  # Too large to copy here: shapes through the map's layouts are enough.
-  shapes = {
-    ours: layout(state[f'encoder.{theirs}']).shape for ours, (theirs, layout) in keys.items()
-  }
-  wanted = {k: x.shape for k, x in flatten_dict(encoder, sep='/').items() if 'deformation' not in k}
-  assert shapes == wanted
-  used = {f'encoder.{theirs}' for theirs, _ in keys.values()}
-  left = {k for k in state if k.startswith('encoder.') and k not in used}
-  assert all(k.endswith('num_batches_tracked') for k in left)
-
-
-def test_public_arcface_and_lpips_files():
-  _, frozen, _ = paper()
-  state = zeros(keys_of('arcface_ir_se50')['keys'])
-  tree = key_maps.convert(
-    state, key_maps.arcface((3, 4, 14, 3), (64, 128, 256, 512)), kind='arcface'
-  )
-  assert_fills(tree, frozen['arcface'])
-  files = keys_of('lpips_vgg16_alexnet')
-  for net, backbone in (('alex', 'alexnet'), ('vgg', 'vgg16')):
-    state = zeros({k: s for k, s in files[backbone].items() if k.startswith('features')})
-    state |= zeros(files[f'lpips_v0.1_{net}'])
-    tree = key_maps.convert(state, key_maps.lpips(net), kind=net)
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
-    assert_fills(tree, jax.eval_shape(LPIPS(net).init, jax.random.key(0), image, image))
-
-
-def test_public_discriminator_files():
-  channels = latents.config_f_channels(1024)
-  image = jax.ShapeDtypeStruct((4, 1024, 1024, 3), np.float32)
-  expected = jax.eval_shape(ImageDiscriminator(channels).init, jax.random.key(0), image)
-  assert count(expected) == 29_012_513
-  for name, keys, unneeded in (
-    ('rosinality_discriminator_1024', discriminator_key_maps.rosinality, r'.*\.kernel'),
-    ('nvlabs_ada_D_1024', discriminator_key_maps.nvlabs, r'.*resample_filter'),
-  ):
-    state = zeros(keys_of(name)['keys'])
-    tree = key_maps.convert(state, keys(channels), kind=name, unneeded=(unneeded,))
-    assert_fills(tree, expected)
-
-
-def test_public_files_of_the_metrics():
-  frame = jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32)
-  expected = jax.eval_shape(Inception().init, jax.random.key(0), frame)
-  assert count(expected['params']) == 21_785_568
-  state = zeros(keys_of('fid_inception_v3')['keys'])
-  unneeded = metric_key_maps.INCEPTION_UNNEEDED
-  tree = key_maps.convert(state, metric_key_maps.inception(), kind='FID', unneeded=unneeded)
-  assert_fills(tree, expected)
-
-  clip = jax.ShapeDtypeStruct((1, 16, 224, 224, 3), np.float32)
-  expected = jax.eval_shape(I3D().init, jax.random.key(0), clip)
-  assert count(expected['params']) == 12_697_264
-  for layout in ('pytorch_i3d', 'kinetics_i3d_pytorch'):
-    state = zeros(keys_of('i3d_kinetics400')[layout])
-    assert_fills(key_maps.convert(state, metric_key_maps.i3d(state), kind=layout), expected)
-
-
-def test_style_space_table_of_the_reference():
-  table = latents.style_layers(latents.config_f_channels(1024))
-  reference = json.loads((GOLDEN / 'keys' / 'stylespace_table_1024.json').read_text())
-  for layer, row in zip(table, reference, strict=True):
-    assert (layer.kind == 'to_rgb') == (row['kind'] == 'toRGB')
-    assert (layer.resolution, layer.w_row, layer.width, layer.features) == (
-      row['resolution'],
-      row['wplus_index'],
-      row['s_channels'],
-      row['out_channels'],
-    )
-
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / 'hybrid_jax'
+PRODUCT = [p for name in ('hybrid_jax', 'configs', 'data') for p in (ROOT / name).rglob('*.py')]
+CODE = [*PRODUCT, *(ROOT / 'experiments').rglob('*.py')]
+# Read as one story each, and therefore longer than 60 lines: the training loop, the objective, and
+# the list of every field of a config.
+LONG = {('loop.py', 'train'), ('objective.py', 'make_objective'), ('objective.py', 'objective')}
+LONG |= {('common.py', 'paper')}
 
 # Imports go from a row to rows above it. Modules of the last row are commands.
 ORDER = [
@@ -159,7 +23,8 @@ ORDER = [
   {'media'},
   {'world', 'method'},
   {'weights'},
-  {'evaluation', 'training'},
+  {'training'},
+  {'evaluation'},
   {'reenactment', 'provenance'},
   {'jobs'},
   {'cli'},
@@ -168,29 +33,87 @@ ORDER = [
     'edit_sheet', 'advise',
   },
 ]  # fmt: skip
+COMMANDS = {'__main__', *ORDER[-1]}
 
 
-def imported(path):
-  """Dotted names below hybrid_jax that a file imports, and the top-level names of the rest."""
-  for node in ast.walk(ast.parse(path.read_text())):
+def imported(tree):
+  """Dotted names that a file imports."""
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
       yield from (f'{node.module}.{alias.name}' for alias in node.names)
 
 
+def is_command(path):
+  """Whether a file is run by `python -m`."""
+  return path.stem in COMMANDS if path.parent == PACKAGE else path.stem == '__main__'
+
+
 def test_imports_only_go_up():
   level = {name: i for i, names in enumerate(ORDER) for name in names}
-  root = pathlib.Path(hybrid_jax.__file__).parent
-  for path in root.rglob('*.py'):
-    here = path.relative_to(root).with_suffix('').parts[0]
-    if here == '__init__':
-      continue
-    for name in imported(path):
+  for path in PACKAGE.rglob('*.py'):
+    here = path.relative_to(PACKAGE).with_suffix('').parts[0]
+    for name in imported(ast.parse(path.read_text())):
       assert name.split('.')[0] != 'torch', path
-      if name.split('.')[0] == 'hybrid_jax' and name != 'hybrid_jax.__version__':
-        other = name.split('.')[1]
-        assert level[other] < level[here] or other == here, f'{path} imports {name}'
+      if here in ('__init__', '__main__') or not name.startswith('hybrid_jax.'):
+        continue
+      other = name.split('.')[1]
+      if other == '__version__':
+        continue
+      # The command of a wing, such as jobs/__main__.py, stands above the wing.
+      above = is_command(path) and other == 'cli'
+      assert level[other] < level[here] or other == here or above, f'{path} imports {name}'
+
+
+def test_library_modules_do_not_print_read_arguments_or_import_commands():
+  # cli.py is shared by the commands, and part of them.
+  for path in PACKAGE.rglob('*.py'):
+    if is_command(path) or path.name == 'cli.py':
+      continue
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+      if isinstance(node, ast.Name):
+        assert node.id not in ('print', 'input'), f'{path}:{node.lineno}'
+      if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        name, place = f'{node.value.id}.{node.attr}', f'{path}:{node.lineno}'
+        # environment.py records the command line of a run; it does not act on it.
+        allowed = path.name == 'environment.py' and name == 'sys.argv'
+        assert allowed or name not in ('sys.argv', 'sys.exit', 'flags.FLAGS'), place
+    for name in imported(tree):
+      parts = name.split('.')
+      if parts[0] == 'hybrid_jax':
+        assert not set(parts[1:2]) & (COMMANDS | {'cli'}) and '__main__' not in parts, (path, name)
+
+
+def test_files_have_at_most_400_lines_and_functions_60():
+  found = []
+  for path in [*CODE, *(ROOT / 'tests').rglob('*.py')]:
+    text = path.read_text()
+    if (count := len(text.splitlines())) > 400:
+      found.append(f'{path}: {count} lines')
+    if path not in CODE:
+      continue
+    for node in ast.walk(ast.parse(text)):
+      if isinstance(node, ast.FunctionDef) and (path.name, node.name) not in LONG:
+        if (count := node.end_lineno - node.lineno + 1) > 60:
+          found.append(f'{path}: {node.name} has {count} lines')
+  assert not found
+
+
+def test_imports_stand_at_the_top():
+  mark = 'noqa: ' + 'E402'
+  assert not [path for path in [*CODE, *(ROOT / 'tests').rglob('*.py')] if mark in path.read_text()]
+
+
+def test_comments_are_6_to_13_per_cent_of_the_product():
+  lines = comments = 0
+  for path in PRODUCT:
+    text = path.read_text()
+    lines += len(text.splitlines())
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    comments += len({t.start[0] for t in tokens if t.type == tokenize.COMMENT})
+  assert 0.06 <= comments / lines <= 0.13, comments / lines
 
 
 def test_accelerator_script_needs_only_jax_flax_optax_numpy():
@@ -198,13 +121,12 @@ def test_accelerator_script_needs_only_jax_flax_optax_numpy():
   code = (
     'import sys, runpy\n'
     'for name in ("ml_collections", "grain", "tensorflow_datasets", "clu", "av", "cv2", "orbax",'
-    ' "tensorflow", "PIL", "imageio", "tqdm", "platformdirs", "absl", "matplotlib", "jinja2",'
+    ' "tensorflow", "PIL", "imageio", "tqdm", "platformdirs", "matplotlib", "jinja2",'
     ' "safetensors"): sys.modules[name] = None\n'
     'sys.argv = ["accelerator", "--worker", "--parts=golden"]\n'
     'runpy.run_module("experiments.cost.accelerator", run_name="__main__", alter_sys=True)\n'
   )
-  root = pathlib.Path(hybrid_jax.__file__).parents[1]
-  result = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True)
+  result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
   assert result.returncode == 0, result.stderr
   lines = [json.loads(line[7:]) for line in result.stdout.splitlines() if line.startswith('RESULT')]
   assert len(lines) == 5 and all(line['ok'] for line in lines)
