@@ -1,4 +1,4 @@
-"""Curves over time as a PNG: one plot below the other on a common time axis, drawn by matplotlib."""
+"""Plots of values over time, one below the other on a common axis, drawn with matplotlib."""
 
 import dataclasses
 import os
