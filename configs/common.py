@@ -1,62 +1,145 @@
 """All fields of a run, as plain dicts: the paper's 1024 px model, and smaller ones.
 
 Each comment says what a field means, its unit, and where its value comes from: "paper" with its
-section, "e4e" (omertov/encoder4editing, from which the paper starts), or "ours" where the paper is
-silent. Nothing here needs ml_collections, so that scripts without it can read the same values.
+section, "e4e" (omertov/encoder4editing, from which the paper starts), or "ours" where the paper
+gives none. Every-N values are in steps and end in `_steps`. Nothing here needs ml_collections, so
+that scripts without it can read the same values.
 """
 
 from hybrid_jax.models.latents import first_convolutions
 from hybrid_jax.weights import shipped
 
 
+def model() -> dict:
+  """Returns the networks and their sizes."""
+  return {
+    # Image size of the generator, px. Paper: 1024.
+    'resolution': 1024,
+    # Feature maps at r px: min(channel_max, channel_base / r). StyleGAN2 config-f.
+    'channel_base': 32768,
+    'channel_max': 512,
+    # Width of z and w, and layers between them. StyleGAN2.
+    'w_dim': 512,
+    'mapping_layers': 8,
+    # StyleSpace entries that carry the deformation: the first ten convolutions (paper, figure 4).
+    # The other reading counts toRGB: tuple(range(10)).
+    'deformation_layers': first_convolutions(10),
+    # False is the ablation with both latents in W+ (paper, section 4.3).
+    'hybrid': True,
+    # Side of the frames the encoder sees, px. pSp, e4e.
+    'frame_size': 256,
+    # IR-SE50: channels and blocks of its stages, reduction of its gates. e4e.
+    'encoder_widths': (64, 128, 256, 512),
+    'encoder_units': (3, 4, 14, 3),
+    'encoder_reduction': 16,
+    # Channels of the convolutions in the heads. e4e.
+    'head_width': 512,
+    # Heads on the coarse, medium and fine level. Identity: e4e's, so that its weights load;
+    # deformation: the paper's figure.
+    'identity_split': (3, 4, 11),
+    'deformation_split': (2, 4, 4),
+    # Up-convolutions to at least this many px are lowered as polyphase, smaller ones as
+    # transposed convolutions. Measured on CPU; 0 where the generator's weights are trained.
+    'polyphase_from': 512,
+    # Type of the encoder and of generator layers of at least `half_from` px; '' is float32, whose
+    # products run at the device's default precision (TF32 on recent GPUs). Ours.
+    'half_dtype': 'bfloat16',
+    'half_from': 128,
+    # Generator layers of at least this size are recomputed in the backward pass; 0 is never.
+    'remat_from': 0,
+    # LPIPS backbone and, where they differ from torchvision's, its widths. e4e: AlexNet.
+    'lpips_net': 'alex',
+    'lpips_widths': (),
+    # ArcFace: input side px, embedding length, body as the encoder's. InsightFace_Pytorch.
+    'arcface_size': 112,
+    'arcface_embedding': 512,
+    'arcface_widths': (64, 128, 256, 512),
+    'arcface_units': (3, 4, 14, 3),
+    'arcface_reduction': 16,
+  }
+
+
+def data() -> dict:
+  """Returns the source of clips and the batches drawn from it."""
+  return {
+    # One of three. Folder of videos: each file is one identity, or each subfolder holds the
+    # clips of one; read into memory.
+    'videos': '',
+    # Folder that data/face_clips/pack.py or data/synthetic_heads wrote; frames are read when drawn.
+    'packed': '',
+    # Number of people of the rendered world to draw, with `rendered_clips` clips each.
+    'rendered_people': 0,
+    'rendered_clips': 2,
+    # Share of the people of a folder whose clips are only validated on; those of packed and
+    # rendered data have their splits already. Paper, section 4: 80/20.
+    'held_out': 0.2,
+    # YuNet model (.onnx) that crops the face; '' takes square clips whole.
+    'face_detector': '',
+    # Side of the crop in face-box sides. Ours, after First Order Motion Model's preparation.
+    'crop_scale': 1.8,
+    # Frames kept of each clip, evenly spaced. Paper, section 4: 50.
+    'frames_per_clip': 50,
+    # Triplets per step. e4e: 8.
+    'batch_size': 8,
+    # Seed of the order of triplets.
+    'seed': 0,
+  }
+
+
+def loss() -> dict:
+  """Returns the weights and options of the losses."""
+  return {
+    # Decoded images are pooled to this side before any loss, px. pSp, e4e.
+    'resolution': 256,
+    # Inside L_rec (Eq. (7)). e4e; gradient variance: ours, on [0, 1].
+    'reconstruction': {'l2': 1.0, 'lpips': 0.8, 'gradient_variance': 0.01},
+    'weights': {
+      'self_reconstruction': 1.0,  # Eq. (5). e4e
+      'reenactment': 1.0,  # Eq. (6). ours: equal to Eq. (5)
+      'anchor_identity': 0.1,  # Eq. (8). e4e
+      'puppet_identity': 0.1,  # Eq. (9). ours: equal to Eq. (8)
+      'latent_consistency': 1e-3,  # Eq. (10). ours: of Eq. (8)'s size at the start
+      'w_variance': 2e-4,  # Eq. (11). e4e's delta norm
+      'adversarial': 0.1,  # e4e's published recipe
+    },
+    # Reach of the masks of Eq. (13) beyond mouth, eyes and brows, in frame sides. Ours.
+    'mask_dilation': 0.02,
+    # Weight of Eq. (12) over that of Eq. (11): the paper fixes a ratio without its value. Ours.
+    'style_proximity_ratio': 1.0,
+    # Latent discriminator: R1 weight and its interval in steps, size of the pool. e4e.
+    'r1_gamma': 10.0,
+    'r1_steps': 16,
+    'pool_size': 50,
+  }
+
+
+def train() -> dict:
+  """Returns the length of a run and its cadence, in steps."""
+  return {
+    # Paper, section 4: 200,000.
+    'num_steps': 200_000,
+    'log_steps': 100,
+    'sample_steps': 1_000,
+    'checkpoint_steps': 5_000,
+    # Losses on held-out people, over `val_batches` fixed batches; the best encoder is kept apart.
+    'val_steps': 5_000,
+    'val_batches': 16,
+    # Stops after this many validations without a new best; 0: never. Ours.
+    'patience': 0,
+    # Workdir whose encoder training starts from, stage 1's for stage 2; or an .npz tree of one.
+    'init_from': '',
+    # Writes a profile of ten steps, from this one on, to the workdir; 0: none.
+    'profile_from': 0,
+    # Of initial weights, generator noise and mapping samples.
+    'seed': 0,
+  }
+
+
 def paper() -> dict:
+  """Returns the paper's config: stage 1 at 1024 px."""
   return {
     'stage': 'pretrain',
-    'model': {
-      # Image size of the generator, px. Paper: 1024.
-      'resolution': 1024,
-      # Feature maps at r px: min(channel_max, channel_base / r). StyleGAN2 config-f.
-      'channel_base': 32768,
-      'channel_max': 512,
-      # Width of z and w, and layers between them. StyleGAN2.
-      'w_dim': 512,
-      'mapping_layers': 8,
-      # StyleSpace entries that carry the deformation: the first ten convolutions (paper, figure 4).
-      # The other reading counts toRGB: tuple(range(10)).
-      'deformation_layers': first_convolutions(10),
-      # False is the ablation with both latents in W+ (paper, section 4.3).
-      'hybrid': True,
-      # Side of the frames the encoder sees, px. pSp, e4e.
-      'frame_size': 256,
-      # IR-SE50: channels and blocks of its stages, reduction of its gates. e4e.
-      'encoder_widths': (64, 128, 256, 512),
-      'encoder_units': (3, 4, 14, 3),
-      'encoder_reduction': 16,
-      # Channels of the convolutions in the heads. e4e.
-      'head_width': 512,
-      # Heads on the coarse, medium and fine level. Identity: e4e's, so that its weights load;
-      # deformation: the paper's figure.
-      'identity_split': (3, 4, 11),
-      'deformation_split': (2, 4, 4),
-      # Up-convolutions to at least this many px are lowered as polyphase, smaller ones as
-      # transposed convolutions. Measured on CPU; 0 where the generator's weights are trained.
-      'polyphase_from': 512,
-      # Type of the encoder and of generator layers of at least `half_from` px; '' is float32, whose
-      # products run at the device's default precision (TF32 on recent GPUs). Ours.
-      'half_dtype': 'bfloat16',
-      'half_from': 128,
-      # Generator layers of at least this size are recomputed in the backward pass; 0 is never.
-      'remat_from': 0,
-      # LPIPS backbone and, where they differ from torchvision's, its widths. e4e: AlexNet.
-      'lpips_net': 'alex',
-      'lpips_widths': (),
-      # ArcFace: input side px, embedding length, body as the encoder's. InsightFace_Pytorch.
-      'arcface_size': 112,
-      'arcface_embedding': 512,
-      'arcface_widths': (64, 128, 256, 512),
-      'arcface_units': (3, 4, 14, 3),
-      'arcface_reduction': 16,
-    },
+    'model': model(),
     # Paths of the public files. For all together, 'shipped' takes the networks of the rendered
     # world, and 'random' seeded random ones, for dry runs only.
     'weights': {
@@ -68,29 +151,7 @@ def paper() -> dict:
       # ArcFace IR-SE50 by TreB1eN, as e4e and pSp use it.
       'arcface': 'weights/model_ir_se50.pth',
     },
-    'data': {
-      # One of three. Folder of videos: each file is one identity, or each subfolder holds the
-      # clips of one; read into memory.
-      'videos': '',
-      # Folder that data/face_clips/pack.py or data/synthetic_heads wrote: read as it is drawn.
-      'packed': '',
-      # Number of people of the rendered world to draw, with `rendered_clips` clips each.
-      'rendered_people': 0,
-      'rendered_clips': 2,
-      # Share of the people of a folder whose clips are only validated on; those of packed and
-      # rendered data have their splits already. Paper, section 4: 80/20.
-      'held_out': 0.2,
-      # YuNet model (.onnx) that crops the face; '' takes square clips as they are.
-      'face_detector': '',
-      # Side of the crop in face-box sides. Ours, after First Order Motion Model's preparation.
-      'crop_scale': 1.8,
-      # Frames kept of each clip, evenly spaced. Paper, section 4: 50.
-      'frames_per_clip': 50,
-      # Triplets per step. e4e: 8.
-      'batch_size': 8,
-      # Of the order of triplets.
-      'seed': 0,
-    },
+    'data': data(),
     'optim': {
       # Ranger. e4e: 1e-4.
       'encoder_lr': 1e-4,
@@ -100,47 +161,8 @@ def paper() -> dict:
     # W+ rows are switched on one by one, the second at `start_steps`; every_steps 0: all at once.
     # e4e.
     'progressive': {'start_steps': 20_000, 'every_steps': 2_000},
-    'loss': {
-      # Decoded images are pooled to this side before any loss, px. pSp, e4e.
-      'resolution': 256,
-      # Inside L_rec (eq. 7). e4e; gradient variance: ours, on [0, 1].
-      'reconstruction': {'l2': 1.0, 'lpips': 0.8, 'gradient_variance': 0.01},
-      'weights': {
-        'self_reconstruction': 1.0,  # eq. 5. e4e
-        'reenactment': 1.0,  # eq. 6. ours: equal to eq. 5
-        'anchor_identity': 0.1,  # eq. 8. e4e
-        'puppet_identity': 0.1,  # eq. 9. ours: equal to eq. 8
-        'latent_consistency': 1e-3,  # eq. 10. ours: of eq. 8's size at the start
-        'w_variance': 2e-4,  # eq. 11. e4e's delta norm
-        'adversarial': 0.1,  # e4e's published recipe
-      },
-      # Reach of the masks of eq. 13 beyond mouth, eyes and brows, in frame sides. Ours.
-      'mask_dilation': 0.02,
-      # Weight of eq. 12 over that of eq. 11: the paper fixes a ratio and does not give it. Ours: 1.
-      'style_proximity_ratio': 1.0,
-      # Latent discriminator: R1 weight and its interval in steps, size of the pool. e4e.
-      'r1_gamma': 10.0,
-      'r1_steps': 16,
-      'pool_size': 50,
-    },
-    'train': {
-      # Paper, section 4: 200,000.
-      'num_steps': 200_000,
-      'log_steps': 100,
-      'sample_steps': 1_000,
-      'checkpoint_steps': 5_000,
-      # Losses on held-out people, over `val_batches` fixed batches; the best encoder is kept apart.
-      'val_steps': 5_000,
-      'val_batches': 16,
-      # Stops after this many validations without a new best; 0: never. Ours.
-      'patience': 0,
-      # Workdir whose encoder training starts from, stage 1's for stage 2; or an .npz tree of one.
-      'init_from': '',
-      # Writes a profile of ten steps, from this one on, to the workdir; 0: none.
-      'profile_from': 0,
-      # Of initial weights, generator noise and mapping samples.
-      'seed': 0,
-    },
+    'loss': loss(),
+    'train': train(),
     # Fields that change for a second training, which follows at once in WORKDIR/<stage> and starts
     # from this one's encoder; {}: none.
     'then': {},
@@ -150,12 +172,12 @@ def paper() -> dict:
 
 
 def stage_2(config: dict) -> dict:
-  """What stage 2 changes of a stage 1 config: heads alone, a lower rate, eq. 13 (section 4)."""
+  """Returns the fields that stage 2 changes: heads alone, a lower rate, Eq. (13) (section 4)."""
   return {
     'stage': 'finetune',
     # Paper: "a reduced learning rate". The value is ours.
     'optim': {'encoder_lr': config['optim']['encoder_lr'] / 10},
-    # Ours: equal to eqs. 5 and 6.
+    # Ours: equal to Eqs. (5) and (6).
     'loss': {'weights': {'feature_reconstruction': 1.0}},
     'progressive': {'every_steps': 0},
     # Paper, section 4: 20,000, a tenth of stage 1.
@@ -164,7 +186,7 @@ def stage_2(config: dict) -> dict:
 
 
 def merged(config: dict, changes: dict) -> dict:
-  """`config` with the fields of `changes`, at any depth."""
+  """Returns `config` with the fields of `changes`, at any depth."""
   return config | {
     name: merged(config[name], value) if isinstance(value, dict) and value else value
     for name, value in changes.items()
@@ -172,12 +194,12 @@ def merged(config: dict, changes: dict) -> dict:
 
 
 def finetune(config: dict) -> dict:
-  """Stage 2 of a stage 1 config, as the config says itself where it does."""
+  """Returns stage 2 of a stage 1 config: its `then` where it has one, else `stage_2`."""
   return merged(config, config['then'] or stage_2(config)) | {'then': {}, 'showcase': False}
 
 
 def heads() -> dict:
-  """The rendered world at 64 px with its shipped networks, for 2 CPU cores: all values ours."""
+  """Returns the config of the rendered world at 64 px, for 2 CPU cores; all values are ours."""
   config = paper()
   config['model'] |= {
     **shipped.GENERATOR,
@@ -222,7 +244,7 @@ def heads() -> dict:
 
 
 def heads_full() -> dict:
-  """The rendered world for as long as the shipped encoder was trained: an hour of 2 CPU cores."""
+  """Returns `heads` for as long as the shipped encoder was trained: an hour on 2 CPU cores."""
   config = heads()
   config['data'] |= {'rendered_people': 1_500, 'frames_per_clip': 10}
   config['train'] |= {'num_steps': 5_000, 'checkpoint_steps': 250, 'val_steps': 500}
@@ -232,7 +254,7 @@ def heads_full() -> dict:
 
 
 def tiny() -> dict:
-  """A 64 px model with random frozen networks: shows that every part runs, and learns nothing."""
+  """Returns a 64 px model with random frozen networks: every part runs, nothing is learnt."""
   config = paper()
   config['model'] |= {
     'resolution': 64,

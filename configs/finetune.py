@@ -1,10 +1,10 @@
-"""Stage 2: the heads alone on finer data, with feature reconstruction (eq. 13 of the paper).
+"""Stage 2: the heads alone on finer data, with feature reconstruction (Eq. (13) of the paper).
 
-  python -m hybrid_jax.main --config=configs/finetune.py --workdir=runs/finetune \\
+  python -m hybrid_jax.main --config=configs/finetune.py \\
       --config.train.init_from=runs/pretrain --config.data.packed=DIR
 
-starts from the encoder of a stage 1 workdir, whose feature network and statistics stay as they are.
-`configs/finetune.py:heads` is the rendered world, `:tiny` takes seconds.
+Starts from the encoder of a stage 1 workdir and keeps its feature network and running statistics:
+20,000 steps in the paper. `:heads`, `:heads_full` and `:tiny` as in configs/pretrain.py.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  """The config of a variant: '' (the paper), 'heads', 'heads_full' or 'tiny'."""
+  """Returns the config of a variant: '' (the paper), 'heads', 'heads_full' or 'tiny'."""
   if variant not in VARIANTS:
     raise ValueError(f"configs/finetune.py has no variant '{variant}'; it has {sorted(VARIANTS)}")
   return ConfigDict(common.finetune(VARIANTS[variant]()))

@@ -1,0 +1,1 @@
+"""The paper: encoder, hybrid latents, losses, objective and Cyclic Manifold Adjustment."""

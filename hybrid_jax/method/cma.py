@@ -1,10 +1,10 @@
-"""Cyclic Manifold Adjustment (section 3.3): tunes the generator, not the latents, for one video.
+"""Cyclic Manifold Adjustment (section 3.3), Eqs. (15) to (18): tunes the generator for one video.
 
-The manifold around the source's `W_S` is bent until it holds the driver's deformations: re-enacted,
-encoded and decoded again, source and driver must come back. Pivotal tuning (PTI, Roich et al. 2021)
-on the source alone has the same interface: the paper's ablation, and an option.
+The generator changes, the latents do not: source and driver must be reconstructed from the latents
+of the re-enacted frame. Pivotal tuning (PTI, Roich et al. 2021) fits the generator to the source
+alone and has the same interface; it is the paper's ablation, and an option.
 
-Symbols as in `models/hybrid.py`. `E` is frozen; `G['params']` is what changes.
+Symbols as in `hybrid.py`. `E` is frozen; `G['params']` is tuned.
 """
 
 import dataclasses
@@ -26,42 +26,42 @@ from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
 
 HISTORY = ('loss', 'source_l2', 'source_lpips', 'driver_l2', 'driver_lpips', 'locality')
 SHOWN = 6  # drivers whose R is compared with the untuned R
-MEMORY = 0.9  # of the running mean of LPIPS that the early stop looks at
+MEMORY = 0.9  # decay of the running mean of LPIPS that the early stop compares
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What eq. 15 leaves open."""
+  """Choices that Eq. (15) leaves open. Where a value comes from: the paper, PTI, or "ours"."""
 
   # 'cma', or 'pti': the source alone.
   method: str = 'cma'
-  # Lambda of eq. 15, the weight of the driver's term; 0 leaves it out. Ours: equal to the source's.
+  # Lambda of Eq. (15), the weight of the driver's term; 0 leaves it out. Ours: the source's weight.
   driver_weight: float = 1.0
-  # Adam, and the most steps of it. PTI.
+  # Learning rate of Adam, and the maximum number of steps. PTI.
   rate: float = 3e-4
   steps: int = 350
-  # L = l2 MSE + lpips LPIPS, and where their LPIPS is good enough to stop. PTI.
+  # L = l2 MSE + lpips LPIPS, and the LPIPS at which tuning stops early. PTI.
   l2: float = 1.0
   lpips: float = 1.0
   enough_lpips: float = 0.06
-  # Whether the gradient reaches R through the frozen encoder. [read], see method of the paper.
+  # Whether the gradient reaches R through the frozen encoder. [read]
   through_encoder: bool = True
-  # Parts of the generator that are tuned, by how their names begin. PTI: all.
+  # Parts of the generator that are tuned, by prefixes of their names. PTI: all.
   tuned: tuple[str, ...] = ('const', 'affines', 'layers')
-  # Driving frames of each step, out of how many of the clip. Ours.
+  # Driving frames of each step, and size of the pool of frames they are drawn from. Ours.
   drivers: int = 1
   pool: int = 32
-  # PTI's locality regularisation: weight (off there too), and distance in W+.
+  # PTI's locality regularisation: weight (off by default, as in PTI), and distance in W+.
   locality: float = 0.0
   locality_distance: float = 30.0
-  # Of the random latents towards which that distance goes. PTI.
+  # Truncation of the random latents towards which that distance is taken. PTI.
   truncation_psi: float = 0.5
   seed: int = 0
 
 
 @flax.struct.dataclass
 class Coded:
-  """Frames (n, h, w, 3) in [-1, 1] with their latents, which no tuning changes."""
+  """Frames (n, h, w, 3) in [-1, 1] with their latents, which tuning does not change."""
 
   image: jax.Array
   W: jax.Array
@@ -70,9 +70,10 @@ class Coded:
 
 @flax.struct.dataclass
 class Job:
-  """What one tuning is given: one source, `pool` drivers, the generator it starts from.
+  """Input of one tuning: one source, `pool` drivers, the generator it starts from.
 
-  frozen: networks that look on, {'lpips'} and, where identity is logged, 'arcface'.
+  Attributes:
+    frozen: frozen loss networks, {'lpips'} and, where identity is measured, 'arcface'.
   """
 
   G: Any
@@ -81,7 +82,7 @@ class Job:
   source: Coded
   drivers: Coded
   key: jax.Array
-  # Of Options, which change no program.
+  # Fields of Options that are arrays here: another value needs no other program.
   driver_weight: jax.Array
   rate: jax.Array
   enough_lpips: jax.Array
@@ -89,7 +90,7 @@ class Job:
 
 @flax.struct.dataclass
 class Tuning:
-  """A tuning under way. `history` (steps, len(HISTORY)) is NaN from `step` on."""
+  """State of a tuning. `history` (steps, len(HISTORY)) is NaN from `step` on."""
 
   step: jax.Array
   params: Any
@@ -105,34 +106,34 @@ class Tuning:
 def cycle(
   hybrid: Hybrid, E: Mapping, G: Mapping, S: Coded, D: Coded, rows: Any, through_encoder: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The re-enacted frame R, cyclic source S_c and cyclic driver D_c, each (n, r, r, 3)."""
+  """Returns the re-enacted frame R, cyclic source S_c and cyclic driver D_c, each (n, r, r, 3)."""
   R = hybrid.reenact(G, S.W, D.F)  # Eq. (16): R = G(W_S, F_D)
-  seen = adaptive_avg_pool(R, S.image.shape[1])
-  seen = seen if through_encoder else jax.lax.stop_gradient(seen)
-  W_R, F_R = hybrid.encode(E, G, seen, rows)  # Eq. (16): W_R, F_R = E(R)
+  pooled = adaptive_avg_pool(R, S.image.shape[1])  # to the size of the encoder's frames
+  pooled = pooled if through_encoder else jax.lax.stop_gradient(pooled)
+  W_R, F_R = hybrid.encode(E, G, pooled, rows)  # Eq. (16): W_R, F_R = E(R)
   S_c = hybrid.reenact(G, W_R, S.F)  # Eq. (17): S_c = G(W_R, F_S)
   D_c = hybrid.reenact(G, D.W, F_R)  # Eq. (18): D_c = G(W_D, F_R)
   return R, S_c, D_c
 
 
 def locality(hybrid: Hybrid, G: Mapping, tuned: Mapping, W: jax.Array, w: jax.Array, distance):
-  """Images at `distance` from the pivot W (1, l, d) towards w (1, l, d): tuned and untuned.
-
-  Without noise, as PTI has it.
-  """
+  """Returns images at `distance` from the pivot W (1, l, d) towards w (1, l, d): tuned, untuned."""
   away = w - W
   morphed = W + distance * away / jnp.linalg.norm(away)
-  draw = lambda G: hybrid.generator.apply(  # noqa: E731
-    {'params': G['params']}, hybrid.combine(G, morphed, None), None, method='synthesize'
-  )
+
+  def draw(G):
+    style_space = hybrid.combine(G, morphed, None)
+    # Without noise, as in PTI.
+    return hybrid.generator.apply({'params': G['params']}, style_space, None, method='synthesize')
+
   return draw(tuned), jax.lax.stop_gradient(draw(G))
 
 
 class Tuner:
-  """The compiled loop of one model and one set of options; jobs run through it one after another.
+  """The compiled loop of one model and one set of options, which serves any number of jobs.
 
-  `networks` should be built with `polyphase_from=0`: the weight gradient of a transposed
-  convolution is what is slow. `rows` are the W+ rows in use (None: all).
+  `networks` should be built with `polyphase_from=0`, because the weight gradient of a transposed
+  convolution is slow. `rows` is the number of active W+ rows (None: all).
   """
 
   def __init__(self, networks: Networks, options: Options, rows: Any = None):
@@ -144,9 +145,9 @@ class Tuner:
   def job(
     self, G: Mapping, E: Mapping, frozen: Mapping, source: np.ndarray, drivers: np.ndarray
   ) -> Job:
-    """From uint8 crops (h, w, 3) and (n, h, w, 3) of the encoder's size.
+    """Returns the job of uint8 crops, source (h, w, 3) and drivers (n, h, w, 3), of encoder size.
 
-    The n drivers are cut or repeated to `options.pool`, so that every job runs the same program.
+    `options.pool` drivers are picked evenly, or repeated, so that every job runs the same program.
     """
     chosen = evenly(len(drivers), self.options.pool)
     coded = functools.partial(self._coded, G, E)
@@ -169,6 +170,8 @@ class Tuner:
     return Coded(image, *self.networks.hybrid.encode(E, G, image, self.rows))
 
   def start(self, job: Job) -> Tuning:
+    """Returns the state before the first step."""
+    # Copies, because the state is donated to the loop and the job's generator must survive.
     params = {k: jnp.copy(v) for k, v in flat(job.G['params'], self.options.tuned).items()}
     return Tuning(
       step=jnp.zeros((), jnp.int32),
@@ -180,10 +183,13 @@ class Tuner:
     )
 
   def objective(self, params: Mapping, job: Job, D: Coded, key: jax.Array):
-    """Eq. (15) -> (loss, its terms in the order of HISTORY)."""
+    """Returns Eq. (15), L(S, S_c) + lambda L(D, D_c), and its terms in the order of HISTORY."""
     options, hybrid = self.options, self.networks.hybrid
     G = job.G | {'params': merged(job.G['params'], params)}
-    lpips = lambda x, y: self.networks.lpips.apply(job.frozen['lpips'], x, y).mean()  # noqa: E731
+
+    def lpips(x, y):
+      return self.networks.lpips.apply(job.frozen['lpips'], x, y).mean()
+
     S = jax.tree.map(lambda x: jnp.repeat(x, len(D.W), 0), job.source)
 
     def L(target, image):
@@ -209,7 +215,7 @@ class Tuner:
     return loss, jnp.stack((loss, *source, *driver, near))
 
   def _sample(self, G: Mapping, key: jax.Array) -> jax.Array:
-    """A random latent (1, l, d): one of every row, truncated."""
+    """Returns a random truncated latent (1, l, d), the same w in every row."""
     generator = self.networks.hybrid.generator
     if 'w_samples' in G:
       w = G['w_samples'][jax.random.randint(key, (1,), 0, len(G['w_samples']))]
@@ -220,7 +226,7 @@ class Tuner:
     return truncate(w, G['w_avg'], self.options.truncation_psi)
 
   def _run(self, state: Tuning, job: Job, until: jax.Array) -> Tuning:
-    """Steps until `until`, until LPIPS is good enough or until a loss is not finite."""
+    """Steps until step `until`, until LPIPS is low enough or until a loss is not finite."""
     options = self.options
 
     def step(state: Tuning) -> Tuning:
@@ -231,8 +237,9 @@ class Tuner:
         state.params, job, D, key_near
       )
       weight = 0.0 if options.method == 'pti' else job.driver_weight
-      both = (terms[2] + weight * terms[4]) / (1 + weight)  # as eq. 15 weighs them
+      both = (terms[2] + weight * terms[4]) / (1 + weight)  # weighted as in Eq. (15)
       lpips = jnp.where(state.step == 0, both, MEMORY * state.lpips + (1 - MEMORY) * both)
+      # The last step changes nothing: parameters stay those that reached the LPIPS, and finite.
       finished = (lpips <= job.enough_lpips) | ~jnp.isfinite(loss)
       updates, opt = self.optimizer.update(grads, state.opt)
       keep = functools.partial(jax.tree.map, lambda a, b: jnp.where(finished, a, b))
@@ -248,10 +255,10 @@ class Tuner:
     return jax.lax.while_loop(lambda s: (s.step < until) & ~s.finished, step, state)
 
   def _drift(self, job: Job, params: Mapping) -> tuple[jax.Array, jax.Array]:
-    """How far R has gone from the untuned R, which eq. 15 never looks at.
+    """Returns the distance of R from the untuned R, which Eq. (15) does not contain.
 
-    Means over SHOWN drivers of the cosine similarity of ArcFace embeddings (NaN without the
-    network) and of LPIPS.
+    It is the mean over SHOWN drivers of the cosine similarity of ArcFace embeddings (NaN without
+    the network) and of LPIPS.
     """
     hybrid, nets, size = self.networks.hybrid, self.networks, job.source.image.shape[1]
     tuned = job.G | {'params': merged(job.G['params'], params)}
@@ -270,12 +277,12 @@ class Tuner:
     return similarity.mean(), lpips.mean()
 
   def tune(self, job: Job, chunk: int = 25) -> Iterator[Tuning]:
-    """The tuning after every `chunk` steps; the last is the result.
+    """Yields the state after every `chunk` steps; the last one is the result.
 
-    A state is donated to the next chunk: read what is wanted of it before going on.
+    A state is donated to the next chunk: use it before asking for the next one.
 
     Raises:
-      FloatingPointError: a loss is not finite; the generator that was given is unchanged.
+      FloatingPointError: a loss is not finite; the generator of the job is unchanged.
     """
     state, done = self.start(job), 0
     while done < self.options.steps:
@@ -283,8 +290,8 @@ class Tuner:
       before, done = done, int(state.step)
       if not np.isfinite(np.asarray(state.history[before:done, 0])).all():
         raise FloatingPointError(
-          f'{self.options.method}: the loss is not finite at step {done}; the generator stays as '
-          f'it was; try a lower rate than {float(job.rate):g}'
+          f'{self.options.method}: the loss is not finite at step {done}; the generator is '
+          f'unchanged; try a lower rate than {float(job.rate):g}'
         )
       yield state
       if bool(state.finished):
@@ -292,11 +299,12 @@ class Tuner:
 
 
 def evenly(length: int, count: int) -> np.ndarray:
-  """`count` indices from the first to the last of `length`, repeated where there are fewer."""
+  """Returns `count` indices spread from 0 to `length` - 1, repeated where `length` is smaller."""
   return np.linspace(0, length - 1, count).round().astype(int)
 
 
 def descended(params: Mapping, updates: Mapping, rate: jax.Array) -> Mapping:
+  """Returns the parameters after a step of `rate` against the updates."""
   return jax.tree.map(lambda x, update: x - rate * update, params, updates)
 
 
@@ -304,24 +312,28 @@ def descended(params: Mapping, updates: Mapping, rate: jax.Array) -> Mapping:
 
 
 def flat(params: Mapping, tuned: tuple[str, ...]) -> dict[str, jax.Array]:
-  """Arrays by their path, of the parts whose name begins as `tuned` says."""
+  """Returns arrays by path, of the parts whose name starts with one of `tuned`."""
   tree = flax.traverse_util.flatten_dict(params, sep='/')
   return {key: x for key, x in tree.items() if key.startswith(tuned)}
 
 
 def merged(params: Mapping, changed: Mapping[str, jax.Array]) -> dict:
-  """The tree with the arrays of `changed`, by path, in place of its own."""
+  """Returns the tree with its arrays replaced by those of `changed`, by path."""
   tree = flax.traverse_util.flatten_dict(params, sep='/')
   return flax.traverse_util.unflatten_dict(tree | dict(changed), sep='/')
 
 
 def delta(G: Mapping, state: Tuning) -> dict[str, np.ndarray]:
-  """What the tuning added to each array, by path."""
+  """Returns the difference of the tuned to the untuned arrays, by path."""
   before = flax.traverse_util.flatten_dict(G['params'], sep='/')
   return {key: np.asarray(x - before[key]) for key, x in state.params.items()}
 
 
 def adjusted(G: Mapping, added: Mapping[str, np.ndarray]) -> dict:
-  """The generator's tree with a delta added: what renders, in the first run and in every later."""
+  """Returns the generator's tree with a `delta` added.
+
+  The first run renders with this tree too, not with the tuned arrays themselves, so that a later
+  run that reads the delta from a file renders the same bits.
+  """
   before = flax.traverse_util.flatten_dict(G['params'], sep='/')
   return dict(G) | {'params': merged(G['params'], {k: before[k] + x for k, x in added.items()})}

@@ -1,8 +1,9 @@
-"""The paper's forward pass: encode, combine, synthesise (eqs. 1-4).
+"""The paper's forward pass, Eqs. (1) to (4): encode, combine, synthesise.
 
 Symbols as in the paper: `S` source frame, `D` driving frame, `W` identity latent in W+ (n, l, d),
 `F` facial-deformation latent, a tuple of (n, s) StyleSpace offsets. `G` is the generator's tree:
-{'params', 'noise_const', 'w_avg'}; `E` the encoder's {'params', 'batch_stats'}.
+{'params', 'noise_const', 'w_avg'}; `E` the encoder's {'params', 'batch_stats'}. Images are NHWC in
+[-1, 1]. [stated] marks formulas that the words of the paper give.
 """
 
 import dataclasses
@@ -20,13 +21,14 @@ Styles = tuple[jax.Array, ...]
 
 
 class Directions(NamedTuple):
-  """What a unit of each of e edits adds: `W` (e, l, d) to W+, `s`, one (e, s) for each layer."""
+  """Edit directions: unit strength of edit e adds `W[e]` (l, d) to W+ and `s[.][e]` to a layer."""
 
   W: jax.Array
   s: Styles
 
   def times(self, strength: jax.Array) -> tuple[jax.Array, Styles]:
-    """Strengths (n, e) -> dW_edit (n, l, d) and ds_edit of `Hybrid.reenact`."""
+    """Maps strengths (n, e) to dW_edit (n, l, d) and ds_edit of `Hybrid.reenact`."""
+    # 'highest': latents stay float32 on every device.
     dW_edit = jnp.einsum('ne,eld->nld', strength, self.W, precision='highest')
     return dW_edit, tuple(jnp.matmul(strength, s, precision='highest') for s in self.s)
 
@@ -49,28 +51,30 @@ class Hybrid:
   def encode(
     self, E: Mapping, G: Mapping, image: jax.Array, active_rows: jax.Array | int | None = None
   ) -> tuple[jax.Array, Styles]:
-    """Frame (n, h, w, 3) in [-1, 1] -> w_id (n, l, d) with the latent average added, s_f.
+    """Returns (w_id, s_f) of a frame I (n, h, w, 3): W_I, F_I = E(I).
 
-    `active_rows` is how far progressive training has come; None is all of W+.
+    w_id (n, l, d) includes the latent average. `active_rows` is the number of W+ rows that
+    progressive training has switched on; None is all.
     """
-    W, F = self.encoder.apply(E, image, active_rows=active_rows)  # Eqs. 1-2: W_I, F_I = E(I)
-    return W + G['w_avg'], F  # [stated]
+    W, F = self.encoder.apply(E, image, active_rows=active_rows)  # Eqs. (1), (2)
+    return W + G['w_avg'], F  # the encoder learns offsets from the average, as in pSp [stated]
 
   def identity(
     self, E: Mapping, G: Mapping, image: jax.Array, active_rows: jax.Array | int | None = None
   ) -> jax.Array:
-    """w_id alone: once per source."""
+    """Returns w_id alone (n, l, d), which is needed once per source."""
     rows = self.encoder.num_ws if active_rows is None else active_rows
     levels = self.encoder.apply(E, image, method='pyramid')
     return self.encoder.apply(E, levels, rows, method='identity') + G['w_avg']
 
   def deformation(self, E: Mapping, image: jax.Array) -> Styles:
-    """s_f alone: once per driving frame, without the cost of the identity heads."""
+    """Returns s_f alone, for driving frames: without the cost of the identity heads."""
     levels = self.encoder.apply(E, image, method='pyramid')
     return self.encoder.apply(E, levels, method='deformation')
 
   def combine(self, G: Mapping, W: jax.Array, F: Styles | None) -> Styles:
-    """A(W) + F: the style space of the re-enacted frame; `F` None is the neutral anchor G(W, 0)."""
+    """Returns A(W) + F, one (n, s) per layer; `F` None gives the neutral anchor G(W, 0)."""
+    # The ablation: F are offsets (n, d) of the first rows of W+.
     if F is not None and not self.hybrid:
       W = W.at[:, : len(F)].add(jnp.stack(F, axis=1))
       F = None
@@ -82,7 +86,7 @@ class Hybrid:
   def synthesize(
     self, G: Mapping, style_space: Styles, noise: Sequence[jax.Array] | None = None
   ) -> jax.Array:
-    """Style space -> image (n, r, r, 3), with the stored noise maps unless others are given."""
+    """Returns the image (n, r, r, 3) of a style space; `noise` None takes the stored maps."""
     noise = G['noise_const'] if noise is None else noise
     return self.generator.apply({'params': G['params']}, style_space, noise, method='synthesize')
 
@@ -95,11 +99,11 @@ class Hybrid:
     dW_edit: jax.Array | float = 0.0,
     ds_edit: Styles | None = None,
   ) -> jax.Array:
-    """R = G(W_S, F_D), the source's identity with the driver's deformation (n, r, r, 3).
+    """Returns R = G(W_S + dW_edit, F_D) (n, r, r, 3): source identity, driver deformation.
 
-    `ds_edit`, one (n, s) for each layer, is an edit of single StyleSpace channels.
+    `ds_edit`, one (n, s) for each layer, edits single StyleSpace channels; it is not in the paper.
     """
-    # Eq. 3: R = G(W_S, F_D);  Eq. 4, with a semantic edit: G(W_S + dW_edit, F_D) [stated]
+    # Eq. (3): R = G(W_S, F_D).  Eq. (4), with a semantic edit: G(W_S + dW_edit, F_D) [stated]
     s = self.combine(G, W_S + dW_edit, F_D)
     if ds_edit is not None:
       s = tuple(style + change for style, change in zip(s, ds_edit, strict=True))
@@ -109,6 +113,9 @@ class Hybrid:
 def deformation_widths(
   channels: Sequence[int], deformation_layers: Sequence[int], w_dim: int, hybrid: bool
 ) -> tuple[int, ...]:
-  """Length of each deformation vector: its layer's style width, or w_dim where F lives in W+."""
+  """Returns the length of each deformation vector: the style width of its layer.
+
+  In the ablation without the hybrid space it is w_dim.
+  """
   table = latents.style_layers(channels)
   return tuple(table[i].width if hybrid else w_dim for i in deformation_layers)

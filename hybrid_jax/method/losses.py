@@ -2,11 +2,10 @@
 
 Symbols: `S` source, `D` same-identity driver, `R` a re-enacted frame, `W` identity latent
 (n, l, d), `F` deformation latent, `phi` unit identity embeddings (n, d). Images are NHWC in [-1, 1]
-at the loss resolution. Each function returns one scalar, a mean over the batch; none chooses a
-weight.
+at the loss resolution. Each function returns one scalar, a mean over the batch, without its weight.
 
-[stated] and [read] repeat how sure we are of each formula, since our copy of the paper has lost
-them.
+The public text of the paper has lost its displayed formulas: [stated] marks those that its words
+give, [read] those that are our reading.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,26 +19,28 @@ _GREY = np.array([0.2989, 0.5870, 0.1140], np.float32)
 
 
 def safe_norm(x: jax.Array, axis: int | tuple[int, ...] = -1) -> jax.Array:
-  """||x||_2 with a zero gradient at zero: switched-off rows and a fresh F are exactly zero."""
+  """Returns ||x||_2 with a zero gradient at zero: inactive rows and a fresh F are exactly zero."""
+  # Two `where`: the gradient of sqrt(0) is infinite, and infinite times zero is NaN.
   square = jnp.sum(jnp.square(x), axis=axis)
   zero = square == 0
   return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
 
 
 def mse(x: jax.Array, y: jax.Array) -> jax.Array:
-  """Mean squared error."""
+  """Returns the mean squared error."""
   return jnp.mean(jnp.square(x - y))
 
 
 def gradient_variance(x: jax.Array, y: jax.Array, patch: int = 8) -> jax.Array:
-  """Distance of the local variances of Sobel gradients (Abrahamyan et al. 2022), images in [-1, 1].
+  """Returns the distance of local variances of Sobel gradients (Abrahamyan et al. 2022).
 
-  Computed on [0, 1]: the loss grows with the fourth power of the range. The variance over a patch
-  is unbiased; rows and columns that fill no whole patch are dropped.
+  Images are in [-1, 1]. The variance is over patches of `patch` px; rows and columns that fill no
+  whole patch are dropped.
   """
 
   def variances(image: jax.Array) -> list[jax.Array]:
-    # 'highest' twice: a variance of small differences shows the rounding of TF32.
+    # On [0, 1], since the loss grows with the fourth power of the range. 'highest' twice, because
+    # TF32 rounding shows in a variance of small differences.
     grey = jnp.dot((image + 1) / 2, _GREY, precision='highest')  # n h w
     kernels = jnp.stack((_SOBEL_X, _SOBEL_X.T), -1)[:, :, None]  # k k 1 o
     edges = jax.lax.conv_general_dilated(
@@ -54,7 +55,7 @@ def gradient_variance(x: jax.Array, y: jax.Array, patch: int = 8) -> jax.Array:
     rows, columns = h // patch, w // patch
     edges = edges[:, : rows * patch, : columns * patch]
     patches = edges.reshape(n, rows, patch, columns, patch, o)
-    return jnp.var(patches, axis=(2, 4), ddof=1)  # n rows columns o
+    return jnp.var(patches, axis=(2, 4), ddof=1)  # n rows columns o; unbiased as torch.var
 
   return 2 * mse(variances(x), variances(y))  # the x and the y term, each a mean of its own
 
@@ -65,7 +66,10 @@ def reconstruction(
   lpips: Callable[[jax.Array, jax.Array], jax.Array],
   weights: Mapping[str, float],
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """L_rec(I, J) = l2 MSE + lpips LPIPS + gradient_variance GV [stated] -> value, bare terms."""
+  """Returns L_rec(I, J) = l2 MSE + lpips LPIPS + gradient_variance GV [stated], and its terms.
+
+  Eqs. (5) and (6) are L_rec of (S, G(W_S, F_S)) and of (D, G(W_S, F_D)) [stated].
+  """
   terms = {  # Eq. (7)
     'l2': mse(image, target),
     'lpips': jnp.mean(lpips(image, target)),
@@ -74,26 +78,23 @@ def reconstruction(
   return weighted_sum(terms, weights), terms
 
 
-# Eqs. (5) and (6) are L_rec of (S, G(W_S, F_S)) and of (D, G(W_S, F_D)) [stated].
-
-
 def identity(phi_S: jax.Array, phi_R: jax.Array) -> jax.Array:
-  """1 - <phi(S), phi(R)> for the anchor R = G(W_S, 0) and for R = G(W_S, F_D') [read]."""
+  """Returns 1 - <phi(S), phi(R)>, R the anchor G(W_S, 0) or G(W_S, F_D') [read]."""
   return 1 - jnp.mean(jnp.sum(phi_S * phi_R, axis=-1))  # Eqs. (8), (9)
 
 
 def latent_consistency(W_S: jax.Array, W_R: jax.Array) -> jax.Array:
-  """Mean over W+ rows of ||W_S - W_R'||_2, W_R' the identity latent of R' = G(W_S, F_D') [read]."""
+  """Returns the mean over W+ rows of ||W_S - W_R'||_2, R' = G(W_S, F_D') [read]."""
   return jnp.mean(safe_norm(W_S - W_R))  # Eq. (10)
 
 
 def w_variance(W: jax.Array) -> jax.Array:
-  """sum_i ||W_i - W_1||_2, e4e's delta norm; rows that are switched off contribute zero [read]."""
+  """Returns sum_i ||W_i - W_1||_2, e4e's delta norm; inactive rows contribute zero [read]."""
   return jnp.sum(jnp.mean(safe_norm(W - W[:, :1]), axis=0))  # Eq. (11)
 
 
 def style_proximity(F: Sequence[jax.Array]) -> jax.Array:
-  """sum_j ||F_j||_2: deformations stay near the source's StyleSpace [read]."""
+  """Returns sum_j ||F_j||_2, which keeps deformations near the source's StyleSpace [read]."""
   return sum(jnp.mean(safe_norm(F_j)) for F_j in F)  # Eq. (12)
 
 
@@ -104,12 +105,12 @@ def feature_reconstruction(
   lpips: Callable[[jax.Array, jax.Array], jax.Array],
   weights: Mapping[str, float],
 ) -> jax.Array:
-  """L_rec where the target's mask (n, h, w, 1) in [0, 1] multiplies both images [read].
+  """Returns L_rec with both images multiplied by the target's mask (n, h, w, 1) in [0, 1] [read].
 
-  The squared error is divided by the mask's area, or it would shrink with the features; a batch
-  without any mask gives zero.
+  A batch without any mask gives zero.
   """
   target, image = mask * target, mask * image
+  # Divided by the area of the mask, or the squared error would shrink with the features.
   area = jnp.maximum(jnp.mean(mask), 1e-3)
   terms = {  # Eq. (13)
     'l2': mse(image, target) / area,
@@ -120,9 +121,9 @@ def feature_reconstruction(
 
 
 def adversarial(logits: jax.Array, active_rows: jax.Array | int) -> jax.Array:
-  """The encoder's side of e4e's latent adversary: mean over active rows of softplus(-D(W_i)).
+  """Returns the mean over active rows of softplus(-D(W_i)): the encoder's side of e4e's adversary.
 
-  logits: (n, l, 1) of every W+ row.
+  `logits` (n, l, 1) are D(W_i) of every W+ row.
   """
   per_row = jnp.mean(jax.nn.softplus(-logits[..., 0]), axis=0)  # l
   active = jnp.arange(per_row.shape[0]) < active_rows
@@ -130,21 +131,22 @@ def adversarial(logits: jax.Array, active_rows: jax.Array | int) -> jax.Array:
 
 
 def discriminator(real: jax.Array, fake: jax.Array) -> jax.Array:
-  """Non-saturating critic loss softplus(-D(real)) + softplus(D(fake)), of logits (n, 1)."""
+  """Returns the critic's loss softplus(-D(real)) + softplus(D(fake)), of logits (n, 1)."""
   return jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
 
 
 def r1_penalty(critic: Callable[[jax.Array], jax.Array], real: jax.Array) -> jax.Array:
-  """Mean over the batch of ||d D(real) / d real||^2 (Mescheder et al. 2018)."""
+  """Returns the mean over the batch of ||d D(real) / d real||^2 (Mescheder et al. 2018)."""
+  # The gradient of the sum holds each sample's own gradient: D has no batch statistics.
   gradient = jax.grad(lambda x: jnp.sum(critic(x)))(real)
   return jnp.mean(jnp.sum(jnp.square(gradient), axis=tuple(range(1, real.ndim))))
 
 
 def weighted_sum(terms: Mapping[str, jax.Array], weights: Mapping[str, float]) -> jax.Array:
-  """sum_k weights[k] terms[k]; terms without a weight are only reported.
+  """Returns sum_k weights[k] terms[k]; terms without a weight are only reported.
 
   Raises:
-    KeyError: a weight has no term: it would silently do nothing.
+    KeyError: a weight has no term, and would silently do nothing.
   """
   unknown = sorted(set(weights) - set(terms))
   if unknown:

@@ -1,6 +1,6 @@
-"""The networks of one configuration, and the tree of everything that training keeps frozen.
+"""The networks of one config, and the tree of everything that training keeps frozen.
 
-`frozen` is one argument of every step: {'generator': {'params', 'noise_const', 'w_avg'},
+`frozen` is an argument of every step: {'generator': {'params', 'noise_const', 'w_avg'},
 'lpips': {...}, 'arcface': {...}}. Modules hold sizes only, never weights or file names.
 """
 
@@ -29,7 +29,7 @@ class Networks:
 
 
 def build(model: Any) -> Networks:
-  """Modules for the `model` section of a config (see configs/common.py for its fields)."""
+  """Returns the modules of the `model` section of a config; fields as in configs/common.py."""
   channels = latents.config_f_channels(model.resolution, model.channel_base, model.channel_max)
   half = jnp.dtype(model.half_dtype) if model.half_dtype else None
   generator = Generator(
@@ -39,7 +39,7 @@ def build(model: Any) -> Networks:
     polyphase_from=model.polyphase_from,
     half_dtype=half,
     half_from=model.half_from,
-    remat_from=model.remat_from or None,
+    remat_from=model.remat_from or None,  # 0 recomputes nothing
   )
   layers = tuple(model.deformation_layers)
   encoder = Encoder(
@@ -48,6 +48,7 @@ def build(model: Any) -> Networks:
     deformation_widths=deformation_widths(channels, layers, model.w_dim, model.hybrid),
     identity_split=tuple(model.identity_split),
     deformation_split=tuple(model.deformation_split),
+    # Tuples, because a config gives lists or tuples, and modules must be hashable.
     widths=tuple(model.encoder_widths),
     units=tuple(model.encoder_units),
     reduction=model.encoder_reduction,
@@ -70,10 +71,11 @@ def build(model: Any) -> Networks:
 
 
 def random_frozen(networks: Networks, key: jax.Array) -> dict:
-  """Frozen networks with random weights: for tests, timings and dry runs only."""
+  """Returns frozen networks with random weights, for tests, timings and dry runs only."""
   key_g, key_z, key_n, key_l, key_a = jax.random.split(key, 5)
   generator = networks.hybrid.generator
   params = generator.init(key_g, jnp.zeros((1, generator.w_dim)))['params']
+  # The latent average of trained weights is a mean over mapped noise too.
   z = jax.random.normal(key_z, (1024, generator.w_dim))
   image = jnp.zeros((1, networks.frame_size, networks.frame_size, 3))
   noise = latents.random_noise(key_n, 1, generator.channels)
@@ -89,6 +91,6 @@ def random_frozen(networks: Networks, key: jax.Array) -> dict:
 
 
 def init_encoder(networks: Networks, key: jax.Array) -> dict:
-  """A fresh encoder: {'params', 'batch_stats'}, its deformation heads zero."""
+  """Returns a fresh encoder {'params', 'batch_stats'}, whose deformation heads output zero."""
   image = jnp.zeros((1, networks.frame_size, networks.frame_size, 3))
   return networks.hybrid.encoder.init(key, image)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from hybrid_jax.models.inception import ConvUnit
 
 SIDE = 224
-# Fewer leave nothing to the average over two steps of time at an eighth of the frame rate.
+# The last average is over two steps of time, each of eight frames: with fewer there is no second.
 MIN_FRAMES = 9
 
 # ('conv', features, kernel, stride); ('pool', window (t, h, w), stride); ('mixed', features of the
@@ -39,7 +39,7 @@ BRANCHES = ('b0', 'b1a', 'b1b', 'b2a', 'b2b', 'b3b')
 
 
 def unit_names() -> list[str]:
-  """Every convolution with its batch normalisation, as `Mixed_3b.b1a`."""
+  """Returns the names of every convolution with its batch normalisation, as `Mixed_3b.b1a`."""
   names = []
   for name, (kind, *_) in LAYERS.items():
     names += {'conv': [name], 'pool': [], 'mixed': [f'{name}.{b}' for b in BRANCHES]}[kind]
@@ -63,23 +63,25 @@ class _Mixed(nn.Module):
 
 
 class I3D(nn.Module):
-  """Clips (n, t, 224, 224, 3) in [-1, 1], from `fvd_input` -> FVD's features (n, classes).
-
-  `divisor` divides every width but that of the logits, for networks smaller than the public one.
-
-  Raises:
-    ValueError: a clip has less than 9 frames or frames of another size.
-  """
+  """The network of FVD. `divisor` divides every width but that of the logits, for small tests."""
 
   classes: int = 400
   divisor: int = 1
 
   @nn.compact
   def __call__(self, clip: jax.Array) -> jax.Array:
+    """Maps clips (n, t, 224, 224, 3) in [-1, 1], from `fvd_input`, to features (n, classes).
+
+    Raises:
+      ValueError: a clip has less than 9 frames or frames of another size.
+    """
     if clip.ndim != 5 or clip.shape[1] < MIN_FRAMES or clip.shape[2:] != (SIDE, SIDE, 3):
       raise ValueError(f'I3D takes (n, {MIN_FRAMES} or more, {SIDE}, {SIDE}, 3), not {clip.shape}')
+
+    def narrow(width):
+      return max(1, width // self.divisor)
+
     x = clip
-    narrow = lambda width: max(1, width // self.divisor)  # noqa: E731
     for name, (kind, *sizes) in LAYERS.items():
       if kind == 'conv':
         features, k, stride = sizes
@@ -93,7 +95,7 @@ class I3D(nn.Module):
 
 
 def fvd_input(clip: jax.Array) -> jax.Array:
-  """Clips (n, t, h, w, 3) in [0, 1] of any size -> (n, t, 224, 224, 3) in [-1, 1].
+  """Resizes clips (n, t, h, w, 3) in [0, 1] of any size to (n, t, 224, 224, 3) in [-1, 1].
 
   Bilinear between pixel centres and not low-passed, as PyTorch resizes. The TensorFlow reference
   takes positions from the corner, half a pixel off: frames of 224 px are the same in both.

@@ -2,7 +2,7 @@
 
 It differs from torchvision's: average pooling inside the blocks leaves padding out of the mean, the
 last block pools by maximum, batch normalisation has epsilon 1e-3, and there are 1008 classes (which
-FID never looks at). Arrays are NHWC. Modules have the names of the public file.
+FID does not use). Arrays are NHWC. Modules have the names of the public file.
 """
 
 from collections.abc import Sequence
@@ -86,7 +86,7 @@ STEM = [
 
 
 def unit_names() -> list[str]:
-  """Every convolution with its batch normalisation, as `Mixed_5b.branch1x1`."""
+  """Returns the name of every convolution with batch normalisation, as `Mixed_5b.branch1x1`."""
   names = [step[0] for step in STEM if step != 'halve']
   for block, branches in BLOCKS.items():
     for step in (step for branch in branches for step in branch if not isinstance(step, str)):
@@ -104,6 +104,7 @@ class ConvUnit(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps (n, ..., c) with as many spatial axes as `kernel_size` to (n, ..., features)."""
     strides = (self.stride,) * len(self.kernel_size)
     # Measurements are float32 on every device: a TPU's default product is bfloat16.
     conv = nn.Conv(
@@ -118,7 +119,7 @@ def _pool(x: jax.Array, kind: str) -> jax.Array:
   if kind == 'halve':
     return nn.max_pool(x, (3, 3), (2, 2))
   same = ((1, 1), (1, 1))
-  if kind == 'maximum':
+  if kind == 'maximum':  # the padding is -inf, and never the maximum
     return nn.max_pool(x, (3, 3), padding=same)
   return nn.avg_pool(x, (3, 3), padding=same, count_include_pad=False)
 
@@ -152,15 +153,13 @@ class _Block(nn.Module):
 
 
 class Inception(nn.Module):
-  """Frames (n, 299, 299, 3) in [-1, 1], from `fid_input` -> pooled features (n, 2048).
-
-  `divisor` divides every width, for networks smaller than the public one.
-  """
+  """The network of FID. `divisor` divides every width, for small tests."""
 
   divisor: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps frames (n, 299, 299, 3) in [-1, 1], from `fid_input`, to pooled features (n, 2048)."""
     for step in STEM:
       if step == 'halve':
         x = _pool(x, step)
@@ -173,7 +172,7 @@ class Inception(nn.Module):
 
 
 def fid_input(image: jax.Array) -> jax.Array:
-  """Images (n, h, w, 3) in [0, 1] of any size -> (n, 299, 299, 3) in [-1, 1], as pytorch-fid does.
+  """Resizes images (n, h, w, 3) in [0, 1] to (n, 299, 299, 3) in [-1, 1], as pytorch-fid does.
 
   Bilinear between pixel centres and not low-passed, also where it shrinks: FID of large images
   depends on that, and numbers are comparable only with the same resize.

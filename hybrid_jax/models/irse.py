@@ -19,7 +19,8 @@ PAPER_UNITS = (3, 4, 14, 3)
 class BatchNorm(nn.Module):
   """Batch normalisation as PyTorch updates it: momentum 0.1 and an *unbiased* running variance.
 
-  Flax's keeps the biased variance, which differs visibly at 16x16 and below.
+  `momentum` is Flax's, the share of the old value: 1 minus PyTorch's. Flax's own module keeps the
+  biased variance, which differs visibly at 16x16 px and below.
   """
 
   epsilon: float = 1e-5
@@ -27,6 +28,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    """Normalises x (..., c) by statistics of the batch if `train`, else by the running ones."""
     width = x.shape[-1]
     scale = self.param('scale', nn.initializers.ones, (width,))
     bias = self.param('bias', nn.initializers.zeros, (width,))
@@ -36,9 +38,9 @@ class BatchNorm(nn.Module):
     if train:
       axes = tuple(range(x.ndim - 1))
       count = x.size // width
-      x32 = x.astype(jnp.float32)
+      x32 = x.astype(jnp.float32)  # a sum over a batch of half-precision maps would round
       mean, var = jnp.mean(x32, axes), jnp.var(x32, axes)
-      if not self.is_initializing():
+      if not self.is_initializing():  # init must return statistics (0, 1), not those of its input
         decay = self.momentum
         running_mean.value = decay * running_mean.value + (1 - decay) * mean
         unbiased = var * (count / (count - 1))
@@ -52,6 +54,7 @@ class PReLU(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Applies it to x (..., c)."""
     slope = self.param('slope', nn.initializers.constant(0.25), (x.shape[-1],))
     return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 
@@ -66,6 +69,7 @@ class Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x (n, h, w, i) to (n, h / stride, w / stride, features)."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', nn.initializers.he_normal(), shape)
     x = conv(x, kernel, stride=self.stride)
@@ -75,7 +79,7 @@ class Conv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-  """BN, conv, PReLU, conv (strided), BN, squeeze-excite, plus the shortcut."""
+  """Residual block: BN, conv, PReLU, conv (strided), BN, squeeze-excite, plus the shortcut."""
 
   features: int
   stride: int
@@ -83,8 +87,9 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Maps x (n, h, w, i) to (n, h / stride, w / stride, features)."""
     if x.shape[-1] == self.features:
-      shortcut = x[:, :: self.stride, :: self.stride]  # MaxPool2d(1, stride)
+      shortcut = x[:, :: self.stride, :: self.stride]  # MaxPool2d(1, stride) of the reference
     else:
       shortcut = Conv(self.features, 1, self.stride, name='shortcut_conv')(x)
       shortcut = BatchNorm(name='shortcut_norm')(shortcut, train)
@@ -97,7 +102,7 @@ class Bottleneck(nn.Module):
 
 
 class IRSE(nn.Module):
-  """Image (n, h, w, 3) -> the last map of each of the four stages, at strides 2, 4, 8 and 16.
+  """The body: a stem and four stages, each of which halves the size in its first block.
 
   Attributes:
     widths, units: channels and blocks of each stage.
@@ -112,6 +117,7 @@ class IRSE(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array, train: bool = False) -> list[jax.Array]:
+    """Maps images (n, h, w, 3) to the last map of each stage, at strides 2, 4, 8 and 16."""
     x = Conv(self.widths[0], name='stem_conv')(image.astype(self.dtype))
     x = PReLU(name='stem_prelu')(BatchNorm(name='stem_norm')(x, train))
     stages, block = [], 0

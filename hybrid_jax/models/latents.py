@@ -1,4 +1,4 @@
-"""Which style goes where: the layer table of StyleGAN2, W+ and StyleSpace.
+"""The layer table of StyleGAN2: which row of W+ feeds which layer, and the order of StyleSpace.
 
 Conventions used everywhere in the package:
 
@@ -8,8 +8,7 @@ Conventions used everywhere in the package:
               (2021): for each resolution its convolutions, then its toRGB
   s_f         tuple of (n, s) arrays, additive offsets for the chosen entries only
 
-A style vector is as wide as its layer's *input*, so `style_space` is a tuple, not
-one array.
+A style vector is as wide as its layer's *input*, so `style_space` is a tuple, not one array.
 """
 
 import dataclasses
@@ -31,17 +30,20 @@ class StyleLayer:
 
 
 def config_f_channels(resolution: int, base: int = 32768, maximum: int = 512) -> tuple[int, ...]:
-  """Feature maps at 4, 8, ... `resolution` px of StyleGAN2 config-f: 512 to 64 px, 32 at 1024."""
+  """Returns the feature maps at 4, 8, ... `resolution` px of StyleGAN2 config-f.
+
+  512 up to 64 px, then half at each doubling: 32 at 1024 px.
+  """
   return tuple(min(maximum, base >> i) for i in range(2, int(math.log2(resolution)) + 1))
 
 
 def num_ws(channels: Sequence[int]) -> int:
-  """Rows of W+: 18 at 1024 px, 10 at 64 px."""
+  """Returns the number of rows of W+: 18 at 1024 px, 10 at 64 px."""
   return 2 * len(channels)
 
 
 def style_layers(channels: Sequence[int]) -> tuple[StyleLayer, ...]:
-  """All modulated layers in StyleSpace order: 26 entries and 9088 channels at 1024 px.
+  """Returns all modulated layers in StyleSpace order: 26 entries, 9088 channels at 1024 px.
 
   A toRGB shares the W+ row of the next resolution's first convolution; only the last has a row of
   its own.
@@ -60,7 +62,7 @@ def style_layers(channels: Sequence[int]) -> tuple[StyleLayer, ...]:
 
 
 def first_convolutions(count: int) -> tuple[int, ...]:
-  """StyleSpace indices of the first `count` convolutions, toRGB left out: 0, 2, 3, 5, 6, 8, 9, ...
+  """Returns StyleSpace indices of the first `count` convolutions: 0, 2, 3, 5, 6, 8, 9, ...
 
   The paper's ten "first layers" read this way reach 128 px; counted with toRGB they would be
   `tuple(range(10))` and reach 32 px.
@@ -70,7 +72,7 @@ def first_convolutions(count: int) -> tuple[int, ...]:
 
 
 def noise_shapes(channels: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
-  """(h, w, 1) of the noise map of each convolution, in order."""
+  """Returns (h, w, 1) of the noise map of each convolution, in order."""
   return tuple(
     (layer.resolution, layer.resolution, 1)
     for layer in style_layers(channels)
@@ -79,12 +81,12 @@ def noise_shapes(channels: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
 
 
 def random_noise(key: jax.Array, batch: int, channels: Sequence[int]) -> tuple[jax.Array, ...]:
-  """Fresh unit-variance noise maps for `batch` images, one (n, h, w, 1) array per convolution."""
+  """Returns unit-variance noise maps for `batch` images, one (n, h, w, 1) per convolution."""
   shapes = noise_shapes(channels)
   keys = jax.random.split(key, len(shapes))
   return tuple(jax.random.normal(k, (batch, *shape)) for k, shape in zip(keys, shapes, strict=True))
 
 
 def truncate(w: jax.Array, w_avg: jax.Array, truncation_psi: float) -> jax.Array:
-  """Pulls `w` toward the mean latent: w_avg + psi (w - w_avg)."""
+  """Returns w pulled towards the mean latent: w_avg + psi (w - w_avg)."""
   return w_avg + truncation_psi * (w - w_avg)

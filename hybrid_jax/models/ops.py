@@ -18,7 +18,7 @@ NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-  """Leaky ReLU of slope 0.2 with the sqrt(2) gain that keeps unit variance."""
+  """Returns the leaky ReLU of slope 0.2, times the sqrt(2) that keeps unit variance."""
   return jax.nn.leaky_relu(x, 0.2) * SQRT2
 
 
@@ -32,8 +32,12 @@ class EqualizedDense(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x (..., i) to (..., features)."""
     fan_in = x.shape[-1]
-    init = lambda key, shape: self.kernel_init(key, shape) / self.lr_multiplier  # noqa: E731
+
+    def init(key, shape):
+      return self.kernel_init(key, shape) / self.lr_multiplier
+
     kernel = self.param('kernel', init, (fan_in, self.features))
     bias = self.param('bias', nn.initializers.constant(self.bias_init), (self.features,))
     kernel = kernel * (self.lr_multiplier / math.sqrt(fan_in))
@@ -44,10 +48,8 @@ class EqualizedDense(nn.Module):
 def conv(
   x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int | None = None
 ) -> jax.Array:
-  """Plain convolution with symmetric explicit padding (k // 2 unless given).
-
-  Never 'SAME': for stride 2 it pads (0, 1), one pixel off PyTorch's (1, 1).
-  """
+  """Returns the convolution with symmetric explicit padding (k // 2 unless given)."""
+  # Never 'SAME': for stride 2 it pads (0, 1), one pixel off PyTorch's (1, 1).
   pad = kernel.shape[0] // 2 if padding is None else padding
   return _conv(x, kernel.astype(x.dtype), stride, pad)
 
@@ -62,10 +64,11 @@ _conv = jax.custom_vjp(_plain_conv, nondiff_argnums=(2, 3))
 
 
 def _conv_backward(stride, pad, residuals, dy):
-  """Gradients of a convolution; on CPU as convolutions of the layout that is fast in a loop too.
+  """Returns the gradients of a convolution to its input and kernel.
 
-  Outside of loops XLA's CPU compiler brings every convolution to that layout, with the same bits;
-  inside of them it does not, and the gradients of jax take ten times as long or more.
+  On CPU they are convolutions in the layout that XLA's CPU compiler computes fast. Outside of loops
+  it converts every convolution to that layout itself, with the same bits; inside of loops it does
+  not, and the gradients that jax derives take ten times as long or more.
   """
 
   def automatic(x, kernel, dy):
@@ -102,7 +105,8 @@ _conv.defvjp(
 
 
 def _blur_axis(x: jax.Array, axis: int, pad: tuple[int, int], gain: float) -> jax.Array:
-  """FIR [1, 3, 3, 1] / 8 * gain along one axis as shifted adds, which XLA fuses with the rest."""
+  """Applies the FIR [1, 3, 3, 1] / 8 * gain along one axis."""
+  # As shifted adds and not as a convolution: XLA fuses them with the layers around.
   widths = [(0, 0)] * x.ndim
   widths[axis] = pad
   x = jnp.pad(x, widths)
@@ -112,12 +116,12 @@ def _blur_axis(x: jax.Array, axis: int, pad: tuple[int, int], gain: float) -> ja
 
 
 def blur(x: jax.Array, pad: tuple[int, int], gain: float = 1.0) -> jax.Array:
-  """Separable [1, 3, 3, 1] low-pass over h and w; `gain` multiplies the 2-D kernel's unit sum."""
+  """Applies the separable low-pass [1, 3, 3, 1] over h and w; the 2-D kernel sums to `gain`."""
   return _blur_axis(_blur_axis(x, 1, pad, math.sqrt(gain)), 2, pad, math.sqrt(gain))
 
 
 def _interleave(even: jax.Array, odd: jax.Array, axis: int) -> jax.Array:
-  """even[0], odd[0], even[1], odd[1], ... along `axis`."""
+  """Returns even[0], odd[0], even[1], odd[1], ... along `axis`."""
   shape = list(even.shape)
   shape[axis] *= 2
   return jnp.stack((even, odd), axis=axis + 1).reshape(shape)
@@ -128,7 +132,7 @@ def upsample_skip(x: jax.Array) -> jax.Array:
   for axis in (1, 2):
     widths = [(0, 0)] * x.ndim
     widths[axis] = (1, 1)
-    padded = jnp.pad(x, widths)  # zeros outside, as upfirdn2d has it
+    padded = jnp.pad(x, widths)  # zeros outside, as in upfirdn2d
     n = x.shape[axis]
     before, after = (jax.lax.slice_in_dim(padded, i, i + n, axis=axis) for i in (0, 2))
     x = _interleave(0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after, axis)
@@ -136,11 +140,11 @@ def upsample_skip(x: jax.Array) -> jax.Array:
 
 
 def _polyphase_table() -> np.ndarray:
-  """(phase, tap, k): weight of kernel tap k in the 3-tap filter of each output phase, one axis.
+  """Returns (phase, tap, k): weight of kernel tap k in the 3-tap filter of each output phase.
 
-  Zero insertion, transposed 3-tap convolution and the FIR f = [1, 3, 3, 1] / 4 with padding (1, 1)
-  give y[m] = sum_{u, k} f[u] w[k] x_up[m + u - 1 - k]. Only even positions of x_up hold x, so
-  output phase m = 2 i + p reads x[i + a - 1] with weight f[2 (a - 1) + 1 + k - p].
+  Along one axis, zero insertion, transposed 3-tap convolution and the FIR f = [1, 3, 3, 1] / 4 with
+  padding (1, 1) give y[m] = sum_{u, k} f[u] w[k] x_up[m + u - 1 - k]. Only even positions of x_up
+  hold x, so output phase m = 2 i + p reads x[i + a - 1] with weight f[2 (a - 1) + 1 + k - p].
   """
   fir = np.array([1, 3, 3, 1], np.float32) / 4
   table = np.zeros((2, 3, 3), np.float32)
@@ -171,7 +175,10 @@ def up_conv_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def up_conv_polyphase(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """The same as `up_conv_transposed`, as one 3x3 convolution to four phases and depth-to-space."""
+  """Computes `up_conv_transposed` as one 3x3 convolution to four phases and depth-to-space.
+
+  Faster at 512 px and above, and where the gradient of the weights is needed.
+  """
   n, h, w, _ = x.shape
   features = kernel.shape[-1]
   table = _polyphase_table()
@@ -185,7 +192,7 @@ UP_CONV = {'transposed': up_conv_transposed, 'polyphase': up_conv_polyphase}
 
 
 def demodulation(kernel: jax.Array, styles: jax.Array) -> jax.Array:
-  """(n, o) factors that give each output map unit variance: rsqrt(sum_ikk (w s)^2 + 1e-8)."""
+  """Returns (n, o) factors for unit variance of each output map: rsqrt(sum_ikk (w s)^2 + 1e-8)."""
   energy = jnp.sum(jnp.square(kernel), axis=(0, 1))  # i o
   return jax.lax.rsqrt(jnp.dot(jnp.square(styles), energy, precision='highest') + 1e-8)
 
@@ -198,16 +205,15 @@ def modulated_conv(
   demodulate: bool = True,
   up: str | None = None,
 ) -> jax.Array:
-  """Convolution whose kernel is scaled per sample by `styles` (Karras et al. 2020, eqs. 1-3).
-
-  Computed as scale input, convolve with the shared kernel, scale output: the same numbers as the
-  grouped form to rounding, several times faster, and it leaves the batch axis alone for sharding.
+  """Convolves with a kernel that is scaled per sample by `styles` (Karras et al. 2020, eqs. 1-3).
 
   Args:
     x: (n, h, w, i). kernel: (k, k, i, o), float32, already equalised. styles: (n, i), float32.
     demodulate: scale each output map to unit variance.
     up: None, or the lowering that doubles the resolution: 'transposed' or 'polyphase'.
   """
+  # Scale the input, convolve with the shared kernel, scale the output: equal to the grouped form up
+  # to rounding, several times faster, and the batch axis stays free to be sharded.
   x = x * styles[:, None, None, :].astype(x.dtype)
   y = conv(x, kernel) if up is None else UP_CONV[up](x, kernel)
   if demodulate:
@@ -216,7 +222,7 @@ def modulated_conv(
 
 
 def _adaptive_matrix(size: int, out: int) -> np.ndarray:
-  """(out, size) rows average the windows [floor(i s / o), ceil((i + 1) s / o)), as PyTorch does."""
+  """Returns (out, size) whose row i averages the window [floor(i s / o), ceil((i + 1) s / o))."""
   matrix = np.zeros((out, size), np.float32)
   for i in range(out):
     start, stop = i * size // out, -((i + 1) * size // -out)
@@ -225,7 +231,7 @@ def _adaptive_matrix(size: int, out: int) -> np.ndarray:
 
 
 def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
-  """(n, h, w, c) -> (n, size, size, c), PyTorch's AdaptiveAvgPool2d: windows may overlap."""
+  """Pools (n, h, w, c) to (n, size, size, c) as PyTorch's AdaptiveAvgPool2d; windows overlap."""
   if x.shape[1:3] == (size, size):
     return x
   if x.shape[1] % size == 0 and x.shape[2] % size == 0:
@@ -236,10 +242,10 @@ def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
 
 
 def from_uint8(image: jax.Array) -> jax.Array:
-  """0 to 255 -> float32 in [-1, 1]."""
+  """Maps 0..255 to float32 in [-1, 1]."""
   return image / 127.5 - 1
 
 
 def to_uint8(image: jax.Array) -> jax.Array:
-  """[-1, 1] -> 0 to 255, rounded and clipped, on the device."""
+  """Maps [-1, 1] to uint8, rounded and clipped; on the device, so that a quarter is transferred."""
   return jnp.clip(jnp.round((image + 1) * 127.5), 0, 255).astype(jnp.uint8)

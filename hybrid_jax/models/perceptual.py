@@ -1,4 +1,4 @@
-"""Frozen critics: LPIPS (Zhang et al. 2018, version 0.1) and the ArcFace identity network.
+"""Frozen loss networks: LPIPS (Zhang et al. 2018, version 0.1) and the ArcFace identity network.
 
 Images are NHWC in [-1, 1], RGB.
 """
@@ -80,15 +80,18 @@ def _max_pool(x: jax.Array, window: int, ceil_mode: bool) -> jax.Array:
 
 
 class LPIPS(nn.Module):
-  """Perceptual distance of two images. `net` is 'alex' (training), 'vgg' or 'squeeze'.
+  """Perceptual distance of two images.
 
-  `widths` are the backbone's channels when they differ from torchvision's.
+  Attributes:
+    net: 'alex' (training), 'vgg' or 'squeeze'.
+    widths: channels of the backbone where they differ from torchvision's.
   """
 
   net: str = 'alex'
   widths: Sequence[int] | None = None
 
   def setup(self):
+    """Creates the layers of the backbone and the weights of the taps."""
     table, widths = BACKBONES[self.net]
     widths = self.widths or widths
     features = {}
@@ -116,7 +119,7 @@ class LPIPS(nn.Module):
     return taps
 
   def taps(self, image: jax.Array) -> list[jax.Array]:
-    """Backbone activations (n, h, w, c) after the layers that LPIPS compares."""
+    """Returns the backbone's activations (n, h, w, c) after the layers that LPIPS compares."""
     x, taps = (image - SHIFT) / SCALE, []
     for entry in BACKBONES[self.net][0]:
       if entry == 'tap':
@@ -128,21 +131,27 @@ class LPIPS(nn.Module):
     return taps
 
   def layer_distances(self, x: jax.Array, y: jax.Array) -> list[jax.Array]:
-    """The (n,) terms, one per tap."""
-    unit = lambda f: f / (jnp.sqrt(jnp.sum(f * f, -1, keepdims=True)) + 1e-10)  # noqa: E731
+    """Returns the (n,) terms of the distance, one per tap."""
+
+    def unit(f):
+      # Epsilon outside of the root, as in LPIPS: inside it would change small activations.
+      return f / (jnp.sqrt(jnp.sum(f * f, -1, keepdims=True)) + 1e-10)
+
     pairs = zip(self.lin, self.taps(x), self.taps(y), strict=True)
     return [jnp.mean(jnp.square(unit(a) - unit(b)) @ lin, axis=(1, 2)) for lin, a, b in pairs]
 
   def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
-    """(n,) distances of images x and y, each (n, h, w, 3) in [-1, 1]."""
+    """Returns (n,) distances of images x and y, each (n, h, w, 3) in [-1, 1]."""
     return sum(self.layer_distances(x, y))
 
 
 class ArcFace(nn.Module):
-  """phi of the paper: face image (n, h, w, 3) -> unit identity embedding (n, d).
+  """phi of the paper: unit identity embeddings of FFHQ-aligned squares, as the generator's are.
 
-  The image is an FFHQ-aligned square, as the generator draws it; the face in it is cut out as in
-  pSp's ID loss: rows 35..222 and columns 32..219 of 256, pooled to `size` px.
+  Attributes:
+    size: side of the cropped face, px.
+    embedding: length of the embedding.
+    widths, units, reduction, dtype: of the body, see `IRSE`.
   """
 
   size: int = 112
@@ -153,21 +162,25 @@ class ArcFace(nn.Module):
   dtype: Any = jnp.float32
 
   def setup(self):
+    """Creates the modules."""
     self.backbone = IRSE(self.widths, self.units, self.reduction, self.dtype)
     self.body_norm, self.out_norm = BatchNorm(), BatchNorm()
     self.dense = nn.Dense(self.embedding)
 
   def crop(self, image: jax.Array) -> jax.Array:
-    """FFHQ-aligned image of any size -> the network's (n, size, size, 3) input."""
+    """Crops the face of FFHQ-aligned images (n, h, h, 3) and pools it to (n, size, size, 3)."""
+    # Rows 35..222 and columns 32..219 of 256 px, as in pSp's ID loss.
     side = image.shape[1] / 256
     top, bottom, left, right = (round(edge * side) for edge in (35, 223, 32, 220))
     return adaptive_avg_pool(image[:, top:bottom, left:right], self.size)
 
   def embed(self, face: jax.Array, train: bool = False) -> jax.Array:
-    """Cropped face (n, size, size, 3) -> embedding before normalisation."""
+    """Returns the embedding (n, d), before normalisation, of cropped faces (n, size, size, 3)."""
+    # float32 from here: a cosine of half-precision embeddings shows their rounding.
     x = self.body_norm(self.backbone(face, train)[-1].astype(jnp.float32), train)
     return self.out_norm(self.dense(x.reshape(x.shape[0], -1)), train)
 
   def __call__(self, image: jax.Array, train: bool = False) -> jax.Array:
+    """Returns unit embeddings (n, d) of FFHQ-aligned images (n, h, h, 3) in [-1, 1]."""
     x = self.embed(self.crop(image), train)
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -1,7 +1,7 @@
 """StyleGAN2 (Karras et al. 2020): mapping, W+ to StyleSpace, synthesis, and both discriminators.
 
-Width and resolution are numbers: `channels` lists the feature maps at 4, 8, ... px, so the 1024 px
-paper model is `config_f_channels(1024)` and a 64 px model has five entries. Images are NHWC in
+The width and resolution of a network are given by `channels`, its feature maps at 4, 8, ... px:
+`config_f_channels(1024)` for the paper's model, five entries for a 64 px model. Images are NHWC in
 [-1, 1] (not clipped), latents as in `latents.py`, all float32.
 """
 
@@ -26,7 +26,7 @@ from hybrid_jax.models.ops import (
 
 
 class Mapping(nn.Module):
-  """z (n, d) -> w (n, d): pixel norm, then equalised dense layers with leaky ReLU."""
+  """The mapping network: pixel norm, then equalised dense layers with leaky ReLU."""
 
   w_dim: int
   num_layers: int = 8
@@ -34,6 +34,7 @@ class Mapping(nn.Module):
 
   @nn.compact
   def __call__(self, z: jax.Array) -> jax.Array:
+    """Maps z (n, d) to w (n, w_dim)."""
     x = z * jax.lax.rsqrt(jnp.mean(jnp.square(z), axis=-1, keepdims=True) + 1e-8)
     for i in range(self.num_layers):
       dense = EqualizedDense(self.w_dim, lr_multiplier=self.lr_multiplier, name=f'dense_{i}')
@@ -50,6 +51,7 @@ class StyledConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, styles: jax.Array, noise: jax.Array | None) -> jax.Array:
+    """Maps x (n, h, w, i), styles (n, i), noise (n or 1, h, w, 1) to (n, h, w, o), or 2h, 2w."""
     fan_in = 9 * x.shape[-1]
     kernel = self.param('kernel', nn.initializers.normal(1.0), (3, 3, x.shape[-1], self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
@@ -68,6 +70,7 @@ class ToRGB(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, styles: jax.Array) -> jax.Array:
+    """Maps x (n, h, w, i) and styles (n, i) to an RGB image (n, h, w, 3)."""
     kernel = self.param('kernel', nn.initializers.normal(1.0), (1, 1, x.shape[-1], 3))
     bias = self.param('bias', nn.initializers.zeros, (3,))
     kernel = kernel / math.sqrt(x.shape[-1])
@@ -103,6 +106,7 @@ class Generator(nn.Module):
   clamp: float | None = None
 
   def setup(self):
+    """Creates mapping, constant, affine maps and layers, the last two in StyleSpace order."""
     self.mapping = Mapping(self.w_dim, self.mapping_layers, self.lr_multiplier)
     self.const = self.param('const', nn.initializers.normal(1.0), (4, 4, self.channels[0]))
     table = latents.style_layers(self.channels)
@@ -121,11 +125,11 @@ class Generator(nn.Module):
     return wrap(StyledConv)(layer.features, up, self.clamp)
 
   def map(self, z: jax.Array) -> jax.Array:
-    """z (n, d) -> w (n, d)."""
+    """Maps z (n, d) to w (n, d)."""
     return self.mapping(z)
 
   def to_style_space(self, w_plus: jax.Array) -> tuple[jax.Array, ...]:
-    """A of the paper: w_plus (n, l, d) -> one (n, s) style per layer, in StyleSpace order."""
+    """A of the paper: maps w_plus (n, l, d) to one (n, s) style per layer, in StyleSpace order."""
     table = latents.style_layers(self.channels)
     return tuple(
       affine(w_plus[:, layer.w_row]) for affine, layer in zip(self.affines, table, strict=True)
@@ -134,7 +138,7 @@ class Generator(nn.Module):
   def synthesize(
     self, style_space: Sequence[jax.Array], noise: Sequence[jax.Array] | None = None
   ) -> jax.Array:
-    """StyleSpace -> image (n, r, r, 3).
+    """Maps a style space to images (n, r, r, 3), not clipped.
 
     `noise` holds one (n or 1, h, w, 1) map per convolution (stored or fresh); None is no noise.
     """
@@ -152,7 +156,7 @@ class Generator(nn.Module):
     return rgb
 
   def __call__(self, z: jax.Array, noise: Sequence[jax.Array] | None = None) -> jax.Array:
-    """z (n, d) -> image, every W+ row the same w. Creates all parameters when initialised."""
+    """Maps z (n, d) to images, with the same w in every row of W+; `init` needs this method."""
     w = self.map(z)
     w_plus = jnp.repeat(w[:, None], latents.num_ws(self.channels), axis=1)  # n l d
     return self.synthesize(self.to_style_space(w_plus), noise)
@@ -168,6 +172,7 @@ class EqualizedConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Maps x (n, h, w, i) to (n, h, w, features), or half h and w."""
     k = self.kernel_size
     kernel = self.param('kernel', nn.initializers.normal(1.0), (k, k, x.shape[-1], self.features))
     kernel = kernel / math.sqrt(k * k * x.shape[-1])
@@ -183,6 +188,7 @@ class EqualizedConv(nn.Module):
 
 def minibatch_stddev(x: jax.Array, group: int = 4) -> jax.Array:
   """Appends one map: the mean over h, w, c of the standard deviation within groups of samples."""
+  # Sample i is in group i mod n/group, as in StyleGAN2: the groups are strided, not consecutive.
   n, h, w, c = x.shape
   group = min(n, group)
   y = x.reshape(group, n // group, h, w, c)
@@ -193,12 +199,13 @@ def minibatch_stddev(x: jax.Array, group: int = 4) -> jax.Array:
 
 
 class ImageDiscriminator(nn.Module):
-  """StyleGAN2's residual discriminator: image (n, r, r, 3) -> logits (n, 1)."""
+  """StyleGAN2's residual discriminator of images."""
 
   channels: Sequence[int]
 
   @nn.compact
   def __call__(self, image: jax.Array) -> jax.Array:
+    """Maps images (n, r, r, 3) to logits (n, 1)."""
     x = EqualizedConv(self.channels[-1], 1, name='from_rgb')(image)
     for i in reversed(range(1, len(self.channels))):
       name = f'b{4 << i}'
@@ -214,13 +221,15 @@ class ImageDiscriminator(nn.Module):
 
 
 class LatentDiscriminator(nn.Module):
-  """e4e's critic of single w vectors, (..., d) -> logits (..., 1): dense layers, slope 0.2."""
+  """e4e's critic of single w vectors: dense layers with leaky ReLU of slope 0.2."""
 
   width: int = 512
   num_layers: int = 4
 
   @nn.compact
   def __call__(self, w: jax.Array) -> jax.Array:
+    """Maps w (..., d) to logits (..., 1)."""
+    # Plain dense layers and no sqrt(2) gain: e4e's critic is not equalised.
     for i in range(self.num_layers - 1):
       w = jax.nn.leaky_relu(nn.Dense(self.width, name=f'dense_{i}')(w), 0.2)
     return nn.Dense(1, name=f'dense_{self.num_layers - 1}')(w)

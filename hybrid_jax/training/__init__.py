@@ -1,0 +1,1 @@
+"""Training of the hybrid encoder: data, step, loop, checkpoints, checks before a run."""
