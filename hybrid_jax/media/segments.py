@@ -126,8 +126,9 @@ def _clock(names: list[pathlib.Path], time_base: Fraction) -> tuple[np.ndarray, 
   stamps = [np.array([p.pts for p in _packets(name, time_base)]) for name in names]
   early = max(int((np.arange(len(p)) - p.argsort().argsort()).max()) for p in stamps)
   shown = np.concatenate([np.sort(p) for p in stamps])
-  steps = np.diff(shown) if len(shown) > 1 else np.array([1])
-  steps = np.append(steps, steps[-1])  # the last frame is shown as long as the one before it
+  steps = np.diff(shown)
+  # The last frame is shown as long as the one before it, a single one for one tick.
+  steps = np.append(steps, steps[-1] if len(steps) else 1)
   decoded = np.concatenate((shown[0] - steps[0] * np.arange(early, 0, -1), shown))
   return decoded[: len(shown)], dict(zip(shown.tolist(), steps.tolist(), strict=True))
 
