@@ -1,0 +1,1 @@
+"""Builders of packed training data, see README.md."""

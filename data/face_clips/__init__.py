@@ -1,0 +1,1 @@
+"""Packed data of face videos, see data/README.md."""

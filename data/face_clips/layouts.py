@@ -1,10 +1,10 @@
-"""How video sets lie on disk: which clips are expected, where they are, and whose they are.
+"""Layouts of video data sets on disk: the clips expected, their files, and the people in them.
 
 folder      one file, or one subfolder of clips, per person
-celebv_hq   `<video>_<k>.mp4`, cut and cropped by the set's own script, or raw `<video>.mp4` with
-            its JSON; a person is a video
-hdtf        `<video>_<k>.mp4` with or without `RD_`, `WDA_` or `WRA_` in front, or raw
-            `<video>.mp4`, with the set's metadata; a person is a name without its trailing number
+celebv_hq   `<video>_<k>.mp4`, cut and cropped by the set's own script, or uncut `<video>.mp4` and
+            its JSON; each video counts as a person
+hdtf        `<video>_<k>.mp4`, also with the prefix `RD_`, `WDA_` or `WRA_`, or uncut
+            `<video>.mp4`, and the set's metadata; a person is a name without its trailing number
 """
 
 import csv
@@ -21,10 +21,13 @@ HDTF_SUBSETS = ('RD', 'WDA', 'WRA')
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-  """A clip that the set names.
+  """A clip that the data set lists.
 
-  path: None where it is not on disk. span: (start, end) in seconds of a raw video, None for all of
-  the file. box: (top, bottom, left, right) in [0, 1] of the frame, None where it is to be found.
+  name: unique in the set.
+  identity: of the person.
+  path: of the file; None if it is not on disk.
+  span: (start, end) in an uncut video, seconds; None for the whole file.
+  box: crop (top, bottom, left, right) in [0, 1] of the frame; None if the face is to be followed.
   """
 
   name: str
@@ -35,7 +38,11 @@ class Expected:
 
 
 def folder(videos: str) -> list[Expected]:
-  """Raises InputError: no such folder, or no video in it."""
+  """Returns the videos of a folder, each file or subfolder one person.
+
+  Raises:
+    InputError: no such folder, or no video in it.
+  """
   root = pathlib.Path(videos)
   return [
     Expected(path.relative_to(root).with_suffix('').as_posix(), identity, path)
@@ -44,10 +51,14 @@ def folder(videos: str) -> list[Expected]:
 
 
 def celebv_hq(videos: str, metadata: str) -> list[Expected]:
-  """`metadata` is celebvhq_info.json; '' takes the clips that are there.
+  """Returns the clips of CelebV-HQ (Zhu et al. 2022).
+
+  Args:
+    videos: folder of cut clips or uncut videos.
+    metadata: celebvhq_info.json; '' takes the cut clips found in the folder.
 
   Raises:
-    InputError: no video, or a file that is not that JSON.
+    InputError: no video, or another JSON file.
   """
   present = {path.stem: path for _, path in find_videos(videos)}
   if not metadata:
@@ -65,7 +76,7 @@ def _celebv_video(name: str) -> str:
 
 def _celebv_clip(name: str, clip: dict, present: dict) -> Expected:
   if name in present:
-    return Expected(name, clip['ytb_id'], present[name])
+    return Expected(name, clip['ytb_id'], present[name])  # already cut in time and space
   span, box = clip['duration'], clip['bbox']
   return Expected(
     name,
@@ -77,7 +88,11 @@ def _celebv_clip(name: str, clip: dict, present: dict) -> Expected:
 
 
 def hdtf(videos: str, metadata: str) -> list[Expected]:
-  """`metadata` is the folder of `*_annotion_time.txt` (as it is spelled there).
+  """Returns the clips of HDTF (Zhang et al. 2021).
+
+  Args:
+    videos: folder of cut clips or uncut videos.
+    metadata: folder of `*_annotion_time.txt` (the set's own spelling).
 
   Raises:
     InputError: no video, no metadata, or a line that cannot be read.
@@ -114,7 +129,7 @@ def hdtf(videos: str, metadata: str) -> list[Expected]:
 
 
 def _seconds(time: str) -> float:
-  """'01:23' or '1:02:03' -> seconds."""
+  """Converts '01:23' or '1:02:03' to seconds."""
   total = 0.0
   for part in time.split(':'):
     total = 60 * total + float(part)
@@ -122,17 +137,20 @@ def _seconds(time: str) -> float:
 
 
 def hdtf_identity(video: str) -> str:
-  """AmyKlobuchar1 -> AmyKlobuchar; Radio1 and Radio2 are different people."""
+  """Returns the person in a video of HDTF: AmyKlobuchar1 -> AmyKlobuchar."""
+  # Radio1, Radio2, ... are different people; under other names the number counts the videos.
   return video if re.fullmatch(r'Radio\d+', video) else video.rstrip('0123456789')
 
 
 def corrected(expected: list[Expected], corrections: str) -> list[Expected]:
-  """Replaces identities by a CSV file of `name,identity`, a name being a clip's or an identity's.
+  """Replaces identities as a CSV file says, with lines `name,identity`; '#' starts a comment.
 
-  An empty identity drops the clip.
+  Args:
+    corrections: path; '' changes nothing. `name` is that of a clip or of an identity, and an empty
+      `identity` drops the clip.
 
   Raises:
-    InputError: a file that cannot be read, or a name that no clip has.
+    InputError: the file cannot be read, or no clip has a name in it.
   """
   if not corrections:
     return expected
@@ -142,8 +160,8 @@ def corrected(expected: list[Expected], corrections: str) -> list[Expected]:
     table = {name.strip(): identity.strip() for name, identity in rows}
   except (OSError, ValueError) as error:
     raise InputError(f"{corrections}: needs lines of 'name,identity' ({error})") from error
-  known = {clip.name for clip in expected} | {clip.identity for clip in expected}
-  if unknown := sorted(set(table) - known):
+  names = {clip.name for clip in expected} | {clip.identity for clip in expected}
+  if unknown := sorted(set(table) - names):
     raise InputError(f'{corrections}: no clip or identity is named {", ".join(unknown)}')
   result = []
   for clip in expected:
@@ -157,7 +175,11 @@ LAYOUTS = ('folder', 'celebv_hq', 'hdtf')
 
 
 def read_layout(layout: str, videos: str, metadata: str, corrections: str) -> list[Expected]:
-  """The clips of a set, by name. Raises InputError as the functions above."""
+  """Returns the clips of a data set in one of `LAYOUTS`, with corrected identities.
+
+  Raises:
+    InputError: an unknown layout, or as `folder`, `celebv_hq`, `hdtf` and `corrected`.
+  """
   if layout == 'folder':
     expected = folder(videos)
   elif layout == 'celebv_hq':
@@ -165,5 +187,5 @@ def read_layout(layout: str, videos: str, metadata: str, corrections: str) -> li
   elif layout == 'hdtf':
     expected = hdtf(videos, metadata)
   else:
-    raise InputError(f'no layout {layout!r}; known are {", ".join(LAYOUTS)}')
+    raise InputError(f'no layout {layout!r}; choose from {", ".join(LAYOUTS)}')
   return corrected(expected, corrections)

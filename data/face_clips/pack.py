@@ -6,9 +6,10 @@
   python -m data.face_clips.pack HDTF/clips packed/ --layout hdtf --metadata HDTF_dataset \\
       --face_detector yunet.onnx --corrections people.csv
 
-Prints the people it derived and what was expected, found and used. Unreadable, faceless and too
-short clips are named and skipped. Beside the records, clips.json lists the surviving clips with a
-hash of each. Train on them with --config.data.packed=FOLDER (printed at the end).
+Prints the people it derives and the numbers of clips expected, found and used. Clips that cannot be
+read, show no face or are too short are skipped, each with a line. clips.json beside the records
+lists the clips used with a hash of each. Train with --config.data.packed=FOLDER, the folder printed
+at the end.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from hybrid_jax.errors import InputError
 
 
 def main() -> None:
+  """Parses the command line and packs."""
   parser = argparse.ArgumentParser(
     prog='python -m data.face_clips.pack',
     description=__doc__,
@@ -29,11 +31,11 @@ def main() -> None:
   )
   parser.add_argument('videos', help='folder of videos')
   parser.add_argument('out', help='folder to write the packed set to')
-  parser.add_argument('--name', default='clips', help='of the set, if out holds several (clips)')
+  parser.add_argument('--name', default='clips', help='of the set, if OUT has several (clips)')
   parser.add_argument('--layout', default='folder', help='folder, celebv_hq or hdtf (folder)')
   parser.add_argument('--metadata', default='', help="CelebV-HQ's JSON, or HDTF's metadata folder")
-  parser.add_argument('--corrections', default='', help="CSV of 'name,identity', identity '' drops")
-  parser.add_argument('--face_detector', default='', help='YuNet .onnx; without it, square clips')
+  parser.add_argument('--corrections', default='', help="CSV of 'name,identity'; no identity drops")
+  parser.add_argument('--face_detector', default='', help='YuNet .onnx (none: square clips)')
   parser.add_argument('--size', type=int, default=256, help='side of the crops, px (256)')
   parser.add_argument('--frames', type=int, default=50, help='frames kept of a clip (50)')
   parser.add_argument('--crop_scale', type=float, default=1.8, help='crop over face box (1.8)')
@@ -46,7 +48,7 @@ def main() -> None:
 
 
 def people_table(expected: list) -> str:
-  """One line per person: clips on disk of clips expected."""
+  """Returns one line per person: number of clips on disk, of clips expected."""
   found, total = collections.Counter(), collections.Counter()
   for clip in expected:
     total[clip.identity] += 1
@@ -67,7 +69,7 @@ def pack(*, videos: str, out: str, name: str, **fields) -> str:
 
   if fields['size'] < 16 or fields['frames'] < 2 or not 0 < fields['held_out'] < 1:
     raise InputError('--size is at least 16, --frames at least 2, --held_out between 0 and 1')
-  # What may be missing is looked for before TensorFlow is loaded.
+  # Errors in the arguments are reported before TensorFlow is loaded, which takes seconds.
   expected = read_layout(fields['layout'], videos, fields['metadata'], fields['corrections'])
   if fields['face_detector']:
     faces.FaceDetector(fields['face_detector'])
@@ -84,7 +86,7 @@ def pack(*, videos: str, out: str, name: str, **fields) -> str:
   path = pathlib.Path(builder.data_path)
   if (path / INDEX).is_file():
     return f'{path}: packed already; remove it to pack again'
-  tfds.disable_progress_bar()  # ours counts clips
+  tfds.disable_progress_bar()  # its bar counts shards; the builder shows one of clips
   builder.download_and_prepare()
   used = {split: len(rows) for split, rows in builder.index.items()}
   if not all(used.values()):

@@ -1,9 +1,9 @@
-"""Renders and packs the rendered world: array_record, splits disjoint in people.
+"""Renders people of the rendered world and packs them: array_record, splits disjoint in people.
 
   python -m data.synthetic_heads packed/                       # heads_64: 440 people
   python -m data.synthetic_heads packed/ --config heads_256
 
-Train on it with --config.data.packed=FOLDER (printed at the end).
+Train with --config.data.packed=FOLDER, the folder printed at the end.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 
 
 def build(out: str, config: str) -> pathlib.Path:
-  """Renders what is not there yet; returns the folder of the records and their index."""
+  """Renders the set unless it exists; returns the folder of the records and of their index."""
   from data.synthetic_heads import SyntheticHeads
   from hybrid_jax.media import replacing
   from hybrid_jax.training.triplets import INDEX
@@ -29,6 +29,7 @@ def build(out: str, config: str) -> pathlib.Path:
 
 
 def main() -> None:
+  """Parses the command line and renders."""
   parser = argparse.ArgumentParser(
     prog='python -m data.synthetic_heads',
     description=__doc__,

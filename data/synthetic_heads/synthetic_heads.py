@@ -1,9 +1,10 @@
-"""TFDS builder of the rendered world: clips by identity with everything that is known of them.
+"""TFDS builder of the rendered world: clips by identity, with parameters, landmarks and masks.
 
   python -m data.synthetic_heads packed/ --config heads_64
 
-One record is one clip. Splits are disjoint in people (`hybrid_jax.world.people.SPLITS`), and so in
-motions. Rendering takes about 8, 36 or 150 ms a frame at 64, 128 or 256 px on 2 CPU cores.
+One record is one clip. Splits are disjoint in people (`hybrid_jax.world.people.SPLITS`) and so in
+motions, since each person has its own. Rendering takes about 8, 36 or 150 ms per frame at 64, 128
+or 256 px on 2 CPU cores.
 """
 
 import dataclasses
@@ -18,7 +19,13 @@ from hybrid_jax.world import clips, parameters, people
 
 @dataclasses.dataclass
 class HeadsConfig(tfds.core.BuilderConfig):
-  """Attributes: `size` px, people of each split, clips of a person, frames of a clip."""
+  """Size of the set.
+
+  size: side of the frames, px.
+  train_people, held_out_people: people of `train`, and of `validation` and `test` each.
+  clips: per person.
+  frames: per clip.
+  """
 
   size: int = 64
   train_people: int = 400
@@ -90,7 +97,7 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
     return {'train': config.train_people, 'validation': held_out, 'test': held_out}
 
   def index(self) -> dict[str, list[dict]]:
-    """Identity, name and length of every record, by split: what `triplets.PackedClips` reads."""
+    """Returns name, identity and length of every record by split, for `triplets.PackedClips`."""
     config = self.builder_config
     rows = {}
     for split, persons in self._people().items():

@@ -1,9 +1,9 @@
-"""Pictures, clips and faces in and out; knows no network.
+"""Reads and writes pictures and clips, finds and follows faces; uses no network of the model.
 
 Conventions of the wing: a picture is (h, w, 3) uint8 RGB in full range, upright, with square
 pixels. Times are exact `fractions.Fraction` seconds on the clock of the file, which need not begin
-at 0. Boxes are (x, y, w, h) in pixels, x to the right and y down from the top left corner. What a
-user can put right is raised as `MediaError`; files appear under their names only once complete.
+at 0. Boxes are (x, y, w, h) in pixels, x to the right and y down from the top left corner. Errors
+that a user can correct are raised as `MediaError`. A file gets its name only once it is complete.
 """
 
 import contextlib
@@ -15,36 +15,42 @@ from hybrid_jax.errors import InputError
 
 
 class MediaError(InputError):
-  """One line that says what is wrong, with which file, and what to do."""
+  """An error with a message of one line: the file, what is wrong, and what to do."""
 
 
 def reason(error: BaseException) -> str:
-  """What a library complains about, cut to one line."""
-  own = getattr(error, 'strerror', None) or getattr(error, 'err', None)  # of FFmpeg, of OpenCV
-  text = own or str(error) or type(error).__name__
+  """Returns the message of a library's exception as one line of at most 200 characters."""
+  # FFmpeg's and OpenCV's `str` add the file name and source line; these attributes do not.
+  short = getattr(error, 'strerror', None) or getattr(error, 'err', None)
+  text = short or str(error) or type(error).__name__
   return ' '.join(str(text).split())[:200]
 
 
 def refuse_overwriting(written: Iterable[str], given: Iterable[str]) -> None:
-  """Raises MediaError where a file that will be written is one that is read."""
-  known = {pathlib.Path(name).resolve() for name in given if name}
+  """Raises MediaError if a file to be `written` is one of the files `given` as inputs."""
+  inputs = {pathlib.Path(name).resolve() for name in given if name}
   for name in filter(None, written):
-    if pathlib.Path(name).resolve() in known:
+    if pathlib.Path(name).resolve() in inputs:
       raise MediaError(f'{name}: is an input, and would be overwritten; take another name')
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """Gives a temporary path beside `path` that takes its name when the block ends cleanly.
+  """Yields a temporary path beside `path` and renames it to `path` when the block succeeds.
 
-  When the block raises, the temporary file is removed and an existing `path` stays as it was. The
-  suffix is kept, since encoders choose the format by it.
+  If the block raises, the temporary file is removed and an existing `path` is not changed. The
+  suffix is kept, because encoders choose the format by it.
+
+  Raises:
+    MediaError: `path` is a folder, or its parent does not exist or cannot be written.
   """
   path = pathlib.Path(path)
   if path.is_dir():
     raise MediaError(f'{path}: is a folder; give the name of a file')
   if not path.parent.is_dir():
     raise MediaError(f'{path}: the folder {path.parent} does not exist; make it first')
+  # In the same folder, since a rename is atomic only within one file system; hidden, so that a
+  # reader of the folder does not take it for a result.
   part = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
   try:
     yield part

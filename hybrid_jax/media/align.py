@@ -1,8 +1,8 @@
-"""Oriented squares: where a head lies in a picture, to cut it out and to put it back.
+"""Alignment: oriented squares around heads, cutting them out, and smoothing them over time.
 
 A square is four numbers (cx, cy, ax, ay): its centre, and the vector from there to the middle of
-its right side. Lengths are pixels from the top left corner of the picture, so that pixel centres
-lie at halves; arrays of squares are (..., 4).
+its right side. Coordinates are pixels from the top left corner of the picture, so that the centres
+of pixels lie at halves; arrays of squares are (..., 4).
 """
 
 import math
@@ -13,13 +13,17 @@ import numpy as np
 
 from hybrid_jax.media import faces
 
-_REACH = 3  # standard deviations of the smoothing kernel that are summed
+_REACH = 3  # standard deviations after which the smoothing kernel is cut off
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
-  """(..., k, 2) landmarks -> (..., 5, 2), those of `faces.Face`: eyes, nose tip, mouth corners.
+  """Reduces (..., k, 2) landmarks to the (..., 5, 2) of `faces.Face`: eyes, nose, mouth corners.
 
-  k is 5 (as they are), 68 (iBUG 300-W) or 478 (MediaPipe). Raises ValueError for another k.
+  Args:
+    points: k is 5 (returned unchanged), 68 (iBUG 300-W) or 478 (MediaPipe).
+
+  Raises:
+    ValueError: another k.
   """
   count = points.shape[-2]
   if count == 5:
@@ -27,23 +31,24 @@ def five_points(points: np.ndarray) -> np.ndarray:
   if count == 68:
     groups = (slice(36, 42), slice(42, 48), [30], [48], [54])
   elif count == 478:
-    # The contour of each eye as 300-W samples it, hence the same means.
+    # The six points of each eye that 300-W has: the mean of all contour points lies elsewhere.
     groups = ([33, 160, 158, 133, 153, 144], [362, 385, 387, 263, 373, 380], [1], [61], [291])
   else:
-    raise ValueError(f'{count} landmarks a face; known are sets of 5, 68 and 478')
+    raise ValueError(f'{count} landmarks a face; supported are 5, 68 and 478')
   return np.stack([points[..., group, :].mean(-2) for group in groups], -2)
 
 
 def ffhq(points: np.ndarray) -> np.ndarray:
-  """The squares of FFHQ's alignment (Karras et al. 2019) for landmarks (..., 5, 2) -> (..., 4).
+  """Returns the squares of FFHQ's alignment (Karras et al. 2019) for (..., 5, 2) -> (..., 4).
 
-  The side is the larger of 4 eye distances and 3.6 times the way from eyes to mouth; the square
-  turns with the head and lies a tenth of that way below the eyes.
+  The side is 4 times the eye distance or 3.6 times the distance from eyes to mouth, whichever is
+  larger. The square turns with the head; its centre is a tenth of the latter below the eyes.
   """
   right_eye, left_eye, _, right_mouth, left_mouth = np.moveaxis(points, -2, 0)
   eyes, mouth = (right_eye + left_eye) / 2, (right_mouth + left_mouth) / 2
   across, down = left_eye - right_eye, mouth - eyes
-  x = across + np.stack((down[..., 1], -down[..., 0]), -1)  # both say where the right is
+  # Direction of the right side: along the eyes, and `down` turned by 90 degrees.
+  x = across + np.stack((down[..., 1], -down[..., 0]), -1)
   half = np.maximum(2.0 * _length(across), 1.8 * _length(down))
   x = x / np.maximum(_length(x), 1e-9) * half
   return np.concatenate((eyes + 0.1 * down, x), -1)
@@ -54,39 +59,41 @@ def _length(v: np.ndarray) -> np.ndarray:
 
 
 def upright(box: faces.Box) -> np.ndarray:
-  """A square box (x, y, side, side) as (4,)."""
+  """Converts a square box (x, y, side, side) to a square (4,)."""
   x, y, side, _ = box
   return np.array([x + side / 2, y + side / 2, side / 2, 0.0])
 
 
 def side_of(square: np.ndarray) -> float:
-  """Length of its sides, px."""
+  """Returns the side of a square, px."""
   return 2 * math.hypot(square[2], square[3])
 
 
 def corners(square: np.ndarray) -> np.ndarray:
-  """(4, 2): top left, bottom left, bottom right, top right, the order of FFHQ's quads."""
+  """Returns (4, 2): top left, bottom left, bottom right, top right, the order of FFHQ's quads."""
   c, x = square[:2], square[2:]
   y = np.array([-x[1], x[0]])
   return np.stack((c - x - y, c - x + y, c + x + y, c + x - y))
 
 
 def to_picture(square: np.ndarray, size: int) -> np.ndarray:
-  """(2, 3) matrix from the pixels of a crop of `size` px to those of the picture, as OpenCV counts.
+  """Returns the (2, 3) matrix from pixels of a crop of `size` px to pixels of the picture.
 
-  There the centre of a pixel is a whole number.
+  In OpenCV's coordinates, where the centre of a pixel is a whole number.
   """
   c, x = square[:2], square[2:]
   y = np.array([-x[1], x[0]])
+  # Half a pixel between the two conventions, on both sides of the map.
   shift = c - 0.5 + (1 / size - 1) * (x + y)
   return np.column_stack((2 / size * x, 2 / size * y, shift))
 
 
 def cut(rgb: np.ndarray, square: np.ndarray, size: int) -> np.ndarray:
-  """Cuts a square out of (h, w, 3), the edge repeated outside of it -> (size, size, 3) uint8.
+  """Cuts a square out of (h, w, 3) uint8 -> (size, size, 3) uint8.
 
-  Sampled at least as finely as the picture is and averaged down, so it does not alias.
+  Outside of the picture its edge is repeated.
   """
+  # Bicubic sampling aliases when it reduces: sample at the picture's own resolution, then average.
   finer = max(1, math.ceil(side_of(square) / size - 1e-6))
   crop = cv2.warpAffine(
     rgb,
@@ -101,14 +108,16 @@ def cut(rgb: np.ndarray, square: np.ndarray, size: int) -> np.ndarray:
 def smoothed(
   values: np.ndarray, times: np.ndarray, seconds: float, starts: Sequence[int] = (0,)
 ) -> Iterator[np.ndarray]:
-  """Rows of `values` (t, d) smoothed over time without delay, one by one: `values` may be on disk.
+  """Yields the rows of `values` (t, d) smoothed over time without delay.
 
-  A line is fitted around each moment, weighted by a Gaussian of standard deviation `seconds`:
-  steady motion stays as it is, at the ends too, whatever the frame rate. 0 changes nothing.
+  Local linear regression: a line is fitted around each time with Gaussian weights. Uniform motion
+  is not changed, at the ends of a shot either, and the frame rate may vary.
 
   Args:
+    values: may be a memory map, as one row is computed at a time.
     times: (t,) seconds, increasing.
-    starts: first rows of the shots; nothing is smoothed across them.
+    seconds: standard deviation of the weights; 0 does not smooth.
+    starts: first rows of the shots, which are smoothed separately.
   """
   bounds = [*starts, len(times)]
   for first, end in zip(bounds, bounds[1:], strict=False):
@@ -122,5 +131,6 @@ def smoothed(
       w = np.exp(-0.5 * d * d)
       s0, s1, s2 = w.sum(), (w * d).sum(), (w * d * d).sum()
       spread = s0 * s2 - s1 * s1
+      # The value of the fitted line at d = 0; a single row has no line, only a mean.
       w = w * (s2 - s1 * d) / spread if spread > 1e-9 else w / s0
       yield w @ values[low:high]

@@ -1,4 +1,4 @@
-"""Putting a re-enacted head back where it was cut out, and arranging pictures side by side."""
+"""Pastes a re-enacted head back into its picture, and arranges pictures on contact sheets."""
 
 import math
 from collections.abc import Sequence
@@ -9,25 +9,31 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hybrid_jax.media import align, stills
 
-FEATHER = 0.12  # of the side: how far inside the border of the crop the old picture ends
+FEATHER = 0.12  # width of the transition inside the border of a crop, of its side
 
 
 def feather(size: int) -> np.ndarray:
-  """(size, size) float32 mask of a crop: 1 in the middle, smoothly to 0 at the border."""
+  """Returns the (size, size) float32 mask of a crop: 1 in the middle, 0 at the border."""
   edge = (np.arange(size) + 0.5) / size
   ramp = np.clip(np.minimum(edge, 1 - edge) / FEATHER, 0, 1)
-  ramp = ramp * ramp * (3 - 2 * ramp)
+  ramp = ramp * ramp * (3 - 2 * ramp)  # smoothstep: no visible edge where the slope would jump
   return np.outer(ramp, ramp).astype(np.float32)
 
 
 class Paste:
-  """Pastes crops into pictures of one size at one square; made anew where the square moves.
+  """Pastes crops into pictures of one size at one square; a square that moves needs a new object.
 
-  mask: (h, w) float32 of the region `rows`, `columns` of the picture, all that is ever changed.
+  Args:
+    square: where the crop was cut out, (4,) as in `align`.
+    picture: (h, w) of the pictures, px.
+
+  Attributes:
+    rows, columns: slices of the region of the picture that is changed.
+    mask: float32 weight of the crop in that region.
   """
 
   def __init__(self, square: np.ndarray, picture: tuple[int, int]):
-    # A crop larger than its place is averaged down first, so that it does not alias.
+    # px; larger crops are first averaged down to this, since warping alone would alias.
     self._side = max(1, round(align.side_of(square)))
     spots = align.corners(square)
     low = np.clip(np.floor(spots.min(0)), 0, picture[::-1]).astype(int)
@@ -47,10 +53,10 @@ class Paste:
     return cv2.warpAffine(crop, matrix, extent, flags=interpolation, borderMode=border)
 
   def __call__(self, rgb: np.ndarray, crop: np.ndarray) -> tuple[np.ndarray, float]:
-    """Picture (h, w, 3) and crop (s, s, 3), both uint8 -> (a new picture, its seam).
+    """Pastes a crop (s, s, 3) uint8 into a picture (h, w, 3) uint8 -> (new picture, seam).
 
-    The seam is the mean difference, in grey levels, between old and new picture where the mask
-    passes from one to the other.
+    The seam is the mean difference, in grey levels, between crop and picture where the mask is
+    between 0 and 1.
     """
     result = rgb.copy()
     if not self.mask.size:
@@ -61,15 +67,16 @@ class Paste:
     new = self._warped(crop, cv2.BORDER_REPLICATE).astype(np.float32)
     blend = old + self.mask[..., None] * (new - old)
     result[self.rows, self.columns] = np.rint(blend).astype(np.uint8)
-    passing = (self.mask > 0) & (self.mask < 1)
-    seam = float(np.abs(new - old)[passing].mean()) if passing.any() else 0.0
+    blended = (self.mask > 0) & (self.mask < 1)
+    seam = float(np.abs(new - old)[blended].mean()) if blended.any() else 0.0
     return result, seam
 
 
 def fit(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Scales (h, w, 3) into `size` (h, w), white around it."""
+  """Scales (h, w, 3) uint8 to fit into `size` (h, w), keeps its aspect, and fills with white."""
   h, w = rgb.shape[:2]
   scale = min(size[0] / h, size[1] / w)
+  # The epsilon keeps a side that fits exactly from losing a pixel to rounding.
   inner = max(1, math.floor(h * scale + 1e-6)), max(1, math.floor(w * scale + 1e-6))
   smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
   sheet = np.full((*size, 3), 255, np.uint8)
@@ -80,7 +87,7 @@ def fit(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def even(rgb: np.ndarray) -> np.ndarray:
-  """Repeats the last row or column where a side is odd: 4:2:0 video has even sides only."""
+  """Makes odd sides even by repeating the last row or column: 4:2:0 video has even sides only."""
   h, w = rgb.shape[:2]
   return np.pad(rgb, ((0, h % 2), (0, w % 2), (0, 0)), mode='edge') if h % 2 or w % 2 else rgb
 
@@ -88,10 +95,15 @@ def even(rgb: np.ndarray) -> np.ndarray:
 def labelled(
   rows: Sequence[Sequence[np.ndarray]], names: Sequence[str], heads: Sequence[str], side: int = 160
 ) -> np.ndarray:
-  """A contact sheet with a name before each row and a head over each column.
+  """Returns a contact sheet with a name before each row and a head over each column.
 
-  Pictures (h, w, 3) uint8 are shown at `side` px, whatever their size.
+  Args:
+    rows: pictures (h, w, 3) uint8 of any size.
+    names: one per row; may have several lines.
+    heads: one per column.
+    side: side of a cell, px.
   """
+  # Text needs Pillow: imageio writes pictures but draws nothing.
   font, margin, line = ImageFont.load_default(15), 8, 26
   shown = [[fit(cell, (side, side)) for cell in row] for row in rows]
   cells = stills.grid(shown)

@@ -1,4 +1,4 @@
-"""Files around the tracks: opening them safely, finding tracks, seeing whether they are whole."""
+"""Video containers: opens them safely, finds tracks, and detects files that were cut short."""
 
 import io
 import os
@@ -8,21 +8,26 @@ from av.container import InputContainer
 
 from hybrid_jax.media import MediaError, reason
 
-# FFmpeg draws text files as terminal screens, chosen by their suffix alone.
+# FFmpeg renders text files as terminal screens; it chooses these readers by the suffix alone.
 _TEXT_FORMATS = {'tty', 'bin', 'xbin', 'adf', 'idf'}
-_SEGMENT = b'\x18\x53\x80\x67'  # Matroska's element around everything but the header
+_SEGMENT = b'\x18\x53\x80\x67'  # ID of the Matroska element that holds all but the header
 
 
 def open_clip(path: str | os.PathLike) -> InputContainer:
-  """Opens a file to read, by its content; MediaError where there is nothing to play."""
+  """Opens a file for reading, its format recognised by the content.
+
+  Raises:
+    MediaError: the file is missing, empty, text, or not in a format that FFmpeg reads.
+  """
   try:
     if not os.path.getsize(path):
       raise MediaError(f'{path}: is empty (0 bytes); replace it')
-    # Without the prefix a colon in the name is a protocol; without the list a playlist may fetch.
+    # Without the prefix FFmpeg takes a name with a colon for a protocol. Without the whitelist a
+    # playlist could make it fetch from the network.
     container = av.open(
       f'file:{os.fspath(path)}',
       options={'protocol_whitelist': 'file'},
-      metadata_errors='replace',  # titles are not always in UTF-8
+      metadata_errors='replace',  # titles that are not UTF-8 raise otherwise
     )
   except (av.FFmpegError, OSError) as error:
     raise MediaError(
@@ -35,23 +40,26 @@ def open_clip(path: str | os.PathLike) -> InputContainer:
 
 
 def video_stream(container: InputContainer, path: str | os.PathLike) -> av.VideoStream:
-  """The first video track; MediaError where there is none."""
+  """Returns the first video track that can be decoded; raises MediaError if there is none."""
   for stream in container.streams.video:
-    # An attached picture is the cover of a song; a stream may be in a codec FFmpeg does not know.
+    # An attached picture is the cover of a song; a codec that FFmpeg lacks has no context.
     if stream.codec_context and not stream.disposition & stream.disposition.attached_pic:
       return stream
   raise MediaError(f'{path}: has no video track that can be decoded; give a clip with pictures')
 
 
 def codec_name(stream: av.stream.Stream) -> str:
-  """The codec, not its decoder (`mp3`, not `mp3float`)."""
+  """Returns the name of the codec, not of its decoder (`mp3`, not `mp3float`)."""
   return stream.codec_context.codec.canonical_name if stream.codec_context else 'unknown codec'
 
 
 def is_cut_short(
   container: InputContainer, stream: av.VideoStream, path: str | os.PathLike
 ) -> bool:
-  """True where a file says it is longer than it is: FFmpeg ends a cut Matroska without an error."""
+  """Returns whether the index or header of a file states more bytes than the file has.
+
+  FFmpeg reads a Matroska file that was cut short to its end without an error.
+  """
   size = os.path.getsize(path)
   if 'mp4' in container.format.name:
     return any(entry.pos + entry.size > size for entry in stream.index_entries)
@@ -61,7 +69,9 @@ def is_cut_short(
     if _SEGMENT not in head[:-8]:
       return False
     at = head.find(_SEGMENT) + len(_SEGMENT)
-    length = 9 - head[at].bit_length()  # The leading zeros of the first byte count the others.
+    # EBML's variable-length integer: the leading zeros of the first byte are the number of bytes
+    # that follow, 7 bits of each byte count, and all ones is an unknown size (live recordings).
+    length = 9 - head[at].bit_length()
     unknown = (1 << 7 * length) - 1
     stated = int.from_bytes(head[at : at + length], 'big') & unknown
     return stated != unknown and at + length + stated > size
@@ -69,7 +79,10 @@ def is_cut_short(
 
 
 def takes(format_name: str, track: av.AudioStream) -> bool:
-  """Whether a container takes copied packets of a track: tried, since FFmpeg lists too many."""
+  """Returns whether a container format accepts copied packets of a track.
+
+  It tries to write a header, because FFmpeg's own table lists codecs that the muxer then refuses.
+  """
   try:
     with av.open(io.BytesIO(), 'w', format=format_name) as trial:
       trial.add_stream_from_template(track)
@@ -79,18 +92,16 @@ def takes(format_name: str, track: av.AudioStream) -> bool:
     return False
 
 
-CODECS = {'h264': 'libx264', 'ffv1': 'ffv1', 'png': 'png', 'aac': 'aac'}  # and their encoders
+CODECS = {'h264': 'libx264', 'ffv1': 'ffv1', 'png': 'png', 'aac': 'aac'}  # codec -> encoder
 
 
 def lacking_codecs() -> list[str]:
-  """Those of `CODECS` that this FFmpeg cannot read or write."""
+  """Returns those of `CODECS` that this FFmpeg cannot read or write."""
 
-  def knows(name: str, mode: str) -> bool:
+  def has(name: str, mode: str) -> bool:
     try:
       return bool(av.codec.Codec(name, mode))
     except av.codec.codec.UnknownCodecError:
       return False
 
-  return [
-    name for name, encoder in CODECS.items() if not (knows(name, 'r') and knows(encoder, 'w'))
-  ]
+  return [name for name, encoder in CODECS.items() if not (has(name, 'r') and has(encoder, 'w'))]

@@ -1,4 +1,4 @@
-"""Between the frames of FFmpeg and (h, w, 3) uint8 RGB in full range: colour, shape, direction."""
+"""Conversion between FFmpeg's frames and (h, w, 3) uint8 RGB: colour, aspect, orientation."""
 
 from fractions import Fraction
 
@@ -6,9 +6,9 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
-# Without these flags swscale repeats chroma samples and rounds down.
+# Without the last two flags swscale repeats chroma samples and rounds down.
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
-# FFmpeg's AVColorSpace, as streams are tagged, to the matrices of swscale.
+# FFmpeg's AVColorSpace, the tag of a stream -> matrix of swscale.
 _MATRICES = {
   1: Colorspace.ITU709,
   4: Colorspace.FCC,
@@ -21,17 +21,22 @@ _MATRICES = {
 
 
 class Upright:
-  """Turns the decoded frames of one stream into upright RGB with square pixels, all of one size.
+  """Converts the decoded frames of one stream to upright RGB with square pixels, all of one size.
 
-  size: (h, w) of what it returns.
+  Args:
+    first: the first frame, which sets the size and the orientation.
+    stream: its stream, for the aspect of the pixels.
+
+  Attributes:
+    size: (h, w) of the pictures returned, px.
   """
 
   def __init__(self, first: av.VideoFrame, stream: av.VideoStream):
     aspect = stream.sample_aspect_ratio or 1
-    if not Fraction(1, 8) <= aspect <= 8:  # a damaged header
-      aspect = 1
+    if not Fraction(1, 8) <= aspect <= 8:
+      aspect = 1  # a damaged header
     self._height, self._width = first.height, max(1, round(first.width * aspect))
-    # Stored column p and row q are shown at column a p + c q and row b p + d q.
+    # The display matrix: stored column p, row q is shown at column a p + c q, row b p + d q.
     matrix = next((s for s in first.side_data if s.type.name == 'DISPLAYMATRIX'), None)
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5] if matrix else (1, 0, 0, 0, 1)
     self._lying = abs(int(b)) > abs(int(a))
@@ -40,10 +45,12 @@ class Upright:
     self.size = (self._width, self._height) if self._lying else (self._height, self._width)
 
   def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+    """Returns a frame as (h, w, 3) uint8; transparency is composited over white."""
     pixels, matrix, full = frame.format, None, None
     alpha = pixels.has_palette or any(part.is_alpha for part in pixels.components)
     if not pixels.is_rgb and not pixels.has_palette:
-      large = frame.width >= 1280 or frame.height > 576  # what players assume of untagged streams
+      # Players assume BT.709 for untagged streams of high definition, BT.601 for smaller ones.
+      large = frame.width >= 1280 or frame.height > 576
       matrix = _MATRICES.get(frame.colorspace, Colorspace.ITU709 if large else Colorspace.ITU601)
       full = frame.color_range == ColorRange.JPEG or pixels.name.startswith('yuvj')
     rgb = frame.reformat(
@@ -61,7 +68,7 @@ class Upright:
 
 
 def to_yuv(rgb: np.ndarray) -> av.VideoFrame:
-  """(h, w, 3) uint8 with even sides to yuv420p by BT.709 in limited range."""
+  """Converts (h, w, 3) uint8 with even sides to yuv420p, BT.709 in limited range."""
   return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format='rgb24').reformat(
     format='yuv420p',
     dst_colorspace=Colorspace.ITU709,
@@ -71,7 +78,7 @@ def to_yuv(rgb: np.ndarray) -> av.VideoFrame:
 
 
 def to_rgb0(rgb: np.ndarray) -> av.VideoFrame:
-  """(h, w, 3) uint8 as FFV1 takes it, every value kept."""
+  """Converts (h, w, 3) uint8 to FFV1's pixel format without loss."""
   return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format='rgb24').reformat(
     format='bgr0'
   )

@@ -1,4 +1,4 @@
-"""Reads ahead: items of an iterator are made in a thread while earlier ones are used."""
+"""Reads ahead: computes the items of an iterator in a thread while earlier ones are used."""
 
 import queue
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 
 def prefetch(items: Iterable, depth: int) -> Iterator:
-  """Yields the same items, made in a thread of their own, at most `depth` of them ahead.
+  """Yields `items`, which a thread computes at most `depth` ahead.
 
   An error in the thread is raised where the items are used. Closing the iterator ends the thread.
   """

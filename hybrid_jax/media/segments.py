@@ -1,7 +1,7 @@
-"""Long outputs in finished pieces, so that a killed render goes on from the last of them.
+"""Writes long outputs in segments, so that a killed render resumes after the last finished one.
 
-A target writes numbered segments into a folder of its own and joins them in the end, without
-encoding anything twice. What a segment holds does not depend on when it was written.
+A target writes numbered segments into a folder and joins them at the end without encoding again.
+The content of a segment does not depend on whether the render was interrupted.
 """
 
 import contextlib
@@ -28,9 +28,12 @@ from hybrid_jax.media.video import VideoWriter, open_target
 class VideoTarget:
   """One video file: H.264 or VP9 with a constant rate factor, or FFV1, with the sound of a clip.
 
-  Args: as of `VideoWriter`; odd sides are made even by repeating the edge where H.264 needs it.
-    comment: what the container says of itself.
-    sign: what is done to the whole file before it gets its name.
+  Odd sides are made even by repeating the edge, except for FFV1.
+
+  Args:
+    path, time_base, codec, crf, audio_from: as of `VideoWriter`.
+    comment: stored in the container's metadata.
+    sign: called with the complete file before it gets its name, e.g. to add credentials.
   """
 
   def __init__(
@@ -49,15 +52,15 @@ class VideoTarget:
     self.comment, self.sign = comment, sign
 
   def _name(self, folder: pathlib.Path, k: int) -> pathlib.Path:
-    return folder / f'{k:05d}.mp4'  # keeps times exactly, of either codec
+    return folder / f'{k:05d}.mp4'  # MP4 keeps times exactly, with each of the codecs
 
   def done(self, folder: pathlib.Path) -> int:
-    """How many segments are finished, from the first on."""
+    """Returns how many segments are finished, counted from the first."""
     return next(k for k in itertools.count() if not self._name(folder, k).is_file())
 
   @contextlib.contextmanager
   def segment(self, folder: pathlib.Path, k: int, shape: tuple[int, int]) -> Iterator:
-    """Gives write(rgb (h, w, 3), time); the segment is there once the block ends cleanly."""
+    """Yields write(rgb (h, w, 3), time); the segment counts as finished if the block succeeds."""
     adapt = (lambda rgb: rgb) if self.codec == 'ffv1' else even
     height, width, _ = adapt(np.empty((*shape, 3), np.uint8)).shape
     with VideoWriter(
@@ -71,15 +74,9 @@ class VideoTarget:
       yield lambda rgb, time: writer.write(adapt(rgb), time)
 
   def finish(self, folder: pathlib.Path, count: int) -> str:
-    """Joins the segments; returns what became of the sound if it was not copied, or ''."""
+    """Joins the segments; returns a note if the sound was not copied, or ''."""
     names = [self._name(folder, k) for k in range(count)]
-    stamps = [np.array([p.pts for p in _packets(name, self.time_base)]) for name in names]
-    # A packet may be decoded that many places before it is shown.
-    early = max(int((np.arange(len(p)) - p.argsort().argsort()).max()) for p in stamps)
-    shown = np.concatenate([np.sort(p) for p in stamps])
-    steps = np.diff(shown) if len(shown) > 1 else np.array([1])
-    steps = np.append(steps, steps[-1])  # the last is shown as long as the one before it
-    decoded = np.concatenate((shown[0] - steps[0] * np.arange(early, 0, -1), shown))
+    decoded, durations = _clock(names, self.time_base)
     try:
       with contextlib.ExitStack() as stack:
         part = stack.enter_context(replacing(self.path))
@@ -95,9 +92,8 @@ class VideoTarget:
         if sound:
           sound.start()
         packets = itertools.chain.from_iterable(_packets(n, self.time_base) for n in names)
-        for k, packet in enumerate(packets):
-          packet.dts = int(decoded[k])
-          packet.duration = int(steps[np.searchsorted(shown, packet.pts)])
+        for dts, packet in zip(decoded, packets, strict=True):
+          packet.dts, packet.duration = int(dts), durations[packet.pts]
           packet.stream = stream
           time = packet.pts * self.time_base
           target.mux(packet)
@@ -115,8 +111,24 @@ class VideoTarget:
       raise MediaError(f'{self.path}: cannot be written ({reason(error)})') from error
 
 
+def _clock(names: list[pathlib.Path], time_base: Fraction) -> tuple[np.ndarray, dict[int, int]]:
+  """Returns the decoding times of the packets of all segments, and durations by presentation time.
+
+  Each segment starts its own decoding clock. In the joined file decoding times must increase and
+  must not exceed presentation times: with B frames a packet is decoded up to `early` places before
+  it is shown, so that the decoding times are the presentation times `early` places before.
+  """
+  stamps = [np.array([p.pts for p in _packets(name, time_base)]) for name in names]
+  early = max(int((np.arange(len(p)) - p.argsort().argsort()).max()) for p in stamps)
+  shown = np.concatenate([np.sort(p) for p in stamps])
+  steps = np.diff(shown) if len(shown) > 1 else np.array([1])
+  steps = np.append(steps, steps[-1])  # the last frame is shown as long as the one before it
+  decoded = np.concatenate((shown[0] - steps[0] * np.arange(early, 0, -1), shown))
+  return decoded[: len(shown)], dict(zip(shown.tolist(), steps.tolist(), strict=True))
+
+
 def _packets(path: pathlib.Path, time_base: Fraction) -> Iterator[av.Packet]:
-  """The packets of a segment in decoding order, their `pts` in units of `time_base`."""
+  """Yields the packets of a segment in decoding order, with `pts` in units of `time_base`."""
   with open_clip(path) as source:
     for packet in source.demux(video=0):
       if packet.pts is not None:
@@ -128,11 +140,15 @@ def _packets(path: pathlib.Path, time_base: Fraction) -> Iterator[av.Packet]:
 class PictureTarget:
   """A folder of PNG files, and `timestamps.csv`: file, seconds, and seconds as a fraction.
 
-  It may replace another such folder, as a video replaces a video, and nothing else.
+  An existing folder is replaced only if it holds such an output, or nothing.
 
   Args:
-    comment: what each file says of itself.
-    sign: what is done to each file before the folder gets its name.
+    path: the folder.
+    comment: stored in each file.
+    sign: called with each file before the folder gets its name, e.g. to add credentials.
+
+  Raises:
+    MediaError: `path` is a file or a folder of something else.
   """
 
   def __init__(
@@ -149,16 +165,16 @@ class PictureTarget:
       )
 
   def done(self, folder: pathlib.Path) -> int:
-    """How many segments are finished, from the first on."""
+    """Returns how many segments are finished, counted from the first."""
     return next(k for k in itertools.count() if not (folder / f'{k:05d}.times').is_file())
 
   def _times(self, folder: pathlib.Path, count: int) -> list[str]:
-    """One for each picture of the first `count` segments."""
+    """Returns the time of each picture of the first `count` segments."""
     return [t for k in range(count) for t in (folder / f'{k:05d}.times').read_text().split()]
 
   @contextlib.contextmanager
   def segment(self, folder: pathlib.Path, k: int, shape: tuple[int, int]) -> Iterator:
-    """Gives write(rgb (h, w, 3), time); the segment is there once the block ends cleanly."""
+    """Yields write(rgb (h, w, 3), time); the segment counts as finished if the block succeeds."""
     pictures, times = folder / 'pictures', []
     pictures.mkdir(exist_ok=True)
     first = len(self._times(folder, k))
@@ -172,7 +188,7 @@ class PictureTarget:
       part.write_text('\n'.join(times))
 
   def finish(self, folder: pathlib.Path, count: int) -> str:
-    """Moves the folder of the pictures to its place."""
+    """Writes `timestamps.csv`, signs the pictures and moves their folder to its place."""
     with (folder / 'pictures' / 'timestamps.csv').open('w', newline='') as file:
       table = csv.writer(file)
       table.writerow(('file', 'seconds', 'exact'))
@@ -181,6 +197,8 @@ class PictureTarget:
     if self.sign:
       for picture in sorted((folder / 'pictures').glob('*.png')):
         self.sign(picture)
+    # An existing folder cannot be replaced by a rename, so that it is first moved aside; killed in
+    # between, the old pictures are still in `before`.
     before = folder / 'before'
     if self.path.exists():
       self.path.rename(before)
@@ -191,7 +209,7 @@ class PictureTarget:
 
 
 def _holds_pictures(folder: pathlib.Path) -> bool:
-  """Whether a folder is empty, or has what `PictureTarget` writes and nothing else."""
+  """Returns whether a folder is empty, or holds an output of `PictureTarget` and nothing else."""
   names = {path.name for path in folder.iterdir()}
   ours = all(re.fullmatch(r'\d{6,}\.png', name) for name in names - {'timestamps.csv'})
   return not names or (ours and 'timestamps.csv' in names)

@@ -1,6 +1,6 @@
-"""Clips in the forms in which methods leave them: a video, a folder of pictures, an array.
+"""Reads a clip from any form in which a method writes it: video, folder of pictures, or array.
 
-A clip has a name, that of its file without suffix or of its folder.
+The name of a clip is that of its file without suffix, or of its folder.
 """
 
 import csv
@@ -14,6 +14,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from hybrid_jax import environment
 from hybrid_jax.media import MediaError, reason, stills, video
 from hybrid_jax.media.video import Frame
 
@@ -23,12 +24,13 @@ TIMES = 'timestamps.csv'  # columns `file` and `exact` (or `seconds`), as re-ena
 
 
 def find(folder: str | os.PathLike, *, stills_too: bool = False) -> dict[str, pathlib.Path]:
-  """Clips by name, in order of their names: videos, .npy arrays and subfolders of pictures.
+  """Returns the clips in a folder by name, sorted: videos, .npy arrays, subfolders of pictures.
 
-  `stills_too` takes single pictures as well, as portraits are.
+  Args:
+    stills_too: single pictures, such as portraits, count as clips.
 
   Raises:
-    MediaError: no such folder, no clip in it, or two of one name.
+    MediaError: no such folder, no clip in it, or two clips of one name.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
@@ -53,20 +55,21 @@ def find(folder: str | os.PathLike, *, stills_too: bool = False) -> dict[str, pa
 
 
 def name_of(path: pathlib.Path) -> str:
-  """Of a clip: that of its folder, dots and all, or of its file without suffix."""
+  """Returns the name of a clip: that of its folder, with any dots, or of its file, no suffix."""
   return path.name if path.is_dir() else path.stem
 
 
 def read(path: pathlib.Path) -> Iterator[Frame]:
-  """The frames of a clip, (h, w, 3) uint8.
+  """Yields the frames of a clip, (h, w, 3) uint8. A single picture gives one frame.
 
-  An array is (t, h, w, 3), uint8 or real numbers in [0, 1]. Of its frames that are not finite `rgb`
-  is None. Of arrays, and of folders without `timestamps.csv`, `time` is None: they know none. Of
-  such folders the pictures are taken in the order of the numbers in their names (2 before 10), and
-  where all names are alike but for a number at their end, it is the frame's `number`.
+  An array is (t, h, w, 3), uint8 or real numbers in [0, 1]; frames with values that are not finite
+  have the `rgb` None. Arrays, and folders without `timestamps.csv`, have no times: `time` is None.
+  The pictures of such folders are read in the order of the numbers in their names (2 before 10). If
+  the names differ only in a number at their end, it becomes the frame's `number`, so that a missing
+  picture leaves a gap.
 
   Raises:
-    MediaError: the clip cannot be read, or breaks off; a single picture counts as one frame.
+    MediaError: the clip cannot be read, or breaks off.
   """
   if path.is_dir():
     yield from _folder(path)
@@ -79,24 +82,27 @@ def read(path: pathlib.Path) -> Iterator[Frame]:
 
 
 def digest(path: pathlib.Path) -> str:
-  """SHA-256 of a file; of a folder, that of the names and digests of all files in it."""
+  """Returns the SHA-256 of a file, or of the names and digests of all files in a folder."""
   if path.is_dir():
     files = ((p.relative_to(path).as_posix(), p) for p in sorted(path.rglob('*')) if p.is_file())
     listed = ''.join(f'{name} {digest(p)}\n' for name, p in files)
     return hashlib.sha256(listed.encode()).hexdigest()
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
+  return environment.sha256(path)
 
 
 def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:
-  """In natural order: runs of digits count as numbers."""
-  runs = lambda name: [(text, int(x or 0)) for text, x in re.findall(r'(\D*)(\d*)', name)]  # noqa: E731
+  """Returns the pictures in natural order: runs of digits are compared as numbers."""
+
+  def runs(name: str) -> list[tuple[str, int]]:
+    return [(text, int(digits or 0)) for text, digits in re.findall(r'(\D*)(\d*)', name)]
+
+  # 1.png and 01.png compare equal by their numbers; the name decides between them.
   found = (p for p in folder.iterdir() if p.suffix.lower() in PICTURES)
   return sorted(found, key=lambda p: (runs(p.name), p.name))
 
 
 def _numbers(pictures: Sequence[pathlib.Path]) -> list[int | None]:
-  """What their names end in, if that alone tells them apart; otherwise None of each."""
+  """Returns the numbers at the end of the names if the names differ in nothing else, or Nones."""
   ends = [re.fullmatch(r'(.*?)(\d+)', path.stem) for path in pictures]
   if all(ends) and len({end[1] for end in ends}) == 1:
     numbers = [int(end[2]) for end in ends]
@@ -129,21 +135,8 @@ def _folder(folder: pathlib.Path) -> Iterator[Frame]:
 
 
 def _array(path: pathlib.Path) -> Iterator[Frame]:
-  try:
-    frames = np.load(path, mmap_mode='r', allow_pickle=False)
-  except (OSError, ValueError, EOFError) as error:
-    raise MediaError(f'{path}: no array can be read ({reason(error)}); write it anew') from error
-  if not isinstance(frames, np.ndarray):
-    raise MediaError(f'{path}: an archive of arrays (.npz); write its frames as one .npy')
+  frames = _open_array(path)
   real = frames.dtype.kind == 'f'
-  if (
-    frames.ndim != 4
-    or frames.shape[-1] != 3
-    or not (frames.size and (real or frames.dtype == np.uint8))
-  ):
-    raise MediaError(
-      f'{path}: {frames.dtype} {frames.shape}; frames are (t, h, w, 3), uint8 or reals in [0, 1]'
-    )
   for frame in frames:
     x = np.asarray(frame)
     if real and not np.isfinite(x).all():
@@ -152,3 +145,20 @@ def _array(path: pathlib.Path) -> Iterator[Frame]:
     if real and (x.min() < 0 or x.max() > 1):
       raise MediaError(f'{path}: values from {x.min():.3g} to {x.max():.3g}; reals are in [0, 1]')
     yield Frame(np.round(x * 255).astype(np.uint8) if real else x, None)
+
+
+def _open_array(path: pathlib.Path) -> np.ndarray:
+  """Opens a .npy file of frames without reading it. Raises MediaError."""
+  try:
+    # Mapped, as an array can exceed the memory; pickles, which can run code, are refused.
+    frames = np.load(path, mmap_mode='r', allow_pickle=False)
+  except (OSError, ValueError, EOFError) as error:
+    raise MediaError(f'{path}: no array can be read ({reason(error)}); write it again') from error
+  if not isinstance(frames, np.ndarray):
+    raise MediaError(f'{path}: an archive of arrays (.npz); write its frames as one .npy')
+  shaped = frames.ndim == 4 and frames.shape[-1] == 3 and frames.size > 0
+  if not (shaped and (frames.dtype.kind == 'f' or frames.dtype == np.uint8)):
+    raise MediaError(
+      f'{path}: {frames.dtype} {frames.shape}; frames are (t, h, w, 3), uint8 or reals in [0, 1]'
+    )
+  return frames

@@ -1,4 +1,4 @@
-"""The sound of one clip on its way into another, copied packet by packet where that is possible."""
+"""Copies the sound of one clip into another, packet by packet, or transcodes it."""
 
 import os
 from collections.abc import Iterator
@@ -10,15 +10,19 @@ from av.container import InputContainer, OutputContainer
 from hybrid_jax.media import reason
 from hybrid_jax.media.containers import codec_name, takes
 
-# What a container takes in place of sound that it does not.
+# Encoder and sample rate for sound that the container does not accept, by format; else AAC.
 _INSTEAD = {'webm': ('libopus', 48_000)}
 _AAC = ('aac', 48_000)
 
 
 class Sound:
-  """First audio track of `source` into `target`, on its own clock.
+  """Writes the first audio track of `source` into `target`, with its own time stamps.
 
-  note: what became of it other than a copy, one line; empty where nothing is amiss.
+  Args:
+    name: path of the source, for the note.
+
+  Attributes:
+    note: one line if the track was left out, transcoded or broken off; '' if it was copied.
   """
 
   def __init__(self, target: OutputContainer, source: InputContainer, name: str | os.PathLike):
@@ -30,7 +34,7 @@ class Sound:
     elif takes(target.format.name, track):
       self._packets = self._copied(track, target.add_stream_from_template(track))
     elif track.codec_context is None:
-      self.note = f'{name}: left out its audio, whose codec is not known'
+      self.note = f'{name}: left out its audio, whose codec FFmpeg does not support'
     else:
       codec, rate = _INSTEAD.get(target.format.name, _AAC)
       layout = track.codec_context.layout.name
@@ -40,7 +44,7 @@ class Sound:
     self._packet = None
 
   def start(self) -> None:
-    """To be called once the target has its header."""
+    """Reads the first packet; call it after the target has written its header."""
     self._packet = self._next()
 
   def _next(self) -> av.Packet | None:
@@ -51,14 +55,17 @@ class Sound:
       return None
 
   def write(self, until: Fraction | None = None) -> None:
-    """Writes packets up to a time: written alongside, the muxer need not hold back the frames."""
+    """Writes the packets up to a time, seconds; None writes all that are left.
+
+    Called alongside the frames, so that the muxer, which interleaves by time, need not buffer them.
+    """
     while self._packet and (until is None or self._packet.dts * self._packet.time_base <= until):
       self._target.mux(self._packet)
       self._packet = self._next()
 
   def _copied(self, track: av.AudioStream, stream: av.AudioStream) -> Iterator[av.Packet]:
     for packet in self._source.demux(track):
-      if packet.dts is not None:  # The packet that ends a track has no time.
+      if packet.dts is not None:  # the empty packet that ends a track has none
         packet.stream = stream
         yield packet
 

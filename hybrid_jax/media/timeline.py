@@ -1,62 +1,74 @@
-"""Values over time as a picture, drawn with Pillow."""
+"""Plots of values over time, one below the other on a common axis, drawn with matplotlib."""
 
 import dataclasses
 import os
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from hybrid_jax.media import stills
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP = 960, 150, 70, 20, 28
-_INK, _FAINT, _LINE, _BAD = (40, 40, 40), (215, 215, 215), (25, 95, 170), (200, 40, 40)
+_WIDTH, _STRIP_HEIGHT = 12.0, 1.9  # inches
+_DPI = 100  # 1200 px wide
+_CURVE, _THRESHOLD = 'tab:blue', 'tab:red'
 
 
 @dataclasses.dataclass(frozen=True)
 class Strip:
-  """One curve: `values` (t,), NaN where there are none; `least` is drawn as a line, or None."""
+  """One plot.
+
+  title: what is drawn.
+  values: (t,); NaN leaves a gap.
+  threshold: drawn as a dashed line, values below it are marked; None for none.
+  unit: label of the vertical axis.
+  """
 
   title: str
   values: np.ndarray
-  least: float | None = None
+  threshold: float | None = None
+  unit: str = ''
 
 
 def draw(path: str | os.PathLike, seconds: np.ndarray, strips: Sequence[Strip]) -> None:
-  """Writes a picture of curves below each other over `seconds` (t,).
+  """Writes a picture of `strips` over the times `seconds` (t,), 1200 px wide.
 
   Raises:
     MediaError: the picture cannot be written.
   """
-  sheet = Image.new('RGB', (_WIDTH, _HEIGHT * len(strips) + 30), 'white')
-  pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-  begin, end = (float(seconds[0]), float(seconds[-1])) if len(seconds) else (0.0, 0.0)
-  across = lambda t: _LEFT + (t - begin) / ((end - begin) or 1) * (_WIDTH - _LEFT - _RIGHT)  # noqa: E731
-  for k, strip in enumerate(strips):
-    top, bottom = k * _HEIGHT + _TOP, (k + 1) * _HEIGHT - 8
-    pen.text((_LEFT, top - 20), strip.title, _INK, font)
-    known = strip.values[np.isfinite(strip.values)]
-    extremes = np.append(known, [0, 1] if strip.least is None else [0, 1, strip.least])
-    low, high = float(extremes.min()), float(extremes.max())
-    down = lambda v, a=bottom, b=top, lo=low, hi=high: a - (v - lo) / (hi - lo) * (a - b)  # noqa: E731
-    for value in (low, high):
-      pen.line((_LEFT, down(value), _WIDTH - _RIGHT, down(value)), _FAINT)
-      pen.text((_LEFT - 8, down(value)), f'{value:.3g}', _INK, font, 'rm')
-    if strip.least is not None:
-      pen.line((_LEFT, down(strip.least), _WIDTH - _RIGHT, down(strip.least)), _BAD)
-    points = [
-      (across(t), down(v)) if np.isfinite(v) else None
-      for t, v in zip(seconds, strip.values, strict=True)
-    ]
-    for a, b in zip(points, points[1:], strict=False):
-      if a and b:
-        pen.line((*a, *b), _LINE, 2)
-    for point, value in zip(points, strip.values, strict=True):
-      if point and (len(points) == 1 or (strip.least is not None and value < strip.least)):
-        x, y = point
-        pen.ellipse((x - 3, y - 3, x + 3, y + 3), _BAD if strip.least is not None else _LINE)
-  bottom = _HEIGHT * len(strips)
-  for share in (0, 0.25, 0.5, 0.75, 1):
-    time = begin + share * (end - begin)
-    pen.text((across(time), bottom + 4), f'{time:.2f} s', _INK, font, 'ma')
-  stills.write_image(path, np.asarray(sheet))
+  # Imported here, as it takes half a second and few runs draw. `Figure` and its canvas, not pyplot:
+  # pyplot keeps global state and chooses a window system.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure((_WIDTH, _STRIP_HEIGHT * len(strips) + 0.5), _DPI, layout='constrained')
+  canvas = FigureCanvasAgg(figure)
+  rows = figure.subplots(len(strips), sharex=True, squeeze=False)[:, 0]
+  for axes, strip in zip(rows, strips, strict=True):
+    _draw_strip(axes, seconds, strip)
+  rows[-1].set_xlabel('time (s)')
+  figure.align_ylabels(rows)
+  canvas.draw()
+  # `savefig` would bypass the temporary file and the error messages of `write_image`.
+  stills.write_image(path, np.asarray(canvas.buffer_rgba())[..., :3].copy())
+
+
+def _draw_strip(axes, seconds: np.ndarray, strip: Strip) -> None:
+  """Draws one strip; the vertical axis includes 0 to 1, the range of similarity and confidence."""
+  values = np.asarray(strip.values, float)
+  axes.set_title(strip.title, fontsize=11, loc='left')
+  axes.set_ylabel(strip.unit)
+  axes.grid(alpha=0.3)
+  axes.margins(x=0.01)
+  # A value between two gaps has no line to its neighbours, hence the dots.
+  axes.plot(seconds, values, color=_CURVE, marker='.', markersize=3)
+  shown = [0.0, 1.0, *values[np.isfinite(values)]]
+  if strip.threshold is not None:
+    shown.append(strip.threshold)
+    label = f'threshold {strip.threshold:g}'
+    axes.axhline(strip.threshold, color=_THRESHOLD, linestyle='--', label=label)
+    low = values < strip.threshold
+    axes.plot(np.asarray(seconds)[low], values[low], 'o', color=_THRESHOLD, markersize=5)
+    # On the line of the title, where it covers no curve.
+    axes.legend(loc='lower right', bbox_to_anchor=(1, 1), fontsize=9, borderaxespad=0.2)
+  margin = 0.05 * (max(shown) - min(shown))
+  axes.set_ylim(min(shown) - margin, max(shown) + margin)

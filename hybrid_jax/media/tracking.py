@@ -136,12 +136,13 @@ def likeness(wanted: np.ndarray, embed: Callable[[np.ndarray], np.ndarray], size
 
 
 class Shots:
-  """Detects cuts: called with each frame in order, returns whether it begins a new shot."""
+  """Detects cuts in a sequence of frames."""
 
   def __init__(self):
     self._before, self._usual = None, None
 
   def __call__(self, rgb: np.ndarray) -> bool:
+    """Compares a frame (h, w, 3) uint8 with the one before; True at the first frame of a shot."""
     small = cv2.resize(rgb, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
     before, self._before = self._before, small
     if before is None:

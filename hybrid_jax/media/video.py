@@ -1,8 +1,8 @@
-"""Clips in and out, through PyAV: streaming, colour-exact and on the clock of the file.
+"""Reads and writes video through PyAV (H.264, VP9, FFV1), one frame in memory at a time.
 
-Frames are (h, w, 3) uint8 RGB, times `Fraction` seconds from the presentation time stamps. Variable
-frame rates stay variable: nothing here counts frames to know the time. High dynamic range is not
-tone-mapped.
+Frames are (h, w, 3) uint8 RGB, times `Fraction` seconds from the presentation time stamps. Times
+are never computed from frame numbers, so that variable frame rates are kept. High dynamic range is
+not tone-mapped.
 """
 
 import contextlib
@@ -21,14 +21,16 @@ from hybrid_jax.media.containers import codec_name, is_cut_short, open_clip, vid
 from hybrid_jax.media.pixels import Upright, to_rgb0, to_yuv
 from hybrid_jax.media.sound import Sound
 
-_BT709 = 1  # its number among matrices, primaries and transfer functions alike
+_BT709 = 1  # FFmpeg's number of BT.709 among matrices, primaries and transfer functions alike
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Frame:
-  """`rgb` (h, w, 3) uint8, shown from `time` (seconds) on.
+  """A frame of a clip.
 
-  `number` is its place where frames may be missing between it and the one before; None: none are.
+  rgb: (h, w, 3) uint8.
+  time: from which it is shown, seconds.
+  number: place in the clip, where frames before it may be missing; None where the clip is complete.
   """
 
   rgb: np.ndarray
@@ -38,10 +40,13 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class ClipInfo:
-  """What a clip says of itself; `height` and `width` are those of the frames `read_frames` gives.
+  """Properties of a clip, from its header and first frame.
 
-  time_base: the tick of its time stamps, in seconds; hand it to `VideoWriter` to keep them exactly.
-  frames, duration (seconds), rate (average, per second): None where the container does not say.
+  height, width: of the frames that `read_frames` yields, px.
+  time_base: tick of the time stamps, seconds; `VideoWriter` with the same tick keeps them exactly.
+  frames: number of frames; None if the container does not state it.
+  duration: seconds; None likewise.
+  rate: average frames per second; None likewise.
   audio: codec of the first audio track, or None.
   """
 
@@ -85,21 +90,21 @@ def probe(path: str | os.PathLike) -> ClipInfo:
 def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
   """Decodes the first video track, one frame in memory at a time.
 
-  Frames are upright (the display matrix is obeyed), have square pixels (the width is resized), are
-  converted with the matrix and range of the stream, lie over white where they are transparent, and
-  keep the size of the first one. Times strictly increase; where a time stamp is missing or
-  repeated, the frame follows the one before at the average rate.
+  Frames are upright (the display matrix is applied), have square pixels (the width is resized), are
+  converted with the matrix and range of the stream, are composited over white where transparent,
+  and have the size of the first one. Times strictly increase: a frame whose time stamp is missing
+  or repeated follows the one before at the average rate.
 
   Raises:
     MediaError: on the first `next`, if the file cannot be opened or has no video; after the frames
-      that could be decoded, if the file breaks off midway. The line says how many there were.
+      that could be decoded, if the file breaks off midway. The message has their number.
   """
   count, time = 0, None
   with open_clip(path) as container:
     stream = video_stream(container, path)
     interval = 1 / (stream.average_rate or Fraction(25))
     try:
-      # Frame threading stays off: on damage it loses the frames that are still in its pipeline.
+      # Frame threading stays off: at a damaged packet it drops the frames still in its pipeline.
       for decoded in container.decode(stream):
         if count == 0:
           upright = Upright(decoded, stream)
@@ -119,7 +124,7 @@ def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
 
 
 def open_target(path: str | os.PathLike, time_base: Fraction) -> av.container.OutputContainer:
-  """Opens a file to write, such that it keeps times in `time_base` as well as its kind can."""
+  """Opens a file for writing that keeps times in `time_base` as exactly as its format can."""
   # MP4 stores the start of a track in this unit, by default milliseconds.
   unit = {'movie_timescale': str(time_base.denominator)}
   mp4 = pathlib.Path(path).suffix.lower() in ('.mp4', '.m4v', '.mov')
@@ -127,26 +132,25 @@ def open_target(path: str | os.PathLike, time_base: Fraction) -> av.container.Ou
 
 
 class VideoWriter:
-  """Writes a clip whose frames appear at exactly the times given; use it in a `with`.
+  """H.264 writer: a context manager that writes frames at the given times; also VP9 and FFV1.
 
-  H.264 by default, yuv420p in limited range, converted with and tagged as BT.709 at every size; or
-  FFV1, which keeps every RGB value.
-  MP4 and MOV keep the times exactly where they are multiples of `time_base` (otherwise the nearest
-  tick is taken); Matroska and WebM round to milliseconds and begin with the earliest packet, sound
-  included. The last frame is shown as long as the one before it. `path` appears on a clean exit of
-  the `with`; on an exception nothing is left and an existing `path` stays as it was.
+  H.264 and VP9 are yuv420p in limited range, converted with and tagged as BT.709 at every size;
+  FFV1 keeps every RGB value. MP4 and MOV round times to multiples of `time_base`; Matroska and WebM
+  round to milliseconds and start at the earliest packet, sound included. The last frame is shown as
+  long as the one before it. `path` appears when the `with` block succeeds; on an exception the
+  partial file is removed and an existing `path` is not changed.
 
   Args:
-    path: the file to write; its suffix chooses the container.
-    height, width: of the frames; both even, but for FFV1.
-    time_base: the tick, in seconds; `probe(source).time_base` keeps the times of `source`.
-    crf: constant rate factor, 0 (lossless) to 51; 18 looks unchanged.
-    codec: 'ffv1', or an FFmpeg encoder that knows `crf`.
-    audio_from: file whose first audio track is copied whole, packet by packet, on its own clock, or
-      transcoded where the container does not take it.
+    path: file to write; its suffix chooses the container.
+    height, width: of the frames, px; both even, except for FFV1.
+    time_base: tick of the time stamps, seconds; `probe(source).time_base` keeps those of `source`.
+    crf: constant rate factor, 0 (lossless) to 51; at 18 the loss is hardly visible.
+    codec: 'ffv1', or an FFmpeg encoder with the option `crf`.
+    audio_from: file whose first audio track is copied packet by packet with its own time stamps, or
+      transcoded if the container does not accept it.
 
   Attributes:
-    audio_note: what became of the audio other than a copy, one line; empty where nothing is amiss.
+    audio_note: one line if the audio was not copied; '' otherwise.
 
   Raises:
     MediaError: odd size, unknown codec or container, a frame of another size or type, times that
@@ -173,6 +177,7 @@ class VideoWriter:
 
   @property
   def audio_note(self) -> str:
+    """One line if the audio was left out, transcoded or broken off; '' if it was copied."""
     return self._sound.note if self._sound else ''
 
   def __enter__(self) -> 'VideoWriter':
@@ -184,42 +189,45 @@ class VideoWriter:
     try:
       return self._session.__exit__(*error)
     finally:
-      self._session = self._container = self._stream = None  # frees the encoder, tens of megabytes
+      # Frees the encoder, tens of megabytes, although the writer itself may live on.
+      self._session = self._container = self._stream = None
 
   @contextlib.contextmanager
   def _write_file(self) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
       part = stack.enter_context(replacing(self.path))
-      with self._blamed():
+      with self._errors_named():
         self._container = stack.enter_context(open_target(part, self.time_base))
         self._stream = self._video_track()
       if self.audio_from is not None:
         source = stack.enter_context(open_clip(self.audio_from))
-        with self._blamed():
+        with self._errors_named():
           self._sound = Sound(self._container, source, self.audio_from)
-      with self._blamed():
-        self._container.start_encoding()  # or errors would wait for the encoder's first packet
+      with self._errors_named():
+        # Writes the header; otherwise its errors appear only with the encoder's first packet.
+        self._container.start_encoding()
         if self._sound:
           self._sound.start()
       yield
       if self._last is None:
         raise MediaError(f'{self.path}: no frame to write; check the source')
-      with self._blamed():
+      with self._errors_named():
         self._mux(self._stream.encode(None))
         if self._sound:
           self._sound.write()
         self._container.close()
 
   @contextlib.contextmanager
-  def _blamed(self) -> Iterator[None]:
-    """Turns what FFmpeg raises in the block into a MediaError on the target."""
+  def _errors_named(self) -> Iterator[None]:
+    """Converts the errors of FFmpeg in the block to a MediaError that names the target."""
     try:
       yield
     except (av.FFmpegError, ValueError) as error:
       raise MediaError(f'{self.path}: cannot be written ({reason(error)})') from error
 
   def _video_track(self) -> av.VideoStream:
-    # x264 plans its bits by the nominal rate, which would otherwise be one frame a tick.
+    # x264 allots bits by the nominal rate, which otherwise would be one frame per tick. The time
+    # stamps do not depend on it.
     options = {} if self._lossless else {'crf': str(self.crf)}
     stream = self._container.add_stream(self.codec, rate=30, options=options)
     stream.width, stream.height = self.width, self.height
@@ -231,14 +239,14 @@ class VideoWriter:
       context.color_range = ColorRange.MPEG
     return stream
 
-  def _mux(self, packets: Sequence[av.Packet]):
+  def _mux(self, packets: Sequence[av.Packet]) -> None:
     for packet in packets:
-      # Counts for the last frame only: without it, that is shown for the nominal interval.
+      # Affects the last frame only, which otherwise is shown for the nominal interval.
       packet.duration = self._interval
       self._container.mux(packet)
 
-  def write(self, rgb: np.ndarray, time: Fraction):
-    """Appends a frame, (height, width, 3) uint8, shown from `time` (seconds) on."""
+  def write(self, rgb: np.ndarray, time: Fraction) -> None:
+    """Appends a frame (height, width, 3) uint8 that is shown from `time`, seconds."""
     if rgb.dtype != np.uint8 or rgb.shape != (self.height, self.width, 3):
       wanted = (self.height, self.width, 3)
       raise MediaError(f'{self.path}: frames are uint8 {wanted}, not {rgb.dtype} {rgb.shape}')
@@ -248,7 +256,7 @@ class VideoWriter:
     frame = to_rgb0(rgb) if self._lossless else to_yuv(rgb)
     frame.pts, frame.time_base = pts, self.time_base
     self._interval = pts - (self._last or 0)
-    with self._blamed():
+    with self._errors_named():
       self._mux(self._stream.encode(frame))
       if self._sound:
         self._sound.write(until=time)

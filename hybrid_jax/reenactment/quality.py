@@ -187,13 +187,19 @@ class Measured:
       'finite': 'finite',
       'jitter': 'jitter of the motion',
     }
+    units = {
+      'identity': 'cosine',
+      'confidence': 'score',
+      'finite': '1: yes, 0: no',
+      'jitter': 'of the RMS step',
+    }
     strips = []
     for name, values in self.columns.items():
       # The title of the identity has the reason already.
       missing = f': {NOT_AVAILABLE}' if values is None and name != 'identity' else ''
       values = np.full(len(self.seconds), np.nan) if values is None else values
       line = least if name == 'identity' else None
-      strips.append(timeline.Strip(titles[name] + missing, values, line))
+      strips.append(timeline.Strip(titles[name] + missing, values, line, units[name]))
     timeline.draw(f'{output}.quality.png', self.seconds, strips)
 
 

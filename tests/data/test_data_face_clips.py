@@ -1,4 +1,4 @@
-"""Packing: layouts of real sets, crops of real clips, what is reported, what is read back."""
+"""Packing: layouts of real sets, crops of real clips, the report, and the records read back."""
 
 import importlib
 import io
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from small import write_clip
 
-from data.face_clips import layouts
+from data.face_clips import layouts, pack
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import clips, faces
 from hybrid_jax.training import triplets
@@ -100,7 +100,7 @@ def celebv_json(path):
     'attributes': {},
     'version': 'v0.1',
   }
-  names = {'a-_b_0': 'a-_b', 'a-_b_1': 'a-_b', 'xyz_0': 'xyz', 'gone_0': 'gone'}
+  names = {'a-_b_0': 'a-_b', 'a-_b_1': 'a-_b', 'xyz_0': 'xyz', 'missing_0': 'missing'}
   clips = {name: clip(video) for name, video in names.items()}
   path.write_text(json.dumps({'meta_info': {}, 'clips': clips}))
   return str(path)
@@ -111,7 +111,7 @@ def test_celebv_hq_cut_and_raw(tmp_path):
   videos = touch(tmp_path / 'videos', 'a-_b_0.mp4', 'xyz.mp4')
   table = {c.name: c for c in layouts.celebv_hq(videos, metadata)}
   assert table['a-_b_0'].path.name == 'a-_b_0.mp4' and table['a-_b_0'].box is None
-  assert table['a-_b_1'].path is None and table['gone_0'].path is None
+  assert table['a-_b_1'].path is None and table['missing_0'].path is None
   assert table['xyz_0'].span == (1.5, 3.0) and table['xyz_0'].box == (0.1, 0.9, 0.2, 0.8)
   assert table['a-_b_0'].identity == table['a-_b_1'].identity == 'a-_b'
   # Without the JSON, what is there.
@@ -127,13 +127,13 @@ def test_corrections(tmp_path):
   file.write_text('# comment\na,same\nb,same\nc,\n')
   fixed = layouts.read_layout('folder', videos, '', str(file))
   assert {c.name: c.identity for c in fixed} == {'a': 'same', 'b': 'same'}
-  file.write_text('nobody,x\n')
-  with pytest.raises(InputError, match='no clip or identity is named nobody'):
+  file.write_text('absent,x\n')
+  with pytest.raises(InputError, match='no clip or identity is named absent'):
     layouts.read_layout('folder', videos, '', str(file))
   file.write_text('a\n')
   with pytest.raises(InputError, match="needs lines of 'name,identity'"):
     layouts.read_layout('folder', videos, '', str(file))
-  with pytest.raises(InputError, match="no layout 'x'; known are folder, celebv_hq, hdtf"):
+  with pytest.raises(InputError, match="no layout 'x'; choose from folder, celebv_hq, hdtf"):
     layouts.read_layout('x', videos, '', '')
 
 
@@ -155,7 +155,7 @@ def test_thinning_is_even_and_bounded(total):
     assert gaps.max() <= 2.5 * total / 8 and chosen[-1] >= total * 0.8
 
 
-def test_span_and_box_are_what_they_say(tmp_path):
+def test_span_and_box_are_applied(tmp_path):
   times = write_clip(tmp_path / 'a.mp4', 1, frames=12, shape=(64, 96))
   whole = dict(size=32, count=20, detector=None, crop_scale=1.0)
   span = (float(times[3]), float(times[9]))
@@ -207,7 +207,7 @@ def packed(tmp_path_factory):
   return folder, path, report, fields
 
 
-def test_the_report_tells_what_was_used_and_why_not(packed):
+def test_the_report_lists_clips_used_and_skipped(packed):
   _, path, report, _ = packed
   assert '7 clips expected, 7 found, 6 used' in report
   assert 'skipped broken' in report
@@ -217,7 +217,7 @@ def test_the_report_tells_what_was_used_and_why_not(packed):
   assert len(index['skipped']) == 1 and index['missing'] == []
 
 
-def test_splits_share_nobody(packed):
+def test_splits_share_no_person(packed):
   _, path, _, _ = packed
   splits = json.loads((path / triplets.INDEX).read_text())['splits']
   people = {split: {row['identity'] for row in rows} for split, rows in splits.items()}
@@ -301,7 +301,7 @@ def test_bad_packed_folders(tmp_path, packed):
 
 
 def test_an_hdtf_folder_of_rendered_people(tmp_path):
-  """Real names, files made by us: people and splits come out right."""
+  """Names of the real set, clips written here: people and splits are right."""
   videos = tmp_path / 'videos'
   videos.mkdir()
   names = ['Ann0_0', 'Ann1_0', 'Bob_0', 'Bob_1', 'Cid_0', 'Radio1_0', 'Radio2_0']

@@ -49,7 +49,7 @@ def test_the_index_is_that_of_the_records_and_triplets_read_them(builder, tmp_pa
   assert batch['driving_mask'].max() == 255
 
 
-def test_splits_share_nobody(builder):
+def test_splits_share_no_person(builder):
   named = {
     split: {r['identity'] for r in builder.as_data_source(split=split)} for split in people.SPLITS
   }

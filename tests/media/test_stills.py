@@ -1,4 +1,4 @@
-"""Pictures made here, and the real and hostile ones of the reference collection."""
+"""Pictures written here, and the real and hostile ones of the reference collection."""
 
 import numpy as np
 import pytest
@@ -100,13 +100,13 @@ def test_first_frame_of_an_animation(tmp_path):
 @pytest.mark.parametrize(
   'name, content, message',
   [
-    ('gone.png', None, 'No such file'),
+    ('missing.png', None, 'No such file'),
     ('empty.png', b'', 'is empty'),
     ('text.png', b'no picture\n' * 9, 'no picture'),
     ('a.eps', b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'no picture'),
   ],
 )
-def test_what_is_no_picture(tmp_path, name, content, message):
+def test_files_that_are_no_pictures(tmp_path, name, content, message):
   if content is not None:
     (tmp_path / name).write_bytes(content)
   with pytest.raises(MediaError, match=message) as raised:
@@ -148,7 +148,7 @@ def test_write_image(tmp_path):
     ('a.png', picture().astype(np.float32), 'a picture is uint8'),
     ('a.png', picture()[..., 0], 'a picture is uint8'),
     ('a.xyz', picture(), 'cannot be written'),
-    ('gone/a.png', picture(), 'does not exist'),
+    ('missing/a.png', picture(), 'does not exist'),
   ):
     with pytest.raises(MediaError, match=message):
       write_image(tmp_path / name, rgb)

@@ -1,4 +1,4 @@
-"""The first pass: one face followed, shots, files of landmarks; both detectors on real files."""
+"""First pass over a clip: face, shots and squares; files of landmarks; detectors on real files."""
 
 import json
 from fractions import Fraction
@@ -46,11 +46,11 @@ def test_the_face_chosen_first_is_followed(tmp_path, rule, expected):
   script = [[(60, 40.0), (100, 30.0), (20, 30.0)]] + [[(20, 30.0), (100, 30.0)]] * 2
   path = write(tmp_path / 'a.mp4', [100] * 3)
   clip = tracking.track(path, Scripted(script), tracking.chooser(rule))
-  known = [expected] + [expected if expected != 60 else np.nan] * 2
-  np.testing.assert_array_equal(centres(clip), known)
+  places = [expected] + [expected if expected != 60 else np.nan] * 2
+  np.testing.assert_array_equal(centres(clip), places)
 
 
-def test_words_that_choose_no_face():
+def test_invalid_values_of_the_face_option():
   for rule in ('tallest', '-1', '1.5', ''):
     with pytest.raises(MediaError, match='--face='):
       tracking.chooser(rule)
@@ -67,7 +67,7 @@ def test_a_cut_chooses_anew_and_ends_the_shot(tmp_path):
   assert squares[3, 0] == pytest.approx(20) and squares[4, 0] == pytest.approx(90)
 
 
-def test_a_face_long_gone_is_chosen_anew(tmp_path):
+def test_a_face_missing_for_a_second_is_chosen_anew(tmp_path):
   path = write(tmp_path / 'a.mp4', [100] * 60)
   script = Scripted([[20]] * 5 + [[100]] * 55)
   clip = tracking.track(path, script, tracking.chooser('left'))
@@ -151,10 +151,10 @@ def test_files_of_landmarks(tmp_path):
     ('a.csv', 'frame,x0\n0,nose', 'no landmarks can be read'),
     ('a.csv', 'h\n3,1,1,2,2,3,3,4,4,5,5', 'holds 4 frames, the clip 3'),
     ('a.npz', 'no zip', 'no landmarks can be read'),
-    ('gone.npz', None, 'No such file'),
+    ('missing.npz', None, 'No such file'),
   ],
 )
-def test_what_is_no_file_of_landmarks(tmp_path, name, content, message):
+def test_invalid_files_of_landmarks(tmp_path, name, content, message):
   if content is not None:
     (tmp_path / name).write_text(content)
   frames = 3 if 'holds' in message else None
@@ -195,7 +195,7 @@ def test_detectors_agree_on_a_portrait(shared):
     np.testing.assert_allclose(square, (512, 512, 512, 0), atol=60)
 
 
-def test_what_is_no_task_file(tmp_path):
+def test_an_invalid_task_file(tmp_path):
   pytest.importorskip('mediapipe')
   (tmp_path / 'a.task').write_text('no model')
   with pytest.raises(MediaError, match='is not a FaceLandmarker model'):

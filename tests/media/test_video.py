@@ -1,4 +1,4 @@
-"""Clips made here, and the real and hostile ones of the reference collection."""
+"""Clips written here, and the real and hostile ones of the reference collection."""
 
 from fractions import Fraction
 
@@ -263,14 +263,14 @@ def test_damaged_bytes_raise_nothing_else(tmp_path):
 @pytest.mark.parametrize(
   'name, content, message',
   [
-    ('gone.mp4', None, 'No such file'),
+    ('missing.mp4', None, 'No such file'),
     ('empty.mp4', b'', 'is empty'),
     ('text.mp4', b'no clip\n' * 99, 'cannot be opened'),
     ('text.txt', b'FFmpeg would draw this\n' * 99, 'is text'),
     ('list.m3u8', b'#EXTM3U\n#EXTINF:9,\nhttp://localhost/a.ts\n', 'cannot be opened'),
   ],
 )
-def test_what_is_no_clip(tmp_path, name, content, message):
+def test_files_that_are_no_clips(tmp_path, name, content, message):
   if content is not None:
     (tmp_path / name).write_bytes(content)
   for reader in (probe, lambda path: list(read_frames(path))):
@@ -305,12 +305,12 @@ def test_nothing_is_left_of_a_failed_clip(tmp_path):
   [
     ('a.mp4', {'codec': 'no_such'}, [0], 'cannot be written'),
     ('a.xyz', {}, [0], 'cannot be written'),
-    ('a.webm', {}, [0], 'cannot be written'),  # no H.264 in WebM: known by the header
-    ('gone/a.mp4', {}, [0], 'does not exist'),
+    ('a.webm', {}, [0], 'cannot be written'),  # no H.264 in WebM: an error of the header
+    ('missing/a.mp4', {}, [0], 'does not exist'),
     ('.', {}, [0], 'is a folder'),
     ('a.mp4', {}, [1, 1], 'not after'),
     ('a.mp4', {}, [-1], 'not after'),
-    ('a.mp4', {'audio_from': 'gone.mp4'}, [0], 'gone.mp4'),
+    ('a.mp4', {'audio_from': 'missing.mp4'}, [0], 'missing.mp4'),
   ],
 )
 def test_what_cannot_be_written(tmp_path, name, options, times, message):
