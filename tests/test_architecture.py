@@ -159,8 +159,9 @@ ORDER = [
   {'media'},
   {'world', 'method'},
   {'weights'},
-  {'evaluation', 'training'},
-  {'reenactment', 'provenance'},
+  {'training'},
+  {'evaluation', 'provenance'},
+  {'reenactment'},
   {'jobs'},
   {'cli'},
   {
