@@ -24,8 +24,8 @@ ORDER = [
   {'world', 'method'},
   {'weights'},
   {'training'},
-  {'evaluation'},
-  {'reenactment', 'provenance'},
+  {'evaluation', 'provenance'},
+  {'reenactment'},
   {'jobs'},
   {'cli'},
   {

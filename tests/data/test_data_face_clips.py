@@ -1,6 +1,5 @@
 """Packing: layouts of real sets, crops of real clips, the report, and the records read back."""
 
-import importlib
 import io
 import json
 import pathlib
@@ -17,9 +16,6 @@ from hybrid_jax.media import clips, faces
 from hybrid_jax.training import triplets
 
 tfds = pytest.importorskip('tensorflow_datasets', reason='needs the extra [data]')
-
-# Its import needs tensorflow_datasets.
-pack = importlib.import_module('data.face_clips.pack')
 
 
 def touch(folder, *names):
