@@ -20,7 +20,8 @@ OUTFIT = {
   'clown': (-1.0, 1.0),
   'paint': (0.0, 1.0),
 }
-ABSENT = 3.0  # distance of what is not worn
+# Distance of what is not worn. The vector is traced, so an item cannot be left out of the program.
+ABSENT = 3.0
 
 
 def _worn(distance, share):
