@@ -36,6 +36,7 @@ FIELDS = ('file', 'as', 'outcome', 'message', 'frames_in', 'frames_out', 'audio_
 def tracks(path: pathlib.Path) -> tuple[list, int]:
   """Returns presentation times of readable video packets, and the number of audio packets."""
   times, sounds = [], 0
+  # Damaged files are among the inputs: what can be read before the damage counts.
   with contextlib.suppress(av.FFmpegError), av.open(str(path), metadata_errors='replace') as file:
     for packet in file.demux():
       if packet.pts is None or not packet.size:
@@ -69,6 +70,7 @@ def try_all(model: Model, args: argparse.Namespace) -> list[dict[str, Any]]:
     arguments = extract_motion.parse_args([*arguments, args.face_detector])
     extract_motion.extract_motion(model, arguments)
     for path in tqdm(files, unit='file'):
+      # An animated picture beside the driving clips is a clip, too.
       clip = path.suffix in CLIPS or path.parent == driving.parent
       given = (str(source), str(path)) if clip else (str(path), motion)
       output.unlink(missing_ok=True)

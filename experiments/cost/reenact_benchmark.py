@@ -62,11 +62,17 @@ def through_command(
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     source, driving = folder / 'source.png', folder / 'driving.mp4'
+    # The `frames` rows of a source follow one another, and share it.
     for k in tqdm(range(0, len(data['source']), frames), desc=step, unit='person', leave=False):
       stills.write_image(source, data['source'][k])
       side = len(data['driving'][k])
       with video.VideoWriter(
-        driving, side, side, time_base=Fraction(1), codec=CODECS[step]
+        # One frame a second, so that the command smooths nothing across unrelated moments.
+        driving,
+        side,
+        side,
+        time_base=Fraction(1),
+        codec=CODECS[step],
       ) as writer:
         for j, rgb in enumerate(data['driving'][k : k + frames]):
           writer.write(rgb, Fraction(j))
@@ -86,6 +92,7 @@ def through_command(
 
 def small(frames: np.ndarray) -> np.ndarray:
   """Averages frames (n, s, s, 3) uint8 to (n, 64, 64, 3)."""
+  # Area averaging, as the renderer's own pixels are means over their area.
   side = (rendered.SIZE, rendered.SIZE)
   return np.stack([cv2.resize(rgb, side, interpolation=cv2.INTER_AREA) for rgb in frames])
 
@@ -97,6 +104,7 @@ def steps_of_seed(
   frames, missing = {'direct': direct(model, data)}, 0
   for step in steps:
     if step == 'cropped':
+      # Larger pictures of the same people and moments, for the detector.
       large = rendered.pairs(seed, args.people, args.frames, True, size=args.size)
       found, notes = through_command(model, large, step, args.frames, args.face_detector)
       frames[step], missing = small(found), len(notes)

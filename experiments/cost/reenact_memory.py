@@ -39,6 +39,7 @@ def repeated(lengths: list[int], count: int, workdir: str) -> list[dict[str, flo
   """Runs each length `count` times, in turns, after a short run that is not counted."""
   measure(16, workdir)
   runs = []
+  # In turns, so that a slow drift of the machine does not look like growth with the length.
   for frames in lengths * count:
     runs.append(measure(frames, workdir))
     print(runs[-1], flush=True)

@@ -74,6 +74,7 @@ def trained(
       log.open('ab') as output,
       subprocess.Popen(command, cwd=script.ROOT, stdout=output, stderr=output) as process,
     ):
+      # Trainings side by side on all cores would wait for each other's threads.
       os.sched_setaffinity(process.pid, cores)
       process.wait()
     if process.returncode or not (workdir / 'finetune/checkpoints' / str(budget[1])).is_dir():
@@ -104,6 +105,7 @@ def trainings(
     done = concurrent.futures.as_completed(waiting)
     try:
       return {waiting[of]: of.result() for of in tqdm(done, 'trainings', len(runs))}
+    # Trainings that run are finished; no other one is started.
     except (InputError, KeyboardInterrupt):
       pool.shutdown(wait=False, cancel_futures=True)
       raise

@@ -97,6 +97,7 @@ def cost(model: Model, variants: list[str], rounds: int, steps: int) -> dict:
       D = jax.tree.map(lambda x: x[:1], job.drivers)
       start = tuner.start(job)
       plain = bare(tuner).lower(start.params, start.opt, job, D, job.key).compile()
+      # Lists: state and parameters are replaced after each round.
       programs[variant, lowering] = [loop, state, plain, (start.params, start.opt), job, D]
 
   times: dict = {name: {'loop': [], 'bare': []} for name in programs}

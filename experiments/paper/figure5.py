@@ -118,6 +118,7 @@ def variance_ratio(readings: list[tuple[dict, dict]]) -> dict[str, float]:
   """Returns by channel the variance over anchors, by that over frames, both means over people."""
   found = {}
   for name in sorted({name for frames, _ in readings for name in frames}):
+    # NaN where no face was found; a variance needs two readings.
     pairs = [
       (np.nanvar(a[name]), np.nanvar(f[name]))
       for f, a in readings

@@ -28,7 +28,7 @@ from hybrid_jax.world import people
 def write_clip(path: pathlib.Path, shown: Iterable[tuple[np.ndarray, Fraction]]) -> None:
   """Writes frames with their times."""
   shown = iter(shown)
-  first = next(shown)
+  first = next(shown)  # the writer needs the size
   with video.VideoWriter(path, *first[0].shape[:2], codec='ffv1') as writer:
     for rgb, moment in itertools.chain([first], shown):
       writer.write(rgb, moment)
@@ -130,6 +130,8 @@ def head_clips(
   if not args.cropper:
     raise InputError('--videos needs --cropper=YUNET.onnx, which finds the heads')
   detector, done = faces.FaceDetector(args.cropper), 0
+  # Each video is decoded twice, once to find the square that holds all places of the face: keeping
+  # its frames would take gigabytes.
   for name, given in tqdm(videos_of(args).items(), desc='cutting out heads', unit='video'):
     path, times = folder / f'{name}.mp4', []
 

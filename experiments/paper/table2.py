@@ -35,6 +35,7 @@ def fill(table: tables.Table) -> None:
     name = f'{source}_as_{driver}'
     table.reenact(path, driving / f'{driver}.mp4', ours / f'{name}.mp4')
     inputs.write_copies(copies / f'{name}.mp4', portrait, times)
+  # Against the driving clip only motion can be measured: the pixels show another person.
   answers = table.rendered
   compared = reference if answers else driving
   for name, folder in {tables.OURS: ours, tables.COPY: copies, **table.methods}.items():
@@ -52,7 +53,7 @@ def rendered(
   people, frames = table.args.people, table.args.frames
   for k in tqdm(range(people), desc='people', unit='clip'):
     motion = inputs.motion_of(people + k, 0, frames)
-    own = inputs.motion_of(k, 0, 1)
+    own = inputs.motion_of(k, 0, 1)  # the source's own first moment
     portrait = inputs.render(table.folder / 'portrait.mp4', k, own)[0]
     source, driver = f'person_{k:03d}', f'driver_{k:03d}'
     inputs.render(driving / f'{driver}.mp4', people + k, motion)
@@ -64,6 +65,7 @@ def real(
   table: tables.Table, driving: pathlib.Path
 ) -> Iterator[tuple[str, np.ndarray, str, list[Fraction]]]:
   """Yields the same for real clips, each driven by the next one of another person, in a circle."""
+  # Only the first frame of each is kept in memory.
   heads = [
     (name, next(inputs.frames_in(path)), times)
     for name, path, times in inputs.head_clips(table, driving)

@@ -64,6 +64,7 @@ def fill(table: tables.Table) -> None:
 def rendered(table: tables.Table, folder: pathlib.Path) -> Iterator[tuple[str, list[np.ndarray]]]:
   """Writes each person's driving clips into `folder`; yields their name and portraits."""
   for k in tqdm(range(table.args.people), desc='people', unit='person'):
+    # Sources two seconds apart, so that they differ; they are of another clip than the drivers.
     moments = inputs.motion_of(k, 0, 10 * tables.FPS)[:: 2 * tables.FPS][:SOURCES]
     portraits = inputs.render(table.folder / 'portraits.mp4', k, moments)
     for d in range(DRIVERS):
@@ -133,6 +134,7 @@ def draw(path: pathlib.Path, clips: Sequence, people: Sequence[str]) -> tuple[fl
   for k, s, d in np.ndindex(*values.shape[:3]):
     if errors[k][s][d] is not None:
       values[k, s, d, : len(errors[k][s][d])] = errors[k][s][d]
+  # Percentiles, since one bad frame would darken all others.
   low, high = map(float, np.nanpercentile(values, (1, 99)))
   size = 11, 0.6 + 1.1 * len(people)
   fig = matplotlib.figure.Figure(figsize=size, layout='constrained')

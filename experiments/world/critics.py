@@ -156,6 +156,7 @@ def train(name: str, data: dict, steps: int, batch: int, seed: int):
   for k in bar:
     if by_identity:
       person = rng.choice(people, batch // 2, replace=False)
+      # Two different frames of each person, as neighbours: see `contrast`.
       pair = np.argsort(rng.random((len(person), CLIPS)), axis=1)[:, :2]
       rows = (person[:, None] * CLIPS + pair).reshape(-1)
     else:

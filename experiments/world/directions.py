@@ -77,6 +77,7 @@ def render(split: str, name: str, frames: int) -> dict[str, np.ndarray]:
     identity, motion, scene = clips.vectors(int(numbers[k]), 0, times)
     other, moves, other_scene = clips.vectors(int(numbers[count + k]), 0, times)
     values = [rng.uniform(*ends) for ends in TRAITS[name]]
+    # Edits must work in both directions, so either end is the source.
     values = values[:: 1 if rng.random() < 0.5 else -1]
     pair = [with_trait(identity, name, value) for value in values]
     rows.append(

@@ -157,6 +157,7 @@ def make_step(size: int, optimizer, critic_optimizer, adversarial: bool, ema_ste
 
   def penalty(params, real):
     slope = jax.grad(lambda x: logits(params, x).sum())(real)
+    # Applied every R1_STEPS steps, and weighted so that its mean is as if it were in each.
     return R1_GAMMA / 2 * R1_STEPS * jnp.mean(jnp.sum(jnp.square(slope), axis=(1, 2, 3)))
 
   @functools.partial(jax.jit, donate_argnums=0)
@@ -169,6 +170,7 @@ def make_step(size: int, optimizer, critic_optimizer, adversarial: bool, ema_ste
     )
     updates, generator_opt = optimizer.update(grads, state.generator_opt)
     params = optax.apply_updates(state.generator, updates)
+    # The second term lets the average forget the first, random weights.
     decay = jnp.minimum(0.5 ** (1 / ema_steps), (1 + state.step) / (10 + state.step))
     average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.average, params)
     state = state.replace(generator=params, average=average, generator_opt=generator_opt)

@@ -64,7 +64,7 @@ def make_step(nets: networks.Networks, optimizer: optax.GradientTransformation, 
       variables, image, train=True, method='pyramid', mutable=['batch_stats']
     )
     offsets = encoder.apply(variables, levels, encoder.num_ws, method='identity')
-    W = offsets + G['w_avg']
+    W = offsets + G['w_avg']  # as e4e: the network gives offsets to the mean latent
     metrics = {'latent': jnp.square(W - w[:, None]).mean()}
     metrics['delta'] = jnp.linalg.norm(W[:, 1:] - W[:, :1], axis=-1).sum(1).mean()
     loss = metrics['latent'] + DELTA_WEIGHT * metrics['delta']
@@ -72,6 +72,7 @@ def make_step(nets: networks.Networks, optimizer: optax.GradientTransformation, 
       drawn = hybrid.reenact(G, W, None)
       metrics['l1'] = jnp.abs(drawn - image).mean()
       metrics['perceptual'] = nets.lpips.apply(perceptual, drawn, image).mean()
+      # The latent keeps a small weight, so that W stays near what is known to be right.
       loss = LATENT_WEIGHT * loss + PIXEL_WEIGHT * metrics['l1']
       loss += PERCEPTUAL_WEIGHT * metrics['perceptual']
     return loss, (updates['batch_stats'], metrics)
@@ -84,6 +85,7 @@ def make_step(nets: networks.Networks, optimizer: optax.GradientTransformation, 
     )
     updates, opt = optimizer.update(grads, state.opt, params)
     fresh = {'params': optax.apply_updates(params, updates), 'batch_stats': stats}
+    # The second term lets the average forget the first, random weights.
     decay = jnp.minimum(0.5 ** (1 / HALF_LIFE), (1 + state.step) / (10 + state.step))
     average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.average, fresh)
     return State(state.step + 1, fresh, average, opt), metrics

@@ -42,7 +42,7 @@ def speed() -> dict:
     draw = jax.jit(lambda i, m, s, size=size: render.render(i, m, s, size))
     vectors = people.moment(0, 0)
     began = time.perf_counter()
-    draw(*vectors).block_until_ready()
+    draw(*vectors).block_until_ready()  # JAX returns before the work is done
     compiled, times = time.perf_counter() - began, []
     for _ in range(30):
       began = time.perf_counter()
