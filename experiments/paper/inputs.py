@@ -148,7 +148,8 @@ def head_clips(
 
     try:
       frames = (frame.rgb for frame in usable())
-      write_clip(path, cut(clips.head_square(frames, detector, scale=CROP_SCALE, name=name)))
+      square = clips.head_square(frames, detector, scale=CROP_SCALE, name=name)
+      write_clip(path, cut(square))
     except InputError as error:
       path.unlink(missing_ok=True)
       table.leave_out(str(error))
