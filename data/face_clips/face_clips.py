@@ -53,6 +53,7 @@ class FaceClips(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     size = self.builder_config.size
+    # JPEG for frames, many times smaller than PNG; PNG for masks, whose edges JPEG would blur.
     image = tfds.features.Image(shape=(size, size, 3), encoding_format='jpeg')
     masks = tfds.features.Image(shape=(size, size, 4), encoding_format='png')
     return self.dataset_info_from_configs(
@@ -67,6 +68,7 @@ class FaceClips(tfds.core.GeneratorBasedBuilder):
         }
       ),
       supervised_keys=None,
+      # Records in the order of `index`, by which `triplets.PackedClips` finds them.
       disable_shuffling=True,
     )
 
@@ -75,6 +77,7 @@ class FaceClips(tfds.core.GeneratorBasedBuilder):
     config = self.builder_config
     self.expected = read_layout(config.layout, config.videos, config.metadata, config.corrections)
     present = [clip for clip in self.expected if clip.path is not None]
+    # By people present, so that missing files do not empty a split.
     people = split_people([clip.identity for clip in present], config.held_out)
     return {
       split: self._generate_examples(split, [c for c in present if c.identity in people[split]])
@@ -95,10 +98,12 @@ class FaceClips(tfds.core.GeneratorBasedBuilder):
           span=expected.span,
           box=expected.box,
         )
+      # One bad file of thousands must not end the packing; all are reported at the end.
       except InputError as error:
         self.skipped.append(f'{expected.name}: {error}')
         continue
       count = len(clip.frames)
+      # Every record has all features: zeros stand for masks and landmarks without a detector.
       blank = np.zeros((count, config.size, config.size, len(clips.REGIONS)), np.uint8)
       # The hash is of the decoded crops, before JPEG: it shows whether two runs used the same data.
       row = {'clip': expected.name, 'identity': expected.identity, 'frames': count}
@@ -114,6 +119,7 @@ class FaceClips(tfds.core.GeneratorBasedBuilder):
         else clip.landmarks,
       }
       yield key, record
+      # Consecutive over the clips used: a skipped clip leaves no gap.
       key += 1
 
 

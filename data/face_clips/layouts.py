@@ -77,6 +77,7 @@ def _celebv_video(name: str) -> str:
 def _celebv_clip(name: str, clip: dict, present: dict) -> Expected:
   if name in present:
     return Expected(name, clip['ytb_id'], present[name])  # already cut in time and space
+  # An uncut video: `read_clip` cuts it at the span and crops the given box, without a detector.
   span, box = clip['duration'], clip['bbox']
   return Expected(
     name,
@@ -99,8 +100,10 @@ def hdtf(videos: str, metadata: str) -> list[Expected]:
   """
   clips, raw = {}, {}
   for _, path in find_videos(videos):
+    # Preparation scripts put the subset in front of the name, or leave it out.
     stem = re.sub(rf'^({"|".join(HDTF_SUBSETS)})_', '', path.stem)
     raw[stem] = path
+    # A number after '_' is that of a span; 00 and 000 are the same.
     if match := re.fullmatch(r'(.+)_(\d+)', stem):
       clips[match[1], int(match[2])] = path
   expected = []
@@ -122,6 +125,7 @@ def hdtf(videos: str, metadata: str) -> list[Expected]:
       for k, span in enumerate(spans):
         name, identity = f'{video}_{k}', hdtf_identity(video)
         if (video, k) in clips:
+          # A clip cut already is used in full; an uncut video is cut at the span of the table.
           expected.append(Expected(name, identity, clips[video, k]))
         else:
           expected.append(Expected(name, identity, raw.get(video), span))
@@ -132,6 +136,7 @@ def _seconds(time: str) -> float:
   """Converts '01:23' or '1:02:03' to seconds."""
   total = 0.0
   for part in time.split(':'):
+    # Works for minutes and hours alike.
     total = 60 * total + float(part)
   return total
 
@@ -160,11 +165,13 @@ def corrected(expected: list[Expected], corrections: str) -> list[Expected]:
     table = {name.strip(): identity.strip() for name, identity in rows}
   except (OSError, ValueError) as error:
     raise InputError(f"{corrections}: needs lines of 'name,identity' ({error})") from error
+  # A misspelled name would otherwise change nothing, and a person be in both splits.
   names = {clip.name for clip in expected} | {clip.identity for clip in expected}
   if unknown := sorted(set(table) - names):
     raise InputError(f'{corrections}: no clip or identity is named {", ".join(unknown)}')
   result = []
   for clip in expected:
+    # A clip's own line takes precedence over that of its person.
     identity = table.get(clip.name, table.get(clip.identity, clip.identity))
     if identity:
       result.append(dataclasses.replace(clip, identity=identity))

@@ -72,10 +72,12 @@ def pack(*, videos: str, out: str, name: str, **fields) -> str:
   # Errors in the arguments are reported before TensorFlow is loaded, which takes seconds.
   expected = read_layout(fields['layout'], videos, fields['metadata'], fields['corrections'])
   if fields['face_detector']:
+    # Opened and dropped: raises if the file is missing or not a model.
     faces.FaceDetector(fields['face_detector'])
   print(people_table(expected))
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:
+    # An optional dependency, and seconds to import.
     import tensorflow_datasets as tfds
 
     from data.face_clips.face_clips import FaceClips, FaceClipsConfig
@@ -84,6 +86,7 @@ def pack(*, videos: str, out: str, name: str, **fields) -> str:
   config = FaceClipsConfig(name=name, videos=videos, **fields)
   builder = FaceClips(config=config, data_dir=out)
   path = pathlib.Path(builder.data_path)
+  # Written last, so that its presence means a complete set.
   if (path / INDEX).is_file():
     return f'{path}: packed already; remove it to pack again'
   tfds.disable_progress_bar()  # its bar counts shards; the builder shows one of clips

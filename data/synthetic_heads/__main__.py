@@ -15,6 +15,7 @@ import sys
 
 def build(out: str, config: str) -> pathlib.Path:
   """Renders the set unless it exists; returns the folder of the records and of their index."""
+  # Imports TensorFlow Datasets, an optional dependency.
   from data.synthetic_heads import SyntheticHeads
   from hybrid_jax.media import replacing
   from hybrid_jax.training.triplets import INDEX
@@ -23,6 +24,7 @@ def build(out: str, config: str) -> pathlib.Path:
   builder.download_and_prepare()
   path = pathlib.Path(builder.data_path)
   if not (path / INDEX).is_file():
+    # Written last: its presence means a complete set.
     with replacing(path / INDEX) as part:
       part.write_text(json.dumps({'splits': builder.index()}, indent=1) + '\n')
   return path
@@ -40,6 +42,7 @@ def main() -> None:
     '--config', default='heads_64', choices=['heads_64', 'heads_128', 'heads_256', 'tiny']
   )
   args = parser.parse_args()
+  # Before TensorFlow is imported, which reads it once.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:
     print(f'packed: {build(args.out, args.config)}')

@@ -65,6 +65,7 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     size = self.builder_config.size
+    # PNG keeps the rendered values, against which parameters are true, exactly.
     image = tfds.features.Image(shape=(size, size, 3), encoding_format='png')
     masks = tfds.features.Image(shape=(size, size, 4), encoding_format='png')
     return self.dataset_info_from_configs(
@@ -84,6 +85,7 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
         }
       ),
       supervised_keys=None,
+      # Records in the order of `index`, by which `triplets.PackedClips` finds them.
       disable_shuffling=True,
     )
 
@@ -101,6 +103,7 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
     config = self.builder_config
     rows = {}
     for split, persons in self._people().items():
+      # The splits are ranges of seeds, far enough apart never to meet.
       numbers = [people.SPLITS[split] + person for person in range(persons)]
       rows[split] = [
         {'clip': f'{n:07d}-{k}', 'identity': f'{n:07d}', 'frames': config.frames}

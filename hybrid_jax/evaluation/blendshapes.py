@@ -70,7 +70,9 @@ class Landmarker:
     turn = np.asarray(result.facial_transformation_matrixes[0])[:3, :3]
     forward, right = turn[:, 2], turn[:, 0]
     pose = {
+      # Yaw and pitch of the direction of the face, roll of its x axis: not Euler angles.
       'yaw': float(np.arctan2(forward[0], forward[2])),
+      # Rounding can leave the range of arcsin.
       'pitch': float(np.arcsin(np.clip(forward[1], -1, 1))),
       'roll': float(np.arctan2(right[1], right[0])),
     }
@@ -99,6 +101,7 @@ def _gaze(points: np.ndarray) -> dict[str, float]:
   offsets = []
   for iris, left, right in _EYES:
     half = (points[right] - points[left]) / 2
+    # Divided by the squared half width: dot products with `half` are then in half widths.
     away = (points[iris] - (points[left] + points[right]) / 2) / (half @ half)
     offsets.append((away @ half, away @ (-half[1], half[0])))
   x, y = np.mean(offsets, 0)

@@ -19,6 +19,7 @@ SIDE = 256
 class Mediapipe:
   """MediaPipe's FaceLandmarker: blendshapes, gaze and pose by name, and landmarks."""
 
+  # Prefix of a channel's name -> field of the reading.
   groups = {'blendshape': 'blendshapes', 'gaze': 'gaze', 'pose': 'pose'}
 
   def __init__(self, path: str):
@@ -77,6 +78,7 @@ def look(
   Returns:
     (channels, landmarks (5, 2) in [0, 1] of the frame's sides); ({}, None) without a face.
   """
+  # Both axes alike, so that landmarks in [0, 1] need no correction.
   scale = max(1.0, SIDE / min(rgb.shape[:2]))
   if scale > 1:
     rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)

@@ -45,6 +45,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     MediaError: `path` is a folder, or its parent does not exist or cannot be written.
   """
   path = pathlib.Path(path)
+  # Checked first, so that an hour of rendering does not end in a file that cannot be renamed.
   if path.is_dir():
     raise MediaError(f'{path}: is a folder; give the name of a file')
   if not path.parent.is_dir():
@@ -59,4 +60,5 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     except OSError as error:
       raise MediaError(f'{path}: cannot be written ({reason(error)})') from error
   finally:
+    # After a rename it no longer exists.
     part.unlink(missing_ok=True)

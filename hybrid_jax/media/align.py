@@ -29,6 +29,7 @@ def five_points(points: np.ndarray) -> np.ndarray:
   if count == 5:
     return points
   if count == 68:
+    # Right eye, left eye, nose tip, corners of the mouth, in the order of 300-W.
     groups = (slice(36, 42), slice(42, 48), [30], [48], [54])
   elif count == 478:
     # The six points of each eye that 300-W has: the mean of all contour points lies elsewhere.
@@ -44,12 +45,15 @@ def ffhq(points: np.ndarray) -> np.ndarray:
   The side is 4 times the eye distance or 3.6 times the distance from eyes to mouth, whichever is
   larger. The square turns with the head; its centre is a tenth of the latter below the eyes.
   """
+  # FFHQ does not use the nose.
   right_eye, left_eye, _, right_mouth, left_mouth = np.moveaxis(points, -2, 0)
   eyes, mouth = (right_eye + left_eye) / 2, (right_mouth + left_mouth) / 2
   across, down = left_eye - right_eye, mouth - eyes
   # Direction of the right side: along the eyes, and `down` turned by 90 degrees.
   x = across + np.stack((down[..., 1], -down[..., 0]), -1)
+  # Half of the side: the vector of a square reaches from its centre to its right side.
   half = np.maximum(2.0 * _length(across), 1.8 * _length(down))
+  # The floor avoids 0 / 0 for landmarks that coincide.
   x = x / np.maximum(_length(x), 1e-9) * half
   return np.concatenate((eyes + 0.1 * down, x), -1)
 
@@ -72,6 +76,7 @@ def side_of(square: np.ndarray) -> float:
 def corners(square: np.ndarray) -> np.ndarray:
   """Returns (4, 2): top left, bottom left, bottom right, top right, the order of FFHQ's quads."""
   c, x = square[:2], square[2:]
+  # The y axis points down, so that this turns clockwise by 90 degrees.
   y = np.array([-x[1], x[0]])
   return np.stack((c - x - y, c - x + y, c + x + y, c + x - y))
 
@@ -120,8 +125,10 @@ def smoothed(
     starts: first rows of the shots, which are smoothed separately.
   """
   bounds = [*starts, len(times)]
+  # One shot after the other; `strict` is off because of the shifted second list.
   for first, end in zip(bounds, bounds[1:], strict=False):
     for k in range(first, end):
+      # Division by zero below otherwise; and unsmoothed rows are returned bit for bit.
       if not seconds:
         yield values[k]
         continue
@@ -130,6 +137,7 @@ def smoothed(
       d = (times[low:high] - times[k]) / seconds
       w = np.exp(-0.5 * d * d)
       s0, s1, s2 = w.sum(), (w * d).sum(), (w * d * d).sum()
+      # Determinant of the normal equations of the weighted fit, 0 with a single row.
       spread = s0 * s2 - s1 * s1
       # The value of the fitted line at d = 0; a single row has no line, only a mean.
       w = w * (s2 - s1 * d) / spread if spread > 1e-9 else w / s0

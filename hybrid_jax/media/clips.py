@@ -49,6 +49,7 @@ class Thinning:
   """
 
   def __init__(self, count: int):
+    # `seen` counts all items, and decides which ones are on the grid of the current stride.
     self.count, self.stride, self.seen, self.kept = count, 1, 0, []
 
   def wants(self) -> bool:
@@ -77,6 +78,7 @@ def read_span(path: str | os.PathLike, span: tuple[float, float] | None) -> Iter
   """Yields the frames from span[0] up to span[1], seconds, and decodes no further."""
   for frame in video.read_frames(path):
     time = float(frame.time)
+    # Ends the decoding: an uncut video may be an hour long.
     if span is not None and time >= span[1]:
       return
     if span is None or time >= span[0]:
@@ -117,6 +119,7 @@ def read_clip(
   if follower and not boxes:
     raise MediaError(f'{name}: no face in it; give another clip')
   chosen = kept.chosen()
+  # Frames are drawn in pairs of one clip, see `training.triplets`.
   if len(chosen) < 2:
     raise MediaError(f'{name}: {len(chosen)} frame(s) of a face; a triplet needs two of one person')
   if box is not None:
@@ -124,6 +127,7 @@ def read_clip(
   elif boxes:
     square = faces.square_box(faces.union(boxes), crop_scale, shape)
   else:
+    # Already square, see `_checked_square`.
     square = (0, 0, shape[1], shape[0])
   crops = np.stack([_crop(rgb, square, scale, size) for rgb, scale, _ in chosen])
   times = np.array([time for *_, time in chosen], np.float32)
@@ -160,6 +164,7 @@ def _collect(
         break
     if follower and follower.face is None:
       continue  # the face has not appeared yet
+    # Frames that are not wanted are counted without being reduced.
     kept.add((*_reduced(frame.rgb), float(frame.time)) if kept.wants() else None)
   if follower and follower.misses:
     # Frames since the face was seen last are already kept, and may show another shot.
@@ -243,6 +248,7 @@ def region_masks(landmarks: np.ndarray, size: int) -> np.ndarray:
   """
   right, left, _, mouth_right, mouth_left = landmarks * size
   across = left - right
+  # The floors keep ellipses of landmarks that coincide from having no area.
   distance = max(float(np.linalg.norm(across)), 1.0)
   angle = float(np.degrees(np.arctan2(across[1], across[0])))
   middle, mouth = (right + left) / 2, (mouth_right + mouth_left) / 2
@@ -254,6 +260,8 @@ def region_masks(landmarks: np.ndarray, size: int) -> np.ndarray:
     ellipse = (tuple(map(float, centre)), (2 * half_width, 2 * half_height), angle)
     cv2.ellipse(masks[channel], ellipse, 255, -1)
 
+  # Half axes in units of the eye distance and of the distance from eyes to mouth. The brows lie
+  # above the eyes, opposite to `down`; the face reaches from forehead to chin.
   draw(0, mouth, 0.48 * distance, 0.36 * height)
   for eye in (right, left):
     draw(1, eye, 0.28 * distance, 0.20 * distance)

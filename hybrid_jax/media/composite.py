@@ -15,6 +15,7 @@ FEATHER = 0.12  # width of the transition inside the border of a crop, of its si
 def feather(size: int) -> np.ndarray:
   """Returns the (size, size) float32 mask of a crop: 1 in the middle, 0 at the border."""
   edge = (np.arange(size) + 0.5) / size
+  # Distance to the nearer border, 1 from FEATHER inwards.
   ramp = np.clip(np.minimum(edge, 1 - edge) / FEATHER, 0, 1)
   ramp = ramp * ramp * (3 - 2 * ramp)  # smoothstep: no visible edge where the slope would jump
   return np.outer(ramp, ramp).astype(np.float32)
@@ -36,10 +37,12 @@ class Paste:
     # px; larger crops are first averaged down to this, since warping alone would alias.
     self._side = max(1, round(align.side_of(square)))
     spots = align.corners(square)
+    # The bounding box of the square, cut at the picture: warping all of a large frame is slow.
     low = np.clip(np.floor(spots.min(0)), 0, picture[::-1]).astype(int)
     high = np.clip(np.ceil(spots.max(0)), 0, picture[::-1]).astype(int)
     self.rows, self.columns = slice(low[1], high[1]), slice(low[0], high[0])
     self._corner, self._extent, self._square = low, high - low, square
+    # A square beside the picture leaves nothing to paste; OpenCV rejects empty targets.
     if min(self._extent) > 0:
       self.mask = self._warped(feather(self._side), cv2.BORDER_CONSTANT)
     else:
@@ -47,7 +50,9 @@ class Paste:
 
   def _warped(self, crop: np.ndarray, border: int) -> np.ndarray:
     matrix = align.to_picture(self._square, len(crop))
+    # From pixels of the picture to pixels of the region.
     matrix[:, 2] -= self._corner
+    # Cubic overshoots, which would push the mask below 0 and above 1.
     interpolation = cv2.INTER_LINEAR if crop.ndim == 2 else cv2.INTER_CUBIC
     extent = tuple(int(length) for length in self._extent)
     return cv2.warpAffine(crop, matrix, extent, flags=interpolation, borderMode=border)
@@ -64,7 +69,9 @@ class Paste:
     if len(crop) > self._side:
       crop = cv2.resize(crop, (self._side, self._side), interpolation=cv2.INTER_AREA)
     old = rgb[self.rows, self.columns].astype(np.float32)
+    # Replicated, because black from outside would darken the border of a turned crop.
     new = self._warped(crop, cv2.BORDER_REPLICATE).astype(np.float32)
+    # In this form a pixel whose crop equals the picture stays bit for bit the same.
     blend = old + self.mask[..., None] * (new - old)
     result[self.rows, self.columns] = np.rint(blend).astype(np.uint8)
     blended = (self.mask > 0) & (self.mask < 1)

@@ -20,6 +20,7 @@ def open_clip(path: str | os.PathLike) -> InputContainer:
     MediaError: the file is missing, empty, text, or not in a format that FFmpeg reads.
   """
   try:
+    # FFmpeg's own message for an empty file is 'Invalid data'.
     if not os.path.getsize(path):
       raise MediaError(f'{path}: is empty (0 bytes); replace it')
     # Without the prefix FFmpeg takes a name with a colon for a protocol. Without the whitelist a
@@ -61,10 +62,12 @@ def is_cut_short(
   FFmpeg reads a Matroska file that was cut short to its end without an error.
   """
   size = os.path.getsize(path)
+  # The index of MP4 lists the place and size of each frame.
   if 'mp4' in container.format.name:
     return any(entry.pos + entry.size > size for entry in stream.index_entries)
   if 'matroska' in container.format.name:
     with open(path, 'rb') as file:
+      # The header of a Matroska file is some dozens of bytes long.
       head = file.read(4096)
     if _SEGMENT not in head[:-8]:
       return False

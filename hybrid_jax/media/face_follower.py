@@ -63,6 +63,7 @@ class FaceFollower:
       time: of the frame, seconds; needed with `forget_after`.
     """
     found = self._landmarker.detect(rgb)
+    # Checked before this frame is matched: after the time the same face is one candidate of many.
     if self._forget_after is not None and self.face and time - self._seen > self._forget_after:
       self.forget()
     if self.face:
@@ -71,6 +72,7 @@ class FaceFollower:
       face = self._choose(rgb, found) if found else None
     if face:
       self.face, self._seen, self.misses = face, time, 0
+    # Not counted before the first sighting: a clip may begin without the face.
     elif self.face:
       self.misses += 1
     return face

@@ -55,6 +55,7 @@ class FaceDetector:
       self._net = cv2.FaceDetectorYN.create(
         os.fspath(model_path), '', (64, 64), score_threshold=score_threshold
       )
+      # Other ONNX models load without an error and fail only here.
       self._net.detect(np.zeros((64, 64, 3), np.uint8))
     except cv2.error as error:
       raise MediaError(
@@ -73,6 +74,7 @@ class FaceDetector:
       self._net.setInputSize(size)
       _, rows = self._net.detect(cv2.resize(bgr, size, interpolation=cv2.INTER_AREA))
       if rows is not None:
+        # Per axis: the rounded sides are not exactly proportional.
         scale = np.array([w / size[0], h / size[1]])
         faces = [_face(row.astype(float), scale) for row in rows]
         return sorted(faces, key=lambda face: face.box[2] * face.box[3], reverse=True)
@@ -91,7 +93,8 @@ def square_box(box: Box, scale: float, frame_size: tuple[int, int]) -> Square:
   side = max(1, round(scale * max(w, h)))
 
   def start(centre: float, length: int) -> int:
-    room = length - side  # negative where the square is larger than the picture
+    # Negative where the square is larger than the picture.
+    room = length - side
     return int(np.clip(round(centre - side / 2), min(0, room), max(0, room)))
 
   return start(x + w / 2, frame_size[1]), start(y + h / 2, frame_size[0]), side, side
@@ -103,6 +106,7 @@ def crop_square(rgb: np.ndarray, box: Square, size: int) -> np.ndarray:
   Outside of the picture its edge is repeated.
   """
   x, y, w, h = box
+  # Indices beyond the picture repeat its edge, without a padded copy of the frame.
   rows = np.clip(np.arange(y, y + h), 0, rgb.shape[0] - 1)
   columns = np.clip(np.arange(x, x + w), 0, rgb.shape[1] - 1)
   # INTER_AREA averages and so does not alias; the other kernels of OpenCV sample.
@@ -112,6 +116,7 @@ def crop_square(rgb: np.ndarray, box: Square, size: int) -> np.ndarray:
 
 def _face(row: np.ndarray, scale: np.ndarray) -> Face:
   """Converts a row of YuNet's output: box (4), landmarks (10), score (1), in px times `scale`."""
+  # Position and size of the box, then five landmarks: seven pairs (x, y) with the same scale.
   points = row[:14].reshape(7, 2) * scale
   return Face(tuple(points[:2].ravel().tolist()), points[2:], float(row[14]))
 

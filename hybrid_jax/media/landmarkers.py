@@ -82,10 +82,12 @@ def read_landmarks(
     raise MediaError(f'{path}: landmarks are read from .npz, .json or .csv files')
   try:
     points = np.asarray(readers[path.suffix](path, frames), float)
+    # A single face is a clip of one frame.
     points = points[None] if points.ndim == 2 else points
     if points.ndim != 3 or points.shape[2] != 2:
       raise ValueError(f'an array of {points.shape}, not (frames, points, 2)')
     points = five_points(points)
+  # Whatever numpy, json and csv raise for damaged files.
   except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError) as error:
     raise MediaError(f'{path}: no landmarks can be read ({reason(error)}); see --help') from error
   if frames is not None and len(points) != frames:
@@ -95,6 +97,7 @@ def read_landmarks(
   # A frame counts only with all of its points: alignment needs eyes and mouth.
   if not np.isfinite(points).all((1, 2)).any():
     raise MediaError(f'{path}: holds no face; write it again')
+  # `size` is (h, w), points are (x, y). NaN does not take part in the maximum.
   return points * size[::-1] if np.nanmax(np.abs(points)) <= 1 else points
 
 
@@ -105,6 +108,7 @@ def _read_npz(path, frames):
 
 def _read_json(path, frames):
   listed = json.loads(path.read_text())
+  # A frame without a face has no points; the others give their number.
   count = max(len(face) for face in listed if face)
   return [face or np.full((count, 2), np.nan) for face in listed]
 
@@ -114,8 +118,10 @@ def _read_csv(path, frames):
     rows = list(csv.reader(file))[1:]
   numbers = [int(row[0]) for row in rows]
   values = np.array([row[1:] for row in rows], float)
+  # A negative number would write from the end.
   if min(numbers) < 0:
     raise ValueError('frame numbers begin at 0')
+  # Frames after the last line count as frames without a face.
   points = np.full((max(frames or 0, max(numbers) + 1), values.shape[1]), np.nan)
   points[numbers] = values
   return points.reshape(len(points), -1, 2)

@@ -31,6 +31,7 @@ def prefetch(items: Iterable, depth: int) -> Iterator:
     except BaseException as error:  # raised again where the items are used
       put((end, error))
 
+  # A daemon, so that an interpreter that exits does not wait for the rest of the items.
   thread = threading.Thread(target=work, daemon=True)
   thread.start()
   try:
@@ -39,5 +40,6 @@ def prefetch(items: Iterable, depth: int) -> Iterator:
     if entry[1] is not None:
       raise entry[1]
   finally:
+    # Reached when the consumer stops early too: closing a generator raises in its `yield`.
     stop.set()
     thread.join()

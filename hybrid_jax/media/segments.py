@@ -56,12 +56,14 @@ class VideoTarget:
 
   def done(self, folder: pathlib.Path) -> int:
     """Returns how many segments are finished, counted from the first."""
+    # A file exists only when finished (`replacing`), so that counting them suffices.
     return next(k for k in itertools.count() if not self._name(folder, k).is_file())
 
   @contextlib.contextmanager
   def segment(self, folder: pathlib.Path, k: int, shape: tuple[int, int]) -> Iterator:
     """Yields write(rgb (h, w, 3), time); the segment counts as finished if the block succeeds."""
     adapt = (lambda rgb: rgb) if self.codec == 'ffv1' else even
+    # Of an empty picture, to learn the size after padding.
     height, width, _ = adapt(np.empty((*shape, 3), np.uint8)).shape
     with VideoWriter(
       self._name(folder, k),
@@ -83,8 +85,10 @@ class VideoTarget:
         target = stack.enter_context(open_target(part, self.time_base))
         target.metadata['comment'] = self.comment
         first = stack.enter_context(open_clip(names[0]))
+        # Takes the codec's headers of the first segment; all segments have the same settings.
         stream = target.add_stream_from_template(first.streams.video[0])
         stream.time_base = self.time_base
+        # Added only now: copied sound must not be cut at the borders of segments.
         sound = None
         if self.audio_from is not None:
           sound = Sound(target, stack.enter_context(open_clip(self.audio_from)), self.audio_from)
@@ -106,6 +110,7 @@ class VideoTarget:
           self.sign(part)
         return sound.note if sound else ''
     except (av.FFmpegError, ValueError) as error:
+      # Raised by `replacing` or `Sound`, with a message of its own; InputError is a ValueError.
       if isinstance(error, InputError):
         raise
       raise MediaError(f'{self.path}: cannot be written ({reason(error)})') from error
@@ -132,6 +137,7 @@ def _packets(path: pathlib.Path, time_base: Fraction) -> Iterator[av.Packet]:
   with open_clip(path) as source:
     for packet in source.demux(video=0):
       if packet.pts is not None:
+        # Exact for MP4 with the same tick; the container may have chosen a finer one.
         packet.pts = round(packet.pts * packet.time_base / time_base)
         packet.time_base = time_base
         yield packet
@@ -159,6 +165,7 @@ class PictureTarget:
     sign: Callable[[pathlib.Path], None] | None = None,
   ):
     self.path, self.comment, self.sign = pathlib.Path(path), comment, sign
+    # Refused before any frame is rendered.
     if self.path.exists() and not (self.path.is_dir() and _holds_pictures(self.path)):
       raise MediaError(
         f'{self.path}: exists and is no folder of pictures of ours; give the name of a new folder'
@@ -177,6 +184,8 @@ class PictureTarget:
     """Yields write(rgb (h, w, 3), time); the segment counts as finished if the block succeeds."""
     pictures, times = folder / 'pictures', []
     pictures.mkdir(exist_ok=True)
+    # Numbers continue those of the segments before. Pictures of an unfinished segment are
+    # overwritten, under the same names.
     first = len(self._times(folder, k))
 
     def write(rgb, time):
@@ -184,6 +193,7 @@ class PictureTarget:
       times.append(str(time))
 
     yield write
+    # Written last: this file marks the segment as finished.
     with replacing(folder / f'{k:05d}.times') as part:
       part.write_text('\n'.join(times))
 

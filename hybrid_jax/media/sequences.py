@@ -20,6 +20,7 @@ from hybrid_jax.media.video import Frame
 
 VIDEOS = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.ts', '.gif')
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
+# Read in preference to the names of the pictures; its rows need not have a constant rate.
 TIMES = 'timestamps.csv'  # columns `file` and `exact` (or `seconds`), as re-enactment writes it
 
 
@@ -38,6 +39,7 @@ def find(folder: str | os.PathLike, *, stills_too: bool = False) -> dict[str, pa
   suffixes = (*VIDEOS, '.npy', *(PICTURES if stills_too else ()))
   found: dict[str, pathlib.Path] = {}
   for path in sorted(folder.iterdir()):
+    # Among them the temporary files of `media.replacing`.
     if path.name.startswith('.'):
       continue
     if path.is_dir():
@@ -45,6 +47,7 @@ def find(folder: str | os.PathLike, *, stills_too: bool = False) -> dict[str, pa
     else:
       fits = path.suffix.lower() in suffixes
     name = name_of(path)
+    # a.mp4 and a.npy, for example: the name is what pairs clips, and must be unique.
     if fits and name in found:
       raise MediaError(f'{folder}: {found[name].name} and {path.name} have one name; remove one')
     if fits:
@@ -84,6 +87,7 @@ def read(path: pathlib.Path) -> Iterator[Frame]:
 def digest(path: pathlib.Path) -> str:
   """Returns the SHA-256 of a file, or of the names and digests of all files in a folder."""
   if path.is_dir():
+    # Paths with '/', sorted, so that the digest is the same on every system.
     files = ((p.relative_to(path).as_posix(), p) for p in sorted(path.rglob('*')) if p.is_file())
     listed = ''.join(f'{name} {digest(p)}\n' for name, p in files)
     return hashlib.sha256(listed.encode()).hexdigest()
@@ -104,6 +108,7 @@ def _pictures(folder: pathlib.Path) -> list[pathlib.Path]:
 def _numbers(pictures: Sequence[pathlib.Path]) -> list[int | None]:
   """Returns the numbers at the end of the names if the names differ in nothing else, or Nones."""
   ends = [re.fullmatch(r'(.*?)(\d+)', path.stem) for path in pictures]
+  # A common stem alone: x1.png and y2.png are not frames 1 and 2 of one clip.
   if all(ends) and len({end[1] for end in ends}) == 1:
     numbers = [int(end[2]) for end in ends]
     if len(set(numbers)) == len(numbers):
@@ -112,6 +117,7 @@ def _numbers(pictures: Sequence[pathlib.Path]) -> list[int | None]:
 
 
 def _folder(folder: pathlib.Path) -> Iterator[Frame]:
+  # Without times: in natural order, and numbered if the names allow.
   if not (folder / TIMES).is_file():
     pictures = _pictures(folder)
     for path, number in zip(pictures, _numbers(pictures), strict=True):
@@ -124,6 +130,7 @@ def _folder(folder: pathlib.Path) -> Iterator[Frame]:
       ]
   except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
     raise MediaError(f'{folder / TIMES}: no times can be read ({reason(error)})') from error
+  # Checked before the first frame is read, which may be hours before the faulty one.
   for (_, before), (name, after) in itertools.pairwise(rows):
     if after <= before:
       raise MediaError(
@@ -131,6 +138,7 @@ def _folder(folder: pathlib.Path) -> Iterator[Frame]:
         f'{float(before):g} s; times must increase'
       )
   for name, time in rows:
+    # The name alone, so that a table cannot point outside of its folder.
     yield Frame(stills.read_image(folder / pathlib.PurePath(name).name), time)
 
 
@@ -138,6 +146,7 @@ def _array(path: pathlib.Path) -> Iterator[Frame]:
   frames = _open_array(path)
   real = frames.dtype.kind == 'f'
   for frame in frames:
+    # Copies one frame out of the map.
     x = np.asarray(frame)
     if real and not np.isfinite(x).all():
       yield Frame(None, None)

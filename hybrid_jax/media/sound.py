@@ -28,6 +28,7 @@ class Sound:
   def __init__(self, target: OutputContainer, source: InputContainer, name: str | os.PathLike):
     self._target, self._source, self._name = target, source, name
     self.note, self._packets = '', iter(())
+    # Only the first: further tracks are languages and comments.
     track = next(iter(source.streams.audio), None)
     if track is None:
       self.note = f'{name} has no audio track'
@@ -36,6 +37,7 @@ class Sound:
     elif track.codec_context is None:
       self.note = f'{name}: left out its audio, whose codec FFmpeg does not support'
     else:
+      # Both encoders accept 48 kHz; Opus does not accept 44.1 kHz.
       codec, rate = _INSTEAD.get(target.format.name, _AAC)
       layout = track.codec_context.layout.name
       stream = target.add_stream(codec, rate=rate, layout=layout)
@@ -51,6 +53,7 @@ class Sound:
     try:
       return next(self._packets, None)
     except av.FFmpegError as error:
+      # Damaged sound does not spoil the pictures: the file ends without the rest of it.
       self.note = f'{self._name}: the audio breaks off ({reason(error)})'
       return None
 
@@ -66,17 +69,20 @@ class Sound:
   def _copied(self, track: av.AudioStream, stream: av.AudioStream) -> Iterator[av.Packet]:
     for packet in self._source.demux(track):
       if packet.dts is not None:  # the empty packet that ends a track has none
+        # Assigns the packet to the track of the target; PyAV rescales its times.
         packet.stream = stream
         yield packet
 
   def _transcoded(self, track: av.AudioStream, stream: av.AudioStream) -> Iterator[av.Packet]:
     context = stream.codec_context
+    # The encoder needs its own sample format and frames of its fixed size.
     resampler = av.AudioResampler(
       context.format, context.layout, context.rate, context.frame_size or 1024
     )
     for frame in self._source.decode(track):
       for part in resampler.resample(frame):
         yield from stream.encode(part)
+    # Flushes the last, shorter frame of the resampler, then the encoder.
     for part in resampler.resample(None):
       yield from stream.encode(part)
     yield from stream.encode(None)

@@ -32,6 +32,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     MediaError: the file is missing, empty, damaged, too large, or not in one of `_FORMATS`.
   """
   try:
+    # Pillow's message for an empty file is that of an unknown format.
     if not os.path.getsize(path):
       raise MediaError(f'{path}: is empty (0 bytes); replace it')
     with Image.open(path, formats=_FORMATS) as image:
@@ -61,6 +62,7 @@ def write_image(path: str | os.PathLike, rgb: np.ndarray, comment: str = '') -> 
   path = pathlib.Path(path)
   if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
     raise MediaError(f'{path}: a picture is uint8 (h, w, 3), not {rgb.dtype} {rgb.shape}')
+  # PNG stores text in chunks of its own, which Pillow takes as an object.
   text = PngInfo()
   if comment:
     text.add_text('Comment', comment)
@@ -93,8 +95,10 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
   if image.mode[0] == 'I':  # I;16 in both byte orders; Pillow's own conversion clips at 255
     grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
     return np.repeat(((grey + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
+  # Without the range of the values any scaling would be a guess.
   if image.mode == 'F':
     raise ValueError('floating-point values of unknown range')
+  # Alpha channels and transparent palette entries or colours.
   if image.has_transparency_data:
     return over_white(np.asarray(image.convert('RGBA')))
   return np.asarray(image.convert('RGB')).copy()

@@ -58,6 +58,7 @@ def _draw_strip(axes, seconds: np.ndarray, strip: Strip) -> None:
   axes.set_title(strip.title, fontsize=11, loc='left')
   axes.set_ylabel(strip.unit)
   axes.grid(alpha=0.3)
+  # The default of 5 % on each side looks like missing frames.
   axes.margins(x=0.01)
   # A value between two gaps has no line to its neighbours, hence the dots.
   axes.plot(seconds, values, color=_CURVE, marker='.', markersize=3)

@@ -22,6 +22,7 @@ from hybrid_jax.media.landmarkers import Landmarker
 _THUMBNAIL = (24, 18)  # px; averages away noise and small motion
 _CUT = 28.0
 _CUT_RATIO = 4.0
+# One row of landmarks; the first four also stand for a box.
 _MISSING = [float('nan')] * 10
 _FORGET_SECONDS = 1.0  # without the face for longer, the face to follow is chosen anew
 
@@ -70,6 +71,7 @@ class Track:
       np.savez(
         file,
         ticks=self.ticks,
+        # Numerator and denominator, since npz files hold no fractions.
         time_base=np.array([self.time_base.numerator, self.time_base.denominator]),
         landmarks=self.points,
         boxes=self.boxes,
@@ -127,6 +129,7 @@ def likeness(wanted: np.ndarray, embed: Callable[[np.ndarray], np.ndarray], size
   """
 
   def choose(rgb, found):
+    # Saves an embedding per frame; a single face is therefore followed whoever it shows.
     if len(found) == 1:
       return found[0]
     crops = [align.cut(rgb, align.ffhq(face.landmarks), size) for face in found]
@@ -147,10 +150,12 @@ class Shots:
     before, self._before = self._before, small
     if before is None:
       return True  # the first frame of the clip
+    # Mean over pixels and channels, in grey levels.
     change = float(np.abs(small - before).mean())
     if change > max(_CUT, _CUT_RATIO * (self._usual or 0)):
       self._usual = None
       return True
+    # Running mean with a memory of about five frames; it starts anew in each shot.
     self._usual = change if self._usual is None else 0.8 * self._usual + 0.2 * change
     return False
 
@@ -208,6 +213,7 @@ def track(
           follower.forget()
       rows.add(frame.time, follower(frame.rgb, frame.time) if follower else None)
   except MediaError as error:
+    # Without any frame there is nothing to return; otherwise the frames before the damage count.
     if not rows.ticks:
       raise
     broken = str(error)
@@ -219,6 +225,7 @@ def track(
 
 def with_landmarks(clip: Track, points: np.ndarray) -> Track:
   """Returns the clip with landmarks (t, 5, 2) of another source, and boxes around them."""
+  # NaN landmarks give a NaN box, which marks the frame as missing.
   low, high = points.min(1), points.max(1)
   return dataclasses.replace(clip, points=points, boxes=np.concatenate((low, high - low), 1))
 
@@ -242,6 +249,7 @@ def squares(clip: Track, crop: str, scale: float, seconds: float) -> np.ndarray:
   if crop == 'whole':
     if h != w:
       raise MediaError(f'{w}x{h} is not square; crop the head, or give --face-detector')
+    # The same square for all frames, also for those without a face.
     return np.tile(align.upright((0, 0, w, w)), (t, 1))
   present = np.flatnonzero(~clip.missing)
   result = np.empty((t, 4))
@@ -259,5 +267,6 @@ def squares(clip: Track, crop: str, scale: float, seconds: float) -> np.ndarray:
     if in_shot:
       values = np.stack(list(align.smoothed(values, times[here], seconds)))
     for column in range(4):
+      # Constant before the first and after the last sighting in the shot.
       result[first:end, column] = np.interp(times[first:end], times[here], values[:, column])
   return result

@@ -33,6 +33,7 @@ class Frame:
   number: place in the clip, where frames before it may be missing; None where the clip is complete.
   """
 
+  # None for a frame of an array that is not finite, see `sequences.read`.
   rgb: np.ndarray
   time: Fraction
   number: int | None = None
@@ -70,6 +71,7 @@ def probe(path: str | os.PathLike) -> ClipInfo:
     if first is None:
       raise MediaError(f'{path}: has no frames; replace it')
     height, width = Upright(first, stream).size
+    # A stream of Matroska and WebM has no duration; the container states one for all tracks.
     duration = None
     if stream.duration:
       duration = stream.duration * stream.time_base
@@ -102,12 +104,16 @@ def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
   count, time = 0, None
   with open_clip(path) as container:
     stream = video_stream(container, path)
+    # 25 frames per second if the container states no rate; it affects missing stamps alone.
     interval = 1 / (stream.average_rate or Fraction(25))
     try:
       # Frame threading stays off: at a damaged packet it drops the frames still in its pipeline.
       for decoded in container.decode(stream):
+        # Size and display matrix come with the first frame; a stream that changes its size is
+        # scaled to it.
         if count == 0:
           upright = Upright(decoded, stream)
+        # A repeated stamp would make the writer fail; raw H.264 has no stamps at all.
         stamp = None if decoded.pts is None else decoded.pts * decoded.time_base
         if stamp is None or (time is not None and stamp <= time):
           stamp = Fraction(0) if time is None else time + interval
@@ -117,6 +123,7 @@ def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
       broken = 'the rest is missing' if is_cut_short(container, stream, path) else ''
     except av.FFmpegError as error:
       broken = reason(error)
+  # Raised after the last frame: callers may keep what was decoded so far (`tracking.track`).
   if broken:
     raise MediaError(f'{path}: breaks off after {count} frames ({broken}); repair or replace it')
   if not count:
@@ -169,6 +176,7 @@ class VideoWriter:
     audio_from: str | os.PathLike | None = None,
   ):
     self._lossless = codec == 'ffv1'
+    # 4:2:0 halves both sides of the chroma planes.
     if not self._lossless and (height % 2 or width % 2 or min(height, width) < 2):
       raise MediaError(f'{path}: {width}x{height} cannot be written; width and height must be even')
     self.path, self.height, self.width = pathlib.Path(path), height, width
@@ -181,6 +189,7 @@ class VideoWriter:
     return self._sound.note if self._sound else ''
 
   def __enter__(self) -> 'VideoWriter':
+    # A generator as context manager keeps opening, failing and closing in one function.
     self._session = self._write_file()
     self._session.__enter__()
     return self
@@ -195,6 +204,7 @@ class VideoWriter:
   @contextlib.contextmanager
   def _write_file(self) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
+      # Entered first and so left last: the file is closed before it gets its name.
       part = stack.enter_context(replacing(self.path))
       with self._errors_named():
         self._container = stack.enter_context(open_target(part, self.time_base))
@@ -212,6 +222,7 @@ class VideoWriter:
       if self._last is None:
         raise MediaError(f'{self.path}: no frame to write; check the source')
       with self._errors_named():
+        # Drains the encoder: x264 holds frames back to look ahead and for B frames.
         self._mux(self._stream.encode(None))
         if self._sound:
           self._sound.write()
@@ -222,6 +233,7 @@ class VideoWriter:
     """Converts the errors of FFmpeg in the block to a MediaError that names the target."""
     try:
       yield
+    # PyAV reports an unknown codec or container as ValueError.
     except (av.FFmpegError, ValueError) as error:
       raise MediaError(f'{self.path}: cannot be written ({reason(error)})') from error
 
@@ -231,10 +243,12 @@ class VideoWriter:
     options = {} if self._lossless else {'crf': str(self.crf)}
     stream = self._container.add_stream(self.codec, rate=30, options=options)
     stream.width, stream.height = self.width, self.height
+    # FFV1 takes 8-bit RGB in this layout; the fourth byte is ignored.
     stream.pix_fmt = 'bgr0' if self._lossless else 'yuv420p'
     stream.time_base = stream.codec_context.time_base = self.time_base
     context = stream.codec_context
     if not self._lossless:
+      # Without tags a player guesses the matrix by the size, and small videos change colour.
       context.colorspace = context.color_primaries = context.color_trc = _BT709
       context.color_range = ColorRange.MPEG
     return stream
@@ -250,11 +264,13 @@ class VideoWriter:
     if rgb.dtype != np.uint8 or rgb.shape != (self.height, self.width, 3):
       wanted = (self.height, self.width, 3)
       raise MediaError(f'{self.path}: frames are uint8 {wanted}, not {rgb.dtype} {rgb.shape}')
+    # A Fraction is exact; the quotient of floats can round to the neighbouring tick.
     pts = round(Fraction(time) / self.time_base)
     if pts < 0 or (self._last is not None and pts <= self._last):
       raise MediaError(f'{self.path}: a frame at {float(time):.6f} s is not after the one before')
     frame = to_rgb0(rgb) if self._lossless else to_yuv(rgb)
     frame.pts, frame.time_base = pts, self.time_base
+    # Duration of the packets that the encoder returns now, of which the last one counts.
     self._interval = pts - (self._last or 0)
     with self._errors_named():
       self._mux(self._stream.encode(frame))

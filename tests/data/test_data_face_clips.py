@@ -15,7 +15,7 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.media import clips, faces
 from hybrid_jax.training import triplets
 
-tfds = pytest.importorskip('tensorflow_datasets', reason='needs the extra [data]')
+pytest.importorskip('tensorflow_datasets', reason='needs the extra [data]')
 
 
 def touch(folder, *names):
