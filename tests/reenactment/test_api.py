@@ -11,6 +11,7 @@ import pytest
 from reenacting import frames_of, packets, pixels, run
 
 import hybrid_jax
+from hybrid_jax import extract_motion
 from hybrid_jax.media import stills, video
 from hybrid_jax.reenactment import tuning
 from hybrid_jax.world import films
@@ -80,11 +81,18 @@ def test_sound_is_saved(model, inputs, tmp_path):
     reenact(model, inputs[0], spoken).save(spoken)
 
 
-def test_show_outside_of_a_notebook_writes_a_file(model, inputs, monkeypatch):
+def test_show_outside_of_a_notebook_writes_a_file(model, inputs, tmp_path, monkeypatch):
   for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
     monkeypatch.delenv(name, raising=False)
   result = reenact(model, *inputs[:2])
   path = pathlib.Path(result.show())
+  assert len(frames_of(path)) == len(result.frames)
+  path.unlink()
+  # A motion file has no sound to play.
+  talk = tmp_path / 'talk.safetensors'
+  arguments = extract_motion.parse_args([f'--driving={inputs[1]}', f'--output={talk}'])
+  extract_motion.extract_motion(model, arguments)
+  path = pathlib.Path(reenact(model, inputs[0], talk).show())
   assert len(frames_of(path)) == len(result.frames)
   path.unlink()
   assert result._repr_html_().startswith('<video') and 'base64' in result._repr_html_()
