@@ -13,7 +13,6 @@ from reenacting import frames_of, packets, pixels, run
 import hybrid_jax
 from hybrid_jax import extract_motion
 from hybrid_jax.media import stills, video
-from hybrid_jax.reenactment import tuning
 from hybrid_jax.world import films
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -97,20 +96,6 @@ def test_show_outside_of_a_notebook_writes_a_file(model, inputs, tmp_path, monke
   path.unlink()
   assert result._repr_html_().startswith('<video') and 'base64' in result._repr_html_()
   assert hybrid_jax.crop(inputs[0])._repr_png_().startswith(b'\x89PNG')
-
-
-def test_tune_gives_the_command_its_generator(model, inputs, tmp_path, monkeypatch):
-  monkeypatch.setattr(tuning, 'cache_folder', lambda: tmp_path / 'cache')
-  options = {'cma_steps': 3, 'progress': None}
-  tuned = model.tune(inputs[0], inputs[1], **options)
-  result = reenact(tuned, *inputs[:2])
-  run(model, inputs, tmp_path / 'a.mkv', codec='ffv1', cma='cma', cma_steps=3)
-  np.testing.assert_array_equal(result.frames, pixels(tmp_path / 'a.mkv'))
-  assert np.abs(result.frames.astype(int) - reenact(model, *inputs[:2]).frames).max() > 0
-  alone = model.tune(inputs[0], method='pti', **options)
-  assert alone.digests['generator'] != tuned.digests['generator']
-  with pytest.raises(hybrid_jax.InputError, match='needs the driving clip'):
-    model.tune(inputs[0])
 
 
 GREY = np.zeros((40, 40, 3), np.uint8)

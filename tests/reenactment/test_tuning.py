@@ -142,6 +142,30 @@ def test_the_command_reuses_its_adjustment_and_gives_identical_frames(
   assert (pixels(tmp_path / 'a.mkv') != pixels(tmp_path / 'c.mkv')).any()
 
 
+def test_the_api_tunes_as_the_command_does(model, inputs, tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  run(model, inputs, tmp_path / 'a.mkv', codec='ffv1', cma='cma', cma_steps=3)
+  quiet = {'progress': None, 'batch_size': 4}
+  tuned = model.tune(inputs[0], inputs[1], cma_steps=3, **quiet)
+  frames_of_tuned = tuned.reenact(*inputs[:2], **quiet).frames
+  np.testing.assert_array_equal(frames_of_tuned, pixels(tmp_path / 'a.mkv'))
+  assert (frames_of_tuned != model.reenact(*inputs[:2], **quiet).frames).any()
+  with pytest.raises(InputError, match='needs the driving clip'):
+    model.tune(inputs[0])
+
+
+def test_pti_needs_no_driving_clip(model, inputs, monkeypatch):
+  seen = []
+
+  def to_clip(model, options, head, crops, found, progress):
+    seen.append((options.method, head.shape, len(found)))
+    return model, ''
+
+  monkeypatch.setattr(tuning, 'to_clip', to_clip)
+  model.tune(inputs[0], method='pti', progress=None)
+  assert seen == [('pti', (SIZE, SIZE, 3), 0)]
+
+
 def test_motion_without_frames_is_refused(model, inputs, tmp_path):
   rows = np.zeros((2, sum(model.widths)), np.float32)
   path = str(tmp_path / 'talk.safetensors')
