@@ -43,7 +43,7 @@ def write_sound(path: pathlib.Path, samples: np.ndarray) -> None:
     frame = av.AudioFrame.from_ndarray(samples[None], format='s16', layout='mono')
     frame.sample_rate = RATE
     container.mux(track.encode(frame))
-    container.mux(track.encode(None))
+    container.mux(track.encode(None))  # flushes the encoder
 
 
 def write_film(
@@ -157,7 +157,7 @@ def _write_driving(
   def images() -> Iterator[np.ndarray]:
     for m in motion:
       image, _, landmarks = renderer(identity, m, scene)
-      points.append(landmarks)
+      points.append(landmarks)  # complete when the film is written
       yield image
 
   write_film(path, images(), motion, fps, on_frame)

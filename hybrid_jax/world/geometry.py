@@ -129,6 +129,7 @@ def lips(p, i, m, r):
   u, arch, y, z = mouth_frame(p, i, m, r)
   past = jnp.maximum(jnp.abs(u) - 1, 0) * r.mouth_half
   taper = jnp.sqrt(arch + 0.03)
+  # Cupid's bow: the upper rim dips in the middle.
   bow = 0.012 * sine(8 * u + 1.5708) * arch
   upper = norm(past, y - 0.033 * i.lip_upper - r.lift * arch + bow, z + 0.035)
   lower = norm(past, y + 0.045 * i.lip_lower**0.5 + r.drop * arch, z + 0.05)
@@ -154,6 +155,7 @@ def hair_line(p, i):
   # Baldness clears the crown from the forehead backward.
   bald = jnp.maximum(i.bald, 0)
   crown = 0.20 - 0.15 * bald - (y - 0.30) * 0.6 - 0.4 * (z + 0.30)
+  # At bald = 0 the union would still smooth the hairline of everyone.
   return jnp.where(bald > 0, union(line, crown, 0.10), line)
 
 
@@ -233,6 +235,7 @@ def parts(q, i, m, r):
   x, y, z = p
   # A rounded |x|: the mirrored halves meet without a crease.
   s = (jnp.sqrt(x * x + 4e-4), y, z)
+  # Jaw, lower teeth and tongue are modelled shut, and seen from a point turned back by the opening.
   cos, sin = r.jaw
   a, b = y - HINGE[1], z - HINGE[2]
   j = (s[0], HINGE[1] + cos * a + sin * b, HINGE[2] + cos * b - sin * a)
@@ -277,6 +280,8 @@ def _head(s, j, i, m, r):
     0.15,
     0.15,
   )
+  # The chin is on the jaw, and its blend with the skull is wide, so that an open mouth stretches
+  # the cheeks.
   jaw = union(bone, ball(j, (0.0, -1.00 * length, 0.60), 0.155 * i.chin), 0.14)
   skin = union(skull, jaw, 0.28)
   cheek = (0.40 * width, -0.27 + 0.05 * r.smile, 0.47)

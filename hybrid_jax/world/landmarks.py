@@ -96,6 +96,7 @@ def landmarks(identity: jax.Array, motion: jax.Array) -> jax.Array:
   i, m = unpack(IDENTITY, identity), unpack(MOTION, motion)
   r = geometry.rig(i, m)
   parts = (_brows(i, m), _nose(i, r), _eyes(i, m, r), _mouth(i, m, r))
+  # The order of the parts is that of 300-W.
   x, y = (jnp.concatenate([part[k] for part in parts]) for k in (0, 1))
   # The curves give x and y; the depth is where a ray from the front meets the face.
   front = _surface((x, y, jnp.full_like(x, 1.5)), (0.0, 0.0, -1.0), i, m, r)

@@ -170,7 +170,7 @@ def albedo(d, i, m, r, scene, q):
   skin, hair, _, _ = complexion(i)
   v = geometry.mouth_frame(d.point, i, m, r)[0]
   mottle = 1 + 0.04 * wobble(d.point, 9.0) + 0.02 * wobble(d.point, 19.0, 2.0)
-  face = scale(skin, mottle)
+  face = scale(skin, mottle)  # a plain colour would look like plastic
   for mask, colour in skin_layers(d, i, m, r):
     face = mix(face, colour, clip01(mask))
   if r.outfit is not None:
@@ -211,6 +211,7 @@ def regions(d, i, m, r):
   """
   # The eye mask ignores the blink: a loss weighted by it must also see that an eye should be shut.
   x, y, z = d.point
+  # Hair, cloth and what is worn hide the face, so that the masks end where they begin.
   head = geometry.is_nearest(d, 'skin', 'eyes', 'teeth', 'tongue', 'frame') * 1.0
   front = smoothstep(0.2, 0.4, z) * (1 - geometry.is_nearest(d, 'cloth', 'hair'))
   u, eye_y, _ = geometry.eye_frame(d.point, i, m, r)

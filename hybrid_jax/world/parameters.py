@@ -163,6 +163,7 @@ def sample_identity(key: jax.Array) -> jax.Array:
   u = pull(u, female, 0.35, 'lip_upper', 'lip_lower', 'eye_size', 'makeup')
   u = pull(u, 0.15 + 0.75 * female, 0.55, 'hair_length')
   skin, age = u[_index('skin')], u[_index('age')]
+  # Dark skin comes with dark hair and dark eyes.
   dark = _index('hair_dark')
   u = u.at[dark].set(jnp.maximum(u[dark], _ramp(0.25, 0.6, skin)))
   u = u.at[_index('eye_light')].multiply(1 - 0.8 * _ramp(0.3, 0.65, skin))
