@@ -236,29 +236,50 @@ def reenact() -> None:
 # --- The training step ---------------------------------------------------------------------------
 
 
-def calibrated(nets, encoder: Mapping, batch: Mapping) -> dict:
-  """Returns the encoder with the running statistics of the frames of a batch.
+def calibrated(module, variables: Mapping, images, **options) -> dict:
+  """Returns the variables of a network with the running statistics of a batch of images.
 
-  A fresh encoder has running mean 0 and variance 1, whatever its layers produce. Eq. (10) encodes
-  R' with running statistics: through the paper's 24 residual blocks the values of an unnormalised
-  map grow to 1e5, and the next step is NaN. A trained encoder has statistics of its own.
+  A network drawn at random has running mean 0 and variance 1, whatever its layers produce. Used in
+  evaluation through the paper's 24 residual blocks, its values grow to 1e5 (the encoder in Eq.
+  (10)) and its gradient to 1e10 (ArcFace in Eqs. (8), (9)), and the next step is NaN. Trained
+  networks have statistics of their own data.
+
+  Args:
+    module: the network; it takes `train`.
+    variables: {'params', 'batch_stats'}.
+    images: (n, h, w, 3) in [-1, 1].
+    options: of `module.apply`, such as the method.
   """
   import jax
   import jax.numpy as jnp
 
   from hybrid_jax.models.irse import BatchNorm
-  from hybrid_jax.models.ops import from_uint8
 
-  frames = jnp.concatenate([from_uint8(batch[role]) for role in ROLES])
   # One pass in training mode moves the statistics towards the batch's by 1 - momentum: from zero
   # they become (1 - momentum) times the batch's, which is exact up to rounding.
-  zero = jax.tree.map(jnp.zeros_like, encoder['batch_stats'])
-  variables = {'params': encoder['params'], 'batch_stats': zero}
-  _, updates = nets.hybrid.encoder.apply(
-    variables, frames, train=True, method='pyramid', mutable=['batch_stats']
-  )
+  zero = jax.tree.map(jnp.zeros_like, variables['batch_stats'])
+  start = {'params': variables['params'], 'batch_stats': zero}
+  _, updates = module.apply(start, images, train=True, mutable=['batch_stats'], **options)
   stats = jax.tree.map(lambda x: x / (1 - BatchNorm.momentum), updates['batch_stats'])
-  return {**encoder, 'batch_stats': stats}
+  return {**variables, 'batch_stats': stats}
+
+
+def random_start(nets, config: Config, key, batch: Mapping):
+  """Returns (state, frozen) drawn at random, the encoder and ArcFace calibrated on a batch."""
+  import jax
+  import jax.numpy as jnp
+
+  from hybrid_jax.method import networks
+  from hybrid_jax.models.ops import from_uint8
+  from hybrid_jax.training import steps
+
+  key_state, key_frozen = jax.random.split(key)
+  images = jnp.concatenate([from_uint8(batch[role]) for role in ROLES])
+  state = steps.init_state(nets, config, key_state)
+  encoder = calibrated(nets.hybrid.encoder, state.encoder, images, method='pyramid')
+  frozen = networks.random_frozen(nets, key_frozen)
+  arcface = calibrated(nets.arcface, frozen['arcface'], images)
+  return state.replace(encoder=encoder), frozen | {'arcface': arcface}
 
 
 def random_batch(n: int, size: int) -> dict:
@@ -312,14 +333,10 @@ def train_step() -> None:
     batch = random_batch(n, config.model.frame_size)
 
     def init(key, batch, config=config, nets=nets):
-      state = steps.init_state(nets, config, key)
-      return state.replace(encoder=calibrated(nets, state.encoder, batch))
-
-    def random(key, nets=nets):
-      return networks.random_frozen(nets, key)
+      return random_start(nets, config, key, batch)
 
     key = jax.random.key(0)
-    shapes = jax.eval_shape(init, key, batch), jax.eval_shape(random, key), batch
+    shapes = *jax.eval_shape(init, key, batch), batch
     start = time.perf_counter()
     step = parallel.jit_step(steps.make_step(nets, config), mesh)
     compiled = step.lower(*shapes).compile()
@@ -332,8 +349,7 @@ def train_step() -> None:
       print(f'{name}: does not fit in memory, not run', file=sys.stderr)
       continue
     batch = parallel.put_batch(batch, mesh)
-    state = jax.jit(init, out_shardings=replicated)(key, batch)
-    frozen = jax.jit(random, out_shardings=replicated)(jax.random.key(1))
+    state, frozen = jax.jit(init, out_shardings=replicated)(key, batch)
     time_steps(name, compiled, state, frozen, batch, 3 if cpu else 12)
     del state, frozen, compiled  # before the next case takes the memory
   emit_memory('train_step')

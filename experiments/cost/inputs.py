@@ -1,33 +1,32 @@
-"""Tries every clip and picture of a folder on the re-enactment tool and writes what came of each.
+"""Re-enacts every clip and picture of a folder and writes the outcome of each.
 
   python -m experiments.cost.inputs FACES --face_detector=FILE.onnx --workdir=runs/heads \\
       --output=experiments/results/inputs.csv
 
 FACES has subfolders of clips and pictures. Clips drive the portrait `--source`; pictures are driven
 by the motion of the clip `--driving`. Each is rendered, or refused with one line. Only figures are
-kept: frames and audio packets in and out, and the worst error of a presentation time, ms. How many
-came through, and of which commit, stands in a .json file beside the table.
+kept: frames and audio packets in and out, and the worst error of a presentation time, ms. A .json
+file beside the table has the counts and the record of the run.
 """
 
 import argparse
 import collections
 import contextlib
 import csv
-import io
-import json
 import pathlib
 import tempfile
+from typing import Any
 
 import av
 from tqdm import tqdm
 
-from experiments.world.measure import provenance
+from experiments import script
 from hybrid_jax import cli, extract_motion
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import replacing
-from hybrid_jax.reenactment import run
-from hybrid_jax.reenactment.model import load_model
+from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.reenactment.options import Options
+from hybrid_jax.reenactment.run import reenact
 
 CLIPS = {'.mp4', '.mov', '.mkv', '.webm'}
 PICTURES = {'.png', '.jpg', '.jpeg', '.webp', '.gif'}
@@ -35,8 +34,9 @@ FIELDS = ('file', 'as', 'outcome', 'message', 'frames_in', 'frames_out', 'audio_
 
 
 def tracks(path: pathlib.Path) -> tuple[list, int]:
-  """Presentation times of the video packets, and the number of audio packets, that can be read."""
+  """Returns presentation times of readable video packets, and the number of audio packets."""
   times, sounds = [], 0
+  # Damaged files are among the inputs: what can be read before the damage counts.
   with contextlib.suppress(av.FFmpegError), av.open(str(path), metadata_errors='replace') as file:
     for packet in file.demux():
       if packet.pts is None or not packet.size:
@@ -47,35 +47,20 @@ def tracks(path: pathlib.Path) -> tuple[list, int]:
   return sorted(times), sounds
 
 
-def attempt(model, options: Options) -> tuple[str, str]:
-  """(outcome, message): the notes of the summary, or the refusal."""
-  said = io.StringIO()
+def attempt(model: Model, options: Options) -> tuple[str, str]:
+  """Returns the outcome, and the notes of the report or the refusal."""
   try:
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
-      run.reenact(model, options)
+    report = reenact(model, options)
   except InputError as error:
     return 'refused', str(error)
-  except Exception as error:  # what this script looks for
+  except Exception as error:  # any other exception is a bug that this script looks for
     return 'CRASHED', f'{type(error).__name__}: {error}'
-  lines = [line.strip() for line in said.getvalue().splitlines() if line.startswith('  ')]
-  of_the_model = ('jitter', 'seam')
-  return 'rendered', '; '.join(line for line in lines if not line.startswith(of_the_model))
+  return 'rendered', '; '.join(filter(None, report.notes))
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument('faces', type=pathlib.Path)
-  parser.add_argument('--face_detector', required=True)
-  parser.add_argument('--workdir', default='')
-  parser.add_argument('--source', default='portraits/src_03_tom_cruise.jpg')
-  parser.add_argument('--driving', default='driving/drive_07_man_expressive_11.988fps.mp4')
-  parser.add_argument('--output', type=pathlib.Path, default='experiments/results/inputs.csv')
-  args = parser.parse_args()
-  measured = provenance('') | {'command': 'python -m experiments.cost.inputs'}
-  cli.use_compilation_cache()
-  model, found = load_model(args.workdir), {'face_detector': args.face_detector}
+def try_all(model: Model, args: argparse.Namespace) -> list[dict[str, Any]]:
+  """Returns a row of the table for each file."""
+  found = {'face_detector': args.face_detector}
   source, driving = args.faces / args.source, args.faces / args.driving
   files = sorted(p for p in args.faces.rglob('*') if p.suffix in CLIPS | PICTURES)
   rows = []
@@ -85,6 +70,7 @@ def main() -> None:
     arguments = extract_motion.parse_args([*arguments, args.face_detector])
     extract_motion.extract_motion(model, arguments)
     for path in tqdm(files, unit='file'):
+      # An animated picture beside the driving clips is a clip, too.
       clip = path.suffix in CLIPS or path.parent == driving.parent
       given = (str(source), str(path)) if clip else (str(path), motion)
       output.unlink(missing_ok=True)
@@ -96,20 +82,39 @@ def main() -> None:
         times, row['audio_in'] = tracks(path) if path.stat().st_size else ([], 0)
         row['frames_in'] = len(times)
       if outcome == 'rendered':
-        made, row['audio_out'] = tracks(output)
-        row['frames_out'] = len(made)
+        written, row['audio_out'] = tracks(output)
+        row['frames_out'] = len(written)
         if clip:
-          worst = max(abs(a - b) for a, b in zip(times, made, strict=False))
+          worst = max(abs(a - b) for a, b in zip(times, written, strict=False))
           row['worst_time_error_ms'] = f'{float(worst) * 1000:.6g}'
       rows.append(row)
+  return rows
+
+
+def main() -> None:
+  parser = script.parser(__doc__)
+  add = parser.add_argument
+  add('faces', type=pathlib.Path, help='folder of clips and pictures')
+  add('--face_detector', required=True, help='YuNet .onnx or MediaPipe .task')
+  add('--workdir', default='', help='of a training run (default: the bundled model)')
+  add('--source', default='portraits/src_03_tom_cruise.jpg', help='in FACES (%(default)s)')
+  add(
+    '--driving',
+    default='driving/drive_07_man_expressive_11.988fps.mp4',
+    help='in FACES (%(default)s)',
+  )
+  add('--output', type=pathlib.Path, default=script.RESULTS / 'inputs.csv', help='.csv to write')
+  args = parser.parse_args()
+  record = script.record()
+  cli.use_compilation_cache()
+  rows = try_all(load_model(args.workdir), args)
   with replacing(args.output) as part, part.open('w', newline='') as file:
     table = csv.DictWriter(file, (*FIELDS, 'worst_time_error_ms'), lineterminator='\n')
     table.writeheader()
     table.writerows(rows)
   counts = collections.Counter(row['outcome'] for row in rows)
-  with replacing(args.output.with_suffix('.json')) as part:
-    record = {'files': len(rows), 'outcomes': dict(counts), 'measured': measured}
-    part.write_text(json.dumps(record, indent=2) + '\n')
+  result = {'files': len(rows), 'outcomes': dict(counts), 'measured': record}
+  script.write_json(args.output.with_suffix('.json'), result)
   crashed = [row['file'] for row in rows if row['outcome'] == 'CRASHED']
   print(f'{len(rows)} files, {len(crashed)} crashed {" ".join(crashed)}')
 

@@ -1,16 +1,13 @@
-"""Peak memory of the re-enactment command against the length of the clip, 512 px with paste back.
+"""Measures peak memory of re-enactment against the length of the clip, 512 px with paste back.
 
-  python -m experiments.cost.reenact_memory --workdir=runs/heads \\
-      --output=experiments/results/reenact_memory.json
+  python -m experiments.cost.reenact_memory --output=experiments/results/reenact_memory.json
 
-Each run of the command is a process of its own, on a driving clip and a source made here. How far
-decoder, model and encoder are apart at any moment is chance, and with it the peak of a run: each
-length is run several times, and the slope is that of the medians. A short run that is not counted
-comes first: it fills the cache of compiled programs, so that none of the others compiles.
+Each run of the command is a process of its own, on a generated driving clip and source. The
+distance between decoder, model and encoder at any moment is random, and with it the peak of a run:
+each length is run several times, and the slope is that of the medians. A short first run, which is
+not counted, fills the cache of compiled programs.
 """
 
-import argparse
-import json
 import os
 import pathlib
 import statistics
@@ -22,16 +19,14 @@ from fractions import Fraction
 
 import numpy as np
 
-from experiments.world.measure import provenance
-from hybrid_jax.media import replacing, stills, video
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from experiments import script
+from hybrid_jax.media import stills, video
 
 SIZE, HEAD = 512, 64
 
 
 def write_inputs(folder: pathlib.Path, frames: int) -> None:
-  """A driving clip of a moving gradient, and a smooth source."""
+  """Writes a driving clip of a moving gradient, and a smooth source."""
   y, x = np.mgrid[:HEAD, :HEAD].astype(np.uint8)
   with video.VideoWriter(folder / 'driver.mp4', HEAD, HEAD, time_base=Fraction(1, 25)) as writer:
     for k in range(frames):
@@ -41,9 +36,10 @@ def write_inputs(folder: pathlib.Path, frames: int) -> None:
 
 
 def repeated(lengths: list[int], count: int, workdir: str) -> list[dict[str, float]]:
-  """`count` runs of each length, in turns, after one that is not counted."""
+  """Runs each length `count` times, in turns, after a short run that is not counted."""
   measure(16, workdir)
   runs = []
+  # In turns, so that a slow drift of the machine does not look like growth with the length.
   for frames in lengths * count:
     runs.append(measure(frames, workdir))
     print(runs[-1], flush=True)
@@ -51,17 +47,17 @@ def repeated(lengths: list[int], count: int, workdir: str) -> list[dict[str, flo
 
 
 def medians(runs: list[dict[str, float]]) -> dict[int, float]:
-  """{frames: peak, MB}."""
+  """Returns {frames: median peak, MB}."""
   lengths = sorted({run['frames'] for run in runs})
   peaks = lambda n: [run['peak_mb'] for run in runs if run['frames'] == n]  # noqa: E731
   return {n: round(statistics.median(peaks(n)), 1) for n in lengths}
 
 
 def measure(frames: int, workdir: str) -> dict[str, float]:
-  """Runs the command once: frames, its peak resident memory, MB, and its time, s.
+  """Runs the command once; returns frames, its peak resident memory, MB, and its time, s.
 
   Raises:
-    RuntimeError: it failed; with what it said.
+    RuntimeError: the command failed; the message is the end of its output.
   """
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
@@ -71,7 +67,7 @@ def measure(frames: int, workdir: str) -> dict[str, float]:
     command += [f'--driving={folder}/driver.mp4', f'--output={folder}/out.mp4']
     began = time.perf_counter()
     with open(folder / 'log', 'w') as log:
-      process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+      process = subprocess.Popen(command, cwd=script.ROOT, stdout=log, stderr=subprocess.STDOUT)
       _, status, usage = os.wait4(process.pid, 0)
       process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -85,30 +81,30 @@ def measure(frames: int, workdir: str) -> dict[str, float]:
 
 
 def slope(peaks: dict[int, float]) -> float:
-  """kB a frame from the shortest to the longest, of {frames: MB}."""
+  """Returns kB per frame from the shortest to the longest length, of {frames: MB}."""
   short, long = min(peaks), max(peaks)
   return (peaks[long] - peaks[short]) * 1024 / (long - short)
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  parser = script.parser(__doc__)
+  parser.add_argument(
+    '--workdir', default='', help='of a training run (default: the bundled model)'
   )
-  parser.add_argument('--workdir', default='', help='of the encoder (the shipped model)')
-  parser.add_argument('--lengths', type=int, nargs='+', default=[500, 2000, 10_000])
-  parser.add_argument('--runs', type=int, default=3, help='of each length')
+  parser.add_argument(
+    '--lengths', type=int, nargs='+', default=[500, 2000, 10_000], help='frames (%(default)s)'
+  )
+  parser.add_argument('--runs', type=int, default=3, help='of each length (%(default)s)')
   parser.add_argument('--output', type=pathlib.Path, required=True, help='.json file to write')
   args = parser.parse_args()
   workdir = args.workdir and str(pathlib.Path(args.workdir).absolute())
-  measured = provenance('') | {'command': 'python ' + ' '.join(sys.argv)}
+  measured = script.record()
   runs = repeated(args.lengths, args.runs, workdir)
   peaks = medians(runs)
   grown = slope(peaks)
-  record = {'kb_per_frame': round(grown, 3), 'median_peak_mb': peaks, 'runs': runs}
-  record['measured'] = measured
-  with replacing(args.output) as part:
-    part.write_text(json.dumps(record, indent=2) + '\n')
-  print(f'{grown:.3f} kB a frame')
+  result = {'kb_per_frame': round(grown, 3), 'median_peak_mb': peaks, 'runs': runs}
+  script.write_json(args.output, result | {'measured': measured})
+  print(f'{grown:.3f} kB per frame')
 
 
 if __name__ == '__main__':

@@ -1,15 +1,14 @@
-"""Runs both stages on packed rendered heads and on real clips, and measures what they cost.
+"""Measures time, memory and losses of both stages on packed rendered heads and on real clips.
 
   python -m experiments.cost.training --output=experiments/results/training.json --work=runs/train
   python -m experiments.cost.training --output=... --work=... --videos=DIR --face_detector=FILE
 
 Parts: `heads` (stage 1 and 2 of configs :heads on a packed rendered world), `clips` (both stages of
-the same model on packed real clips, from --videos), `data` (batches a second of the data alone),
-`packing` (peak memory of packing few and many clips). Nothing made from the clips is kept but
-numbers. Parts that were not run keep what the file says of them.
+the same model on packed real clips, from --videos), `data` (batches per second of the data alone),
+`packing` (peak memory of packing few and many clips). The result has no picture of the clips.
+Parts that are not run keep their entry in the file.
 """
 
-import argparse
 import csv
 import json
 import pathlib
@@ -20,25 +19,23 @@ import sys
 import tempfile
 import time
 
-from experiments.world import measure
-from hybrid_jax.media import replacing
+from experiments import script
 from hybrid_jax.training import sources, triplets
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 PARTS = ('heads', 'clips', 'data', 'packing')
 
 
 def command(*arguments: str) -> tuple[str, float, float]:
-  """(output, seconds, peak GiB) of one of the project's commands; stops where it fails.
+  """Runs one of the project's commands; returns its output, seconds and peak GiB.
 
-  The peak is Linux's VmHWM, read until the end: ru_maxrss would count this process's own memory,
-  which a child shares until it runs its command.
+  Exits if the command fails.
   """
+  # The peak is Linux's VmHWM, read until the end: ru_maxrss would count this process's own memory,
+  # which a child shares until it runs its command.
   began, peak = time.perf_counter(), 0
   with tempfile.TemporaryFile('w+') as output:
     process = subprocess.Popen(
-      [sys.executable, '-m', *arguments], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+      [sys.executable, '-m', *arguments], cwd=script.ROOT, stdout=output, stderr=subprocess.STDOUT
     )
     status = pathlib.Path(f'/proc/{process.pid}/status')
     while process.poll() is None:
@@ -46,18 +43,19 @@ def command(*arguments: str) -> tuple[str, float, float]:
       peak = int(found[1]) if found else peak  # it has none once it has ended
       time.sleep(0.02)
     output.seek(0)
-    told = output.read()
+    text = output.read()
   if process.returncode:
-    sys.exit(f'error: {" ".join(arguments)} failed:\n{told[-2000:]}')
-  return told, time.perf_counter() - began, peak / 2**20
+    sys.exit(f'error: {" ".join(arguments)} failed:\n{text[-2000:]}')
+  return text, time.perf_counter() - began, peak / 2**20
 
 
 def table(path: pathlib.Path) -> list[dict[str, float]]:
+  """Reads a .csv file of numbers."""
   return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(path.open())]
 
 
 def stages(work: pathlib.Path, packed: str, steps: tuple[int, int], extra: list[str]) -> dict:
-  """Stage 1, then stage 2 from it; losses at the first and the last validation, speed, memory."""
+  """Runs stage 1, then stage 2 from it; returns validation losses, speed and memory of each."""
   result = {}
   for stage, count in zip(('pretrain', 'finetune'), steps, strict=True):
     every = max(count // 8, 1)
@@ -79,6 +77,7 @@ def stages(work: pathlib.Path, packed: str, steps: tuple[int, int], extra: list[
     result[stage] = {
       'steps': count,
       'wall_s': seconds,
+      # Without the first row, which has the compilation.
       'steps_per_second': sorted(row[f'{stage}/steps_per_second'] for row in log[1:])[
         len(log[1:]) // 2
       ],
@@ -98,7 +97,7 @@ def stages(work: pathlib.Path, packed: str, steps: tuple[int, int], extra: list[
 
 
 def data_alone(packed: str, batch: int = 8, seconds: float = 10.0) -> dict:
-  """Batches a second of stage 1 and 2 triplets, from records and from memory, in one process."""
+  """Returns batches per second of both stages' triplets, from records and from memory."""
   rendered = sources.rendered('train', 24, 2, 12, 64)
   result = {}
   for name, clips in (
@@ -120,7 +119,7 @@ def data_alone(packed: str, batch: int = 8, seconds: float = 10.0) -> dict:
 
 
 def packing(work: pathlib.Path) -> dict:
-  """Peak memory of packing 6, 24 and 96 rendered clips of 50 frames, 128 px."""
+  """Returns the peak memory of packing 6, 24 and 96 rendered clips of 50 frames, 128 px."""
   folder = work / 'rendered'
   if not folder.is_dir():
     command('hybrid_jax.world', str(folder), '--people=1', '--clips=6', '--size=128', '--seconds=2')
@@ -140,57 +139,57 @@ def packing(work: pathlib.Path) -> dict:
   return result
 
 
+def real_clips(work: pathlib.Path, videos: str, face_detector: str, steps: tuple[int, int]) -> dict:
+  """Packs real clips and runs both stages on them, for a quarter of the steps."""
+  for name in ('clips', 'on_clips'):
+    shutil.rmtree(work / name, ignore_errors=True)
+  output, _, _ = command(
+    'data.face_clips.pack', videos, str(work / 'clips'), '--size=64',
+    f'--face_detector={face_detector}',
+  )  # fmt: skip
+  packed = re.search(r'packed: (.*)', output)[1]
+  # The steps are few, and all rows of W+ must be in training before stage 2 uses them.
+  extra = ['--config.train.val_batches=2']
+  extra += ['--config.progressive.start_steps=20', '--config.progressive.every_steps=2']
+  result = stages(work / 'on_clips', packed, (steps[0] // 4, steps[1] // 4), extra)
+  return result | {'packing': re.search(r'.*used.*', output)[0].strip()}
+
+
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument('--output', required=True)
-  parser.add_argument('--work', required=True, help='folder for what is made on the way')
-  parser.add_argument('--parts', default=','.join(PARTS))
-  parser.add_argument('--heads', default='heads_64', help='config of data.synthetic_heads')
-  parser.add_argument('--videos', default='', help='folder of real clips')
-  parser.add_argument('--face_detector', default='', help='YuNet, .onnx')
-  parser.add_argument('--steps', default='800,160', help='of stage 1 and 2')
+  parser = script.parser(__doc__)
+  add = parser.add_argument
+  add('--output', required=True, type=pathlib.Path, help='.json file to update')
+  add('--work', required=True, type=pathlib.Path, help='folder of data and runs')
+  add('--parts', default=','.join(PARTS), help='(%(default)s)')
+  add('--heads', default='heads_64', help='config of data.synthetic_heads (%(default)s)')
+  add('--videos', default='', help='folder of real clips')
+  add('--face_detector', default='', help='YuNet, .onnx')
+  add('--steps', default='800,160', help='of stage 1 and 2 (%(default)s)')
   args = parser.parse_args()
-  output, work = pathlib.Path(args.output), pathlib.Path(args.work).absolute()
+  parts, work = args.parts.split(','), args.work.absolute()
+  if unknown := [part for part in parts if part not in PARTS]:
+    sys.exit(f'error: --parts={args.parts}: no part {unknown[0]!r}; choose from {", ".join(PARTS)}')
   work.mkdir(parents=True, exist_ok=True)
-  known = json.loads(output.read_text()) if output.exists() else {}
+  known = json.loads(args.output.read_text()) if args.output.exists() else {}
   steps = tuple(map(int, args.steps.split(',')))
   packed = ''
-  if {'heads', 'data'} & set(args.parts.split(',')):
-    told, _, _ = command('data.synthetic_heads', str(work / 'packed'), f'--config={args.heads}')
-    packed = re.search(r'packed: (.*)', told)[1]
-  for part in args.parts.split(','):
-    # Before the run, whose processes read the code as it stands now.
-    measured = measure.provenance(part) | {
-      'command': f'python -m experiments.cost.training --parts={part} --steps={args.steps}'
-    }
+  if {'heads', 'data'} & set(parts):
+    output, _, _ = command('data.synthetic_heads', str(work / 'packed'), f'--config={args.heads}')
+    packed = re.search(r'packed: (.*)', output)[1]
+  for part in parts:
+    # Before each part, whose processes import the code as it is then.
+    record = script.record()
     if part == 'heads':
       value = stages(work / 'heads', packed, steps, [])
     elif part == 'clips':
-      for name in ('clips', 'on_clips'):
-        shutil.rmtree(work / name, ignore_errors=True)
-      told, _, _ = command(
-        'data.face_clips.pack', args.videos, str(work / 'clips'), '--size=64',
-        f'--face_detector={args.face_detector}',
-      )  # fmt: skip
-      clips = re.search(r'packed: (.*)', told)[1]
-      used = re.search(r'.*used.*', told)[0]
-      # Few steps: all rows of W+ are to be trained before stage 2 uses them.
-      extra = ['--config.train.val_batches=2']
-      extra += ['--config.progressive.start_steps=20', '--config.progressive.every_steps=2']
-      value = stages(work / 'on_clips', clips, (steps[0] // 4, steps[1] // 4), extra)
-      value['packing'] = used.strip()
+      value = real_clips(work, args.videos, args.face_detector, steps)
     elif part == 'data':
       value = data_alone(packed)
-    elif part == 'packing':
-      value = packing(work)
     else:
-      sys.exit(f'error: no part {part!r}; known are {", ".join(PARTS)}')
-    known[part] = value | {'measured': measured}
+      value = packing(work)
+    known[part] = value | {'measured': record}
     print(json.dumps({part: known[part]}, indent=1), flush=True)
-    with replacing(output) as temporary:
-      temporary.write_text(json.dumps(known, indent=1) + '\n')
+    script.write_json(args.output, known)
 
 
 if __name__ == '__main__':

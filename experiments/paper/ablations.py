@@ -1,25 +1,24 @@
-"""Trains and judges the paper's ablations on rendered heads; goes on where it was stopped.
+"""Trains and judges the paper's ablations on rendered heads; resumable.
 
   python -m experiments.paper.ablations --work runs/ablations \
       --output experiments/results/ablations.json
 
 Trainings: every variant of configs/ablations.py with every seed, from the same encoder, within the
-same budget of steps (--budget), --processes of them side by side, each on its share of the cores;
-what one prints is in the .log beside its folder. At inference the full model is also run with CMA
-and with PTI, with rate and steps that cma.py chose on the validation split (--settings), and
-with both ends of lambda: 1, the driver's cycle, as the paper has it, and 0.
+same budget of steps (--budget), --processes at a time, each on its share of the cores and with its
+own .log beside its folder. At inference the full model is also run with CMA and with PTI, with the
+rate and steps that cma.py chose on the validation split (--settings), and with both ends of lambda:
+1, the driver's cycle, as in the paper, and 0.
 
-Everything is judged on the same test episodes of out_of_domain.py, of people whom neither cma.py
-nor an earlier run used, against the true answer. The row `truth` is that answer itself: what the
-judges of identity and motion say of it is as low as they go. They were not made for caps and paint,
-so tables and figure have motion only of sources without. Beside the .json: the table (.md), the
+All rows are judged against the true answer on the same test episodes of out_of_domain.py, of people
+that neither cma.py nor an earlier run used. The row `truth` is that answer itself: the lowest
+errors that the judges of identity and motion can give. These have not seen caps and paint, so
+tables and figure show motion only for sources without. Beside the .json: the table (.md), the
 figure (.png) and pictures (_sheet.png).
 """
 
 import argparse
 import concurrent.futures
 import csv
-import importlib.util
 import itertools
 import json
 import os
@@ -29,23 +28,21 @@ import subprocess
 import sys
 import time
 
+import matplotlib.figure
 import numpy as np
 from tqdm import tqdm
 
 from configs.ablations import STEPS, VARIANTS
-from experiments.paper import cma as tunings
-from experiments.paper import out_of_domain
-from experiments.world.measure import provenance
-from hybrid_jax import cli
+from experiments import script
+from experiments.paper import out_of_domain, tunings
+from hybrid_jax import cli, environment
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import rendered
 from hybrid_jax.media import composite, replacing, stills
 from hybrid_jax.reenactment.model import load_model
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-# Number of the first episode of a kind. Those from 1,000 on were seen by ablations_short.json,
-# after which the budget was raised.
+# Number of the first episode of a kind. ablations_short.json used those from 1,000 on, and the
+# budget was raised after it.
 FIRST = 2_000
 REFERENCE, TRUTH, PTI = 'full', 'truth', 'full_pti'
 INFERENCE = {'full_cma': 'cma_lambda_1', 'full_cma_lambda_0': 'cma_lambda_0', PTI: 'pti'}
@@ -58,7 +55,11 @@ READABLE = ('inside', 'beyond')  # by the judge of motion
 def trained(
   work: pathlib.Path, variant: str, seed: int, budget: tuple[int, int], cores: set[int]
 ) -> dict:
-  """Trains one variant on `cores` unless that is done; returns what it took, of its done.json."""
+  """Trains one variant on `cores` unless done; returns its done.json and workdir.
+
+  Raises:
+    InputError: the training failed.
+  """
   workdir = work / f'{variant}-{seed}-{budget[0]}+{budget[1]}'
   done, log = workdir / 'done.json', workdir.with_name(workdir.name + '.log')
   if not done.is_file():
@@ -70,24 +71,24 @@ def trained(
     work.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     with (
-      log.open('ab') as told,
-      subprocess.Popen(command, cwd=ROOT, stdout=told, stderr=told) as process,
+      log.open('ab') as output,
+      subprocess.Popen(command, cwd=script.ROOT, stdout=output, stderr=output) as process,
     ):
+      # Trainings side by side on all cores would wait for each other's threads.
       os.sched_setaffinity(process.pid, cores)
       process.wait()
     if process.returncode or not (workdir / 'finetune/checkpoints' / str(budget[1])).is_dir():
-      raise InputError(f'{workdir}: stopped, see {log.name}; the same command goes on')
-    with replacing(done) as part:
-      # Of the last call: a training that was interrupted took longer.
-      taken = {'last_call_s': round(time.perf_counter() - began, 1)}
-      part.write_text(json.dumps(taken | {'commit': provenance('')['commit']}) + '\n')
+      raise InputError(f'{workdir}: stopped, see {log.name}; the same command resumes it')
+    # An interrupted training took longer than its last call.
+    taken = {'last_call_s': round(time.perf_counter() - began, 1)}
+    script.write_json(done, taken | {'commit': environment.commit()})
   return json.loads(done.read_text()) | {'workdir': str(workdir / 'finetune')}
 
 
 def trainings(
   work: pathlib.Path, runs: list[tuple[str, int]], budget: tuple[int, int], processes: int
 ) -> dict[tuple[str, int], dict]:
-  """What `trained` returns for each (variant, seed), `processes` trained at a time."""
+  """Returns the result of `trained` for each (variant, seed), with `processes` at a time."""
   cores, free = sorted(os.sched_getaffinity(0)), queue.SimpleQueue()
   for k in range(min(processes, len(cores))):
     free.put(set(cores[k::processes]))
@@ -104,13 +105,14 @@ def trainings(
     done = concurrent.futures.as_completed(waiting)
     try:
       return {waiting[of]: of.result() for of in tqdm(done, 'trainings', len(runs))}
+    # Trainings that run are finished; no other one is started.
     except (InputError, KeyboardInterrupt):
       pool.shutdown(wait=False, cancel_futures=True)
       raise
 
 
 def curves(workdir: pathlib.Path) -> dict[str, list[float]]:
-  """Steps of stage 1, and its validation losses CURVES; a loss without weight is told too."""
+  """Returns steps of stage 1 and its validation losses CURVES, also those without a weight."""
   with open(workdir / 'validation.csv', newline='') as file:
     rows = list(csv.DictReader(file))
   columns = {name: f'validation_pretrain/{name}' for name in CURVES}
@@ -120,57 +122,58 @@ def curves(workdir: pathlib.Path) -> dict[str, list[float]]:
 
 
 def answers(
-  work: pathlib.Path, workdir: str, some: list[out_of_domain.Episode], settings: dict
+  work: pathlib.Path, workdir: str, episodes: list[out_of_domain.Episode], settings: dict
 ) -> dict[str, np.ndarray]:
-  """Frames of all episodes by a training: 'none', and of each method of `settings`."""
+  """Returns a training's frames of all episodes: untuned ('none'), and by method of `settings`."""
   model = load_model(workdir)
   bench = tunings.Bench(model, work / 'tunings' / model.digest()[:12])
-  made = {'none': np.concatenate([bench.untuned(e) for e in some])}
+  frames = {'none': np.concatenate([bench.untuned(e) for e in episodes])}
   for method, values in settings.items():
     rate, weight, steps = (values[key] for key in tunings.SETTINGS)
-    bar, variant = tqdm(some, method), method.split('_')[0]
+    bar, variant = tqdm(episodes, method), method.split('_')[0]
     tuned = [bench.tuned('ablations', e, variant, rate, weight, (steps,)) for e in bar]
-    made[method] = np.concatenate([t[str(steps)] for t in tuned])
-  return made
+    frames[method] = np.concatenate([t[str(steps)] for t in tuned])
+  return frames
 
 
 def summary(
   values: dict[str, list[dict[str, np.ndarray]]], here: np.ndarray, person: np.ndarray
 ) -> dict:
-  """Errors of each row, and paired differences to full; of those with CMA also to PTI.
+  """Returns errors of each row, and paired differences to full; with CMA also to PTI.
 
-  Frames of one person are drawn together, and the seeds are averaged: the interval says how sure
-  the difference is over people. 'seeds' has it for each seed alone.
+  `values` has (n,) of each metric by row and seed, `here` chooses frames, `person` groups those.
+  The seeds are averaged, so an interval is over people only; 'seeds' has each seed's difference.
   """
   result: dict = {}
   for name, seeds in values.items():
     others = {'minus_full': REFERENCE}
     others |= {'minus_pti': PTI} if name.startswith('full_cma') and PTI in values else {}
     result[name] = {}
-    for metric in tunings.TOLD:
+    for metric in tunings.METRICS:
       x = np.stack([of[metric][here] for of in seeds])
-      result[name][metric] = tunings.interval(x.mean(0), person)
+      result[name][metric] = script.interval(x.mean(0), person)
       for key, other in others.items():
         gap = x - np.stack([of[metric][here] for of in values[other]])
-        gap = tunings.interval(gap.mean(0), person) | {'seeds': gap.mean(1).tolist()}
+        gap = script.interval(gap.mean(0), person) | {'seeds': gap.mean(1).tolist()}
         result[name][metric][key] = gap
   return result
 
 
-def shown(metric: str, group: str) -> bool:
+def is_shown(metric: str, group: str) -> bool:
+  """Returns whether the judge of a metric can read the sources of a group."""
   return group in READABLE or metric not in MOTION
 
 
 def table(result: dict) -> str:
-  """Markdown: a row for each variant and group, mean and interval of the difference to full."""
+  """Returns Markdown: a row per variant and group, with the difference to full and its interval."""
   lines = [
     f'Means over {len(result["seeds"])} seeds; in brackets the difference to `full` with its 95 % '
-    'interval over people. More is better of ssim and identity_score (1: the person, 0: another), '
-    'less of the others. `truth` is the true answer itself.',
+    'interval over people. Higher is better for ssim and identity_score (1: the person, 0: '
+    'another), lower for the others. `truth` is the true answer itself.',
     '',
   ]
   for group in GROUPS:
-    metrics = [metric for metric in tunings.TOLD if shown(metric, group)]
+    metrics = [metric for metric in tunings.METRICS if is_shown(metric, group)]
     lines += [f'### {group.replace("_", " ")}', '', '| | ' + ' | '.join(metrics) + ' |']
     lines.append('|---' * (1 + len(metrics)) + '|')
     for key in ('minus_full', 'minus_pti'):
@@ -190,18 +193,13 @@ def table(result: dict) -> str:
 
 
 def figure(path: pathlib.Path, result: dict) -> None:
-  """Above, paired differences to the full model with intervals, and each seed as a tick.
+  """Draws differences to the full model with intervals, and validation losses of stage 1 below.
 
-  Below, what stage 1 does to the validation losses, mean over seeds.
+  A tick is a seed; the losses are means over seeds.
   """
-  import matplotlib
-
-  matplotlib.use('Agg')
-  from matplotlib import pyplot as plt
-
   metrics = ('l1', 'identity_score', *MOTION)
   names = [name for name in result[GROUPS[0]] if name not in (REFERENCE, TRUTH)]
-  fig = plt.figure(figsize=(13, 6.4), layout='constrained')
+  fig = matplotlib.figure.Figure(figsize=(13, 6.4), layout='constrained')
   above, below = fig.subfigures(2, 1)
   axes = above.subplots(1, len(metrics), sharey=True)
   for ax, metric in zip(axes, metrics, strict=True):
@@ -227,98 +225,125 @@ def figure(path: pathlib.Path, result: dict) -> None:
   ax.legend(fontsize=7)
   with replacing(path) as part:
     fig.savefig(part, format='png', dpi=110)
-  plt.close(fig)
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument('--output', type=pathlib.Path, required=True, help='.json file to write')
-  parser.add_argument('--work', type=pathlib.Path, required=True, help='folder of trainings')
-  parser.add_argument('--settings', default=str(ROOT / 'experiments/results/cma.json'))
-  parser.add_argument('--seeds', default='0,1,2')
-  parser.add_argument('--variants', default=','.join(VARIANTS))
-  parser.add_argument('--inference', default=','.join(INFERENCE), help='rows of the full model')
-  parser.add_argument('--budget', default=','.join(map(str, STEPS)), help='steps of stage 1 and 2')
-  parser.add_argument('--processes', type=int, default=1, help='trainings at a time (CPU)')
-  parser.add_argument('--count', type=int, default=8, help='test sources of a kind')
-  args = parser.parse_args()
-  if not importlib.util.find_spec('matplotlib'):  # told now, and not after hours
-    sys.exit("error: the figure needs matplotlib: pip install -e '.[experiments]'")
-  settings = pathlib.Path(args.settings)
-  if not settings.is_file():
-    sys.exit(f'error: {settings}: no such file; run experiments/paper/cma.py --parts choose first')
-  chosen = json.loads(settings.read_text())['choose']['chosen']
+def judge_all(
+  work: pathlib.Path,
+  runs: dict[tuple[str, int], dict],
+  episodes: list[out_of_domain.Episode],
+  inference: dict[str, str],
+  settings: dict,
+) -> tuple[dict, dict[str, np.ndarray]]:
+  """Returns the errors of each row by seed, and the frames of its first seed.
+
+  `inference` has the row of each tuning method, `settings` those of the method. Raises InputError.
+  """
+  judge, data = rendered.Judges(), out_of_domain.joined(episodes)
+  ends = rendered.scale(judge, data, True)
+  variants = dict.fromkeys(variant for variant, _ in runs)
+  values: dict = {name: [] for name in (*variants, *inference.values())}
+  shown: dict[str, np.ndarray] = {}
+  for (variant, _), run in runs.items():
+    tuned = settings if variant == REFERENCE else {}
+    names = {'none': variant} | inference
+    for method, frames in answers(work, run['workdir'], episodes, tuned).items():
+      shown.setdefault(names[method], frames)
+      values[names[method]].append(tunings.judged(judge, frames, data, ends))
+  answer = tunings.judged(judge, data['truth'], data, ends)
+  values[TRUTH] = [answer] * len({seed for _, seed in runs})
+  return values, shown
+
+
+def write_sheet(
+  path: pathlib.Path, episodes: list[out_of_domain.Episode], shown: dict[str, np.ndarray]
+) -> None:
+  """Writes pictures of about 12 episodes: source, driver, truth and every row."""
+  data, kind = out_of_domain.joined(episodes), tunings.kinds_of(episodes)
+  columns = [data['source'], data['driving'], data['truth'], *shown.values()]
+  rows = range(0, len(kind), out_of_domain.TARGETS * max(1, len(episodes) // 12))
+  pictures = [[column[k] for column in columns] for k in rows]
+  titles = ['source', 'driver', 'truth', *shown]
+  stills.write_image(path, composite.labelled(pictures, [kind[k] for k in rows], titles, 112))
+
+
+def parse_args() -> argparse.Namespace:
+  parser = script.parser(__doc__)
+  add = parser.add_argument
+  add('--output', type=pathlib.Path, required=True, help='.json file to write')
+  add('--work', type=pathlib.Path, required=True, help='folder of trainings and tunings')
+  add('--settings', type=pathlib.Path, default=script.RESULTS / 'cma.json', help='of cma.py')
+  add('--seeds', default='0,1,2', help='(%(default)s)')
+  add('--variants', default=','.join(VARIANTS), help='(%(default)s)')
+  add('--inference', default=','.join(INFERENCE), help='rows of the full model (%(default)s)')
+  add('--budget', default=','.join(map(str, STEPS)), help='steps of stage 1 and 2 (%(default)s)')
+  add('--processes', type=int, default=1, help='trainings at a time, on CPUs (%(default)s)')
+  add('--count', type=int, default=8, help='test sources of a kind (%(default)s)')
+  return parser.parse_args()
+
+
+def check(args: argparse.Namespace) -> tuple[list[tuple[str, int]], tuple[int, int], dict, dict]:
+  """Returns the trainings, their budget, the rows of `--inference` by method, and its settings.
+
+  Raises:
+    InputError: an option is wrong, or the file of settings is missing.
+  """
+  if not args.settings.is_file():
+    raise InputError(
+      f'{args.settings}: no such file; run python -m experiments.paper.cma --parts choose first'
+    )
+  chosen = json.loads(args.settings.read_text())['choose']['chosen']
   chosen |= {f'cma_lambda_{weight}': chosen['cma'] | {'lambda': float(weight)} for weight in (0, 1)}
   inference = {INFERENCE.get(row, ''): row for row in args.inference.split(',')}
   if '' in inference:
-    sys.exit(f'error: --inference={args.inference}: some of {", ".join(INFERENCE)}')
-  chosen = {method: chosen[method] for method in inference}
+    raise InputError(f'--inference={args.inference}: choose from {", ".join(INFERENCE)}')
   variants, seeds = args.variants.split(','), list(map(int, args.seeds.split(',')))
   if REFERENCE not in variants or not set(variants) <= set(VARIANTS):
-    sys.exit(f'error: --variants has {REFERENCE} and others of {", ".join(VARIANTS)}')
+    raise InputError(f'--variants: {REFERENCE} and any others of {", ".join(VARIANTS)}')
   budget = tuple(map(int, args.budget.split(',')))
   if len(budget) != 2:
-    sys.exit(f'error: --budget={args.budget}: two numbers, the steps of stage 1 and 2')
-  args.output.parent.mkdir(parents=True, exist_ok=True)
-  work = args.work.absolute()
-  measured = provenance('') | {'command': 'python ' + ' '.join(sys.argv)}
-  cli.use_compilation_cache()
+    raise InputError(f'--budget={args.budget}: two numbers, the steps of stage 1 and 2')
+  trainings = [(variant, seed) for seed, variant in itertools.product(seeds, variants)]
+  return trainings, budget, inference, {method: chosen[method] for method in inference}
 
-  every = [(variant, seed) for seed, variant in itertools.product(seeds, variants)]
+
+def main() -> None:
+  args = parse_args()
+  work = args.work.absolute()
+  record = script.record()
   try:
-    runs = trainings(work, every, budget, args.processes)
+    wanted, budget, inference, settings = check(args)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    cli.use_compilation_cache()
+    done = trainings(work, wanted, budget, args.processes)
+    runs = {run: done[run] for run in wanted}  # in order, and not as they ended
+    episodes = out_of_domain.episodes('test', tunings.KINDS, args.count, FIRST)
+    values, shown = judge_all(work, runs, episodes, inference, settings)
   except InputError as error:
     sys.exit(f'error: {error}')
-  judge = rendered.Judges()
-  some = out_of_domain.episodes('test', tunings.KINDS, args.count, FIRST)
-  data = out_of_domain.joined(some)
-  ends = rendered.scale(judge, data, True)
-  values: dict = {name: [] for name in (*variants, *inference.values())}
-  first: dict = {}  # frames of the first seed
-  for variant, seed in every:
-    workdir = runs[variant, seed]['workdir']
-    try:
-      made = answers(work, workdir, some, chosen if variant == REFERENCE else {})
-    except InputError as error:
-      sys.exit(f'error: {error}')
-    names = {'none': variant} | inference
-    for method, frames in made.items():
-      first.setdefault(names[method], frames)
-      values[names[method]].append(tunings.judged(judge, frames, data, ends))
-
-  answer = tunings.judged(judge, data['truth'], data, ends)
-  values[TRUTH] = [answer] * len(seeds)
-  kind = np.repeat([e.name.split()[0] for e in some], out_of_domain.TARGETS)
+  kind = tunings.kinds_of(episodes)
+  person = out_of_domain.joined(episodes)['person']
   result: dict = {
     'budget_steps': budget,
-    'seeds': seeds,
-    'settings': chosen,
+    'seeds': list(dict.fromkeys(seed for _, seed in wanted)),
+    'settings': settings,
     'sources_of_a_kind': args.count,
     'trainings': {
-      f'{v}-{s}': {key: runs[v, s].get(key) for key in ('last_call_s', 'commit')} for v, s in every
+      f'{v}-{s}': {key: run.get(key) for key in ('last_call_s', 'commit')}
+      for (v, s), run in runs.items()
     },
     'validation': {
-      f'{v}-{s}': curves(pathlib.Path(runs[v, s]['workdir']).parent) for v, s in every
+      f'{v}-{s}': curves(pathlib.Path(run['workdir']).parent) for (v, s), run in runs.items()
     },
   }
   for group in GROUPS:
     here = kind != 'inside' if group == 'out_of_domain' else kind == group
-    result[group] = summary(values, here, data['person'][here])
-  with replacing(args.output) as part:
-    part.write_text(json.dumps(result | {'measured': measured}, indent=1) + '\n')
-  told = table(result)
-  args.output.with_suffix('.md').write_text(told)
+    result[group] = summary(values, here, person[here])
+  script.write_json(args.output, result | {'measured': record})
+  markdown = table(result)
+  args.output.with_suffix('.md').write_text(markdown)
   figure(args.output.with_suffix('.png'), result)
-  columns = [data['source'], data['driving'], data['truth'], *first.values()]
-  rows = range(0, len(kind), out_of_domain.TARGETS * max(1, len(some) // 12))
-  pictures = [[column[k] for column in columns] for k in rows]
-  sheet = composite.labelled(
-    pictures, [kind[k] for k in rows], ['source', 'driver', 'truth', *first], 112
-  )
-  stills.write_image(args.output.with_name(f'{args.output.stem}_sheet.png'), sheet)
-  print(told)
+  write_sheet(args.output.with_name(f'{args.output.stem}_sheet.png'), episodes, shown)
+  print(markdown)
 
 
 if __name__ == '__main__':

@@ -1,16 +1,15 @@
-"""What Cyclic Manifold Adjustment costs and gains on sources that no network can have learnt.
+"""Measures cost and gain of Cyclic Manifold Adjustment on sources outside the training data.
 
   python -m experiments.paper.cma --work runs/cma --output experiments/results/cma.json
   python -m experiments.paper.cma --work ... --output ... --parts cost --workdir runs/heads/finetune
 
-Parts, in this order; each is written to the file as it ends, and what is in --work is not computed
-again:
+Parts, in this order; each is written to the file when it ends, and --work keeps the tunings:
   cost    a step of the compiled loop against a bare jitted value_and_grad of eq. 15 with Adam in
           the same run, for both lowerings of the up-convolution; compile times; memory
   choose  rate, lambda and steps of CMA, rate and steps of PTI, by ERROR on the validation split
   test    once: true cross-identity error of the test split without, with CMA and with PTI, paired
-  floor   the same of the true answers themselves: how low the judges of identity and motion go.
-          They were not made for caps and paint, and of such sources their motion says nothing
+  floor   the same errors of the true answers: the lowest that the judges of identity and motion
+          can give. The judge of motion has not seen caps and paint, and is no evidence there
 The sources are those of out_of_domain.py, and 'inside' beside them. The early stop is off in the
 parts choose and test, since its threshold belongs to another perceptual network.
 """
@@ -24,108 +23,41 @@ import sys
 import time
 
 import jax
+import matplotlib.figure
 import numpy as np
 from tqdm import tqdm
 
-from experiments.paper import out_of_domain
-from experiments.world.measure import provenance
+from experiments import script
+from experiments.paper import out_of_domain, tunings
+from experiments.paper.tunings import (
+  BASE,
+  KINDS,
+  MARKS,
+  METRICS,
+  SETTINGS,
+  VARIANTS,
+  Bench,
+  judged,
+)
 from hybrid_jax import cli
 from hybrid_jax.errors import InputError
-from hybrid_jax.evaluation import images, rendered
+from hybrid_jax.evaluation import rendered
 from hybrid_jax.media import composite, replacing, stills
 from hybrid_jax.method import cma, networks
-from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.reenactment.tuning import Adjuster
 
 PARTS = ('cost', 'choose', 'test', 'floor')
-SETTINGS = 'rate', 'lambda', 'steps'
-ERROR = 'l1'  # what is chosen by, against the true answer
-TOLD = ('l1', 'l1_face', 'ssim', 'identity_score', 'expression_error', 'pose_error')
+ERROR = 'l1'  # against the true answer; settings are chosen by it
 RATES = (3e-5, 1e-4, 3e-4)
 LAMBDAS = (1.0, 0.0, 0.3, 3.0)  # the first while rates are compared
-MARKS = (25, 50, 100, 200)  # steps after which a tuning is judged
-KINDS = ('inside', *out_of_domain.KINDS)
-BATCH = 8
-BASE = cma.Options(steps=MARKS[-1], enough_lpips=0.0, pool=out_of_domain.POOL)
-# Compiled once each; lambda and rate are inputs of the program.
-VARIANTS = {
-  'cma': BASE,
-  'stopped': dataclasses.replace(BASE, through_encoder=False),
-  'pti': dataclasses.replace(BASE, method='pti', pool=1),
-}
 
 
-# --- Tunings -------------------------------------------------------------------------------------
-
-
-class Bench:
-  """One model, its tuners, and the frames that each method gives for an episode, kept in `work`."""
-
-  def __init__(self, model: Model, work: pathlib.Path):
-    self.model, self.work = model, work
-    self.adjuster = functools.cache(lambda variant: Adjuster(model, VARIANTS[variant]))
-
-  def frames(self, model: Model, episode: out_of_domain.Episode) -> np.ndarray:
-    """(TARGETS, 64, 64, 3) uint8 of a model, which may be adjusted."""
-    F = model.deformations(list(episode.data['driving']), BATCH)
-    return np.stack(list(model.images(model.identity(episode.source), F, BATCH)))
-
-  def untuned(self, episode: out_of_domain.Episode) -> np.ndarray:
-    return self.frames(self.model, episode)
-
-  def tuned(
-    self,
-    split: str,
-    episode: out_of_domain.Episode,
-    variant: str,
-    rate: float,
-    weight: float,
-    marks: tuple[int, ...],
-  ) -> dict:
-    """Frames after so many steps: {str(steps): (TARGETS, 64, 64, 3)}, 'drift'."""
-    settings = f'{variant}-{rate:g}-{weight:g}-{"-".join(map(str, marks))}'
-    name = f'{episode.name.replace(" ", "-")}-{settings}'
-    path = self.work / split / f'{name}.npz'
-    if path.is_file():
-      with np.load(path) as file:
-        return dict(file)
-    adjuster = self.adjuster(variant)
-    drivers = episode.source[None] if variant == 'pti' else episode.pool
-    model, tuner = self.model, adjuster.tuner
-    job = tuner.job(model.G, model.E, adjuster.frozen, episode.source, drivers)
-    job = job.replace(driver_weight=np.float32(weight), rate=np.float32(rate))
-    kept = {}
-    chunk = int(np.gcd.reduce(marks))
-    tuning = tuner.tune(job, chunk)
-    for done in range(chunk, marks[-1] + 1, chunk):
-      state = next(tuning)
-      if done in marks:
-        G = cma.adjusted(model.G, cma.delta(model.G, state))
-        kept[str(done)] = self.frames(model.with_generator(G, ''), episode)
-    kept['drift'] = np.array(tuner.drift(job, state.params))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part, open(part, 'wb') as file:
-      np.savez_compressed(file, **kept)
-    return kept
-
-
-def judged(
-  judge: rendered.Judges, made: np.ndarray, data: dict, ends: dict
-) -> dict[str, np.ndarray]:
-  values = rendered.measure(judge, np.asarray(from_uint8(made.astype(np.float32))), data, ends)
-  return {name: values[name] for name in TOLD}
-
-
-def interval(values: np.ndarray, person: np.ndarray) -> dict[str, float]:
-  return dict(zip(('mean', 'low', 'high'), images.bootstrap(values, person), strict=True))
-
-
-# --- What it costs -------------------------------------------------------------------------------
+# --- Cost ----------------------------------------------------------------------------------------
 
 
 def bare(tuner: cma.Tuner):
-  """A plain step: value_and_grad of eq. 15 for one driver, then Adam."""
+  """Returns a plain step: value_and_grad of eq. 15 for one driver, then Adam."""
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))
   def step(params, opt, job, D, key):
@@ -137,7 +69,7 @@ def bare(tuner: cma.Tuner):
 
 
 def resident() -> float:
-  """MiB of memory that this process holds."""
+  """Returns the resident memory of this process on Linux, MiB."""
   for line in open('/proc/self/status'):
     if line.startswith('VmRSS'):
       return int(line.split()[1]) / 1024
@@ -145,9 +77,10 @@ def resident() -> float:
 
 
 def cost(model: Model, variants: list[str], rounds: int, steps: int) -> dict:
-  """Medians of `rounds` rounds in which everything takes its turn, `steps` steps each."""
+  """Returns medians over `rounds` rounds, in each of which every program runs `steps` steps."""
   episode = out_of_domain.episode('validation', 'inside', 0)
   programs, result = {}, {}
+  # Polyphase from a resolution that no layer has: transposed convolutions everywhere.
   for lowering, polyphase_from in (('polyphase', 0), ('transposed', 1 << 20)):
     for variant in variants:
       config = model.config.copy_and_resolve_references()
@@ -164,6 +97,7 @@ def cost(model: Model, variants: list[str], rounds: int, steps: int) -> dict:
       D = jax.tree.map(lambda x: x[:1], job.drivers)
       start = tuner.start(job)
       plain = bare(tuner).lower(start.params, start.opt, job, D, job.key).compile()
+      # Lists: state and parameters are replaced after each round.
       programs[variant, lowering] = [loop, state, plain, (start.params, start.opt), job, D]
 
   times: dict = {name: {'loop': [], 'bare': []} for name in programs}
@@ -200,11 +134,11 @@ def cost(model: Model, variants: list[str], rounds: int, steps: int) -> dict:
   }
 
 
-# --- What it gains -------------------------------------------------------------------------------
+# --- Gain ----------------------------------------------------------------------------------------
 
 
 def choose(bench: Bench, variants: list[str], count: int) -> dict:
-  """The mean ERROR of the validation split after each of MARKS, and the best settings.
+  """Returns the mean ERROR of the validation split after each of MARKS, and the best settings.
 
   First the RATES with the first of LAMBDAS, then the other lambdas with the best rate.
   """
@@ -217,12 +151,12 @@ def choose(bench: Bench, variants: list[str], count: int) -> dict:
 
   def try_out(variant: str, rate: float, weight: float) -> None:
     bar = tqdm(some, f'{variant}, rate {rate:g}, lambda {weight:g}')
-    made = [bench.tuned('validation', e, variant, rate, weight, MARKS) for e in bar]
+    results = [bench.tuned('validation', e, variant, rate, weight, MARKS) for e in bar]
     for steps in MARKS:
-      values = judged(judge, np.concatenate([m[str(steps)] for m in made]), data, ends)
+      values = judged(judge, np.concatenate([r[str(steps)] for r in results]), data, ends)
       row = {'variant': variant, 'rate': rate, 'lambda': weight, 'steps': steps}
       row |= {name: float(value.mean()) for name, value in values.items()}
-      row['gain'] = interval(none[ERROR] - values[ERROR], data['person'])
+      row['gain'] = script.interval(none[ERROR] - values[ERROR], data['person'])
       grid.append(row)
       if variant not in best or row[ERROR] < best[variant][ERROR]:
         best[variant] = row
@@ -242,90 +176,102 @@ def choose(bench: Bench, variants: list[str], count: int) -> dict:
   }
 
 
-def test(bench: Bench, variants: list[str], chosen: dict, count: int) -> tuple[dict, np.ndarray]:
-  """Errors of each method and paired differences, by kind and of all KINDS out of domain; a sheet.
+def methods_of(chosen: dict, variants: list[str]) -> dict[str, tuple[str, dict]]:
+  """Returns variant and settings of each method to test, by name.
 
-  'cma_lambda_0' (or 'cma_lambda_1' where 0 was chosen) and 'stopped' are CMA with the settings of
-  'cma' but for the one thing they name.
+  'cma_lambda_0' (or 'cma_lambda_1' where 0 was chosen) and 'stopped' differ from 'cma' in the one
+  thing that they name.
   """
-  ours, pti = chosen['cma'], chosen['pti']
+  ours = chosen['cma']
   other, weight = ('cma_lambda_0', 0.0) if ours['lambda'] else ('cma_lambda_1', 1.0)
   methods = {
     'cma': ('cma', ours),
-    'pti': ('pti', pti),
+    'pti': ('pti', chosen['pti']),
     other: ('cma', ours | {'lambda': weight}),
     'stopped': ('stopped', ours),
   }
-  methods = {name: of for name, of in methods.items() if of[0] in variants}
-  judge = rendered.Judges()
-  some = out_of_domain.episodes('test', KINDS, count)
-  data = out_of_domain.joined(some)
-  ends = rendered.scale(judge, data, True)
-  made, cost = {'none': np.concatenate([bench.untuned(e) for e in some])}, {}
+  return {name: of for name, of in methods.items() if of[0] in variants}
+
+
+def tune_all(
+  bench: Bench, episodes: list[out_of_domain.Episode], methods: dict
+) -> tuple[dict[str, np.ndarray], dict]:
+  """Returns the frames of the test episodes by method, and each method's settings and drift."""
+  frames, cost = {'none': np.concatenate([bench.untuned(e) for e in episodes])}, {}
   for name, (variant, settings) in methods.items():
     rate, weight, steps = (settings[key] for key in SETTINGS)
-    bar = tqdm(some, name)
-    tunings = [bench.tuned('test', e, variant, rate, weight, (steps,)) for e in bar]
-    made[name] = np.concatenate([t[str(steps)] for t in tunings])
-    drift = np.stack([t['drift'] for t in tunings]).mean(0)
+    bar = tqdm(episodes, name)
+    results = [bench.tuned('test', e, variant, rate, weight, (steps,)) for e in bar]
+    frames[name] = np.concatenate([result[str(steps)] for result in results])
+    drift = np.stack([result['drift'] for result in results]).mean(0)
     cost[name] = {
       **settings,
       'identity_similarity_to_untuned': float(drift[0]),
       'perceptual_distance_to_untuned': float(drift[1]),
     }
-  values = {name: judged(judge, frames, data, ends) for name, frames in made.items()}
-  kind = np.repeat([e.name.split()[0] for e in some], out_of_domain.TARGETS)
+  return frames, cost
+
+
+def comparisons(values: dict[str, dict[str, np.ndarray]], here: np.ndarray, person) -> dict:
+  """Returns the errors of each method on the frames `here`, and differences between methods."""
+  (other,) = (name for name in values if name.startswith('cma_lambda'))
   pairs = [('none', 'cma'), ('pti', 'cma'), ('none', 'pti')]
   pairs += [(other, 'cma'), ('none', other), ('pti', other), ('stopped', 'cma')]
-  pairs = [pair for pair in pairs if set(pair) <= set(made)]
-  targets = out_of_domain.TARGETS
+  return {
+    'errors': {
+      name: {metric: script.interval(x[here], person[here]) for metric, x in of.items()}
+      for name, of in values.items()
+    },
+    # Above zero: the second has the smaller value.
+    'paired': {
+      f'{a} - {b}': {
+        metric: script.interval((values[a][metric] - values[b][metric])[here], person[here])
+        for metric in METRICS
+      }
+      for a, b in pairs
+      if {a, b} <= set(values)
+    },
+  }
+
+
+def test(bench: Bench, variants: list[str], chosen: dict, count: int) -> tuple[dict, np.ndarray]:
+  """Returns errors and paired differences by kind and over all KINDS out of domain; and a sheet."""
+  judge = rendered.Judges()
+  episodes = out_of_domain.episodes('test', KINDS, count)
+  data = out_of_domain.joined(episodes)
+  ends = rendered.scale(judge, data, True)
+  frames, cost = tune_all(bench, episodes, methods_of(chosen, variants))
+  values = {name: judged(judge, of, data, ends) for name, of in frames.items()}
+  kind, targets = tunings.kinds_of(episodes), out_of_domain.TARGETS
   result = {'settings': cost, 'sources_of_a_kind': count, 'frames_of_a_source': targets}
   for group in ('out_of_domain', *KINDS):
     here = kind != 'inside' if group == 'out_of_domain' else kind == group
-    person = data['person'][here]
-    result[group] = {
-      'errors': {
-        name: {metric: interval(x[here], person) for metric, x in of.items()}
-        for name, of in values.items()
-      },
-      # Above zero: the second has the smaller value.
-      'paired': {
-        f'{a} - {b}': {
-          metric: interval((values[a][metric] - values[b][metric])[here], person) for metric in TOLD
-        }
-        for a, b in pairs
-      },
-    }
-  columns = [data['source'], data['driving'], data['truth'], *made.values()]
+    result[group] = comparisons(values, here, data['person'])
+  columns = [data['source'], data['driving'], data['truth'], *frames.values()]
   shown = [(k * count + j) * targets for k in range(len(KINDS)) for j in range(min(3, count))]
   rows = [[column[k] for column in columns] for k in shown]
-  heads_ = ['source', 'driver', 'truth', *made]
-  return result, composite.labelled(rows, [kind[k] for k in shown], heads_, 112)
+  titles = ['source', 'driver', 'truth', *frames]
+  return result, composite.labelled(rows, [kind[k] for k in shown], titles, 112)
 
 
 def floor(count: int) -> dict:
-  """What the judges say of the true answers of the test split, by kind."""
+  """Returns the errors of the true answers of the test split, by kind."""
   judge = rendered.Judges()
-  some = out_of_domain.episodes('test', KINDS, count)
-  data = out_of_domain.joined(some)
+  episodes = out_of_domain.episodes('test', KINDS, count)
+  data = out_of_domain.joined(episodes)
   values = judged(judge, data['truth'], data, rendered.scale(judge, data, True))
-  kind = np.repeat([e.name.split()[0] for e in some], out_of_domain.TARGETS)
+  kind, person = tunings.kinds_of(episodes), data['person']
   return {
-    of: {name: interval(x[kind == of], data['person'][kind == of]) for name, x in values.items()}
+    of: {name: script.interval(x[kind == of], person[kind == of]) for name, x in values.items()}
     for of in KINDS
   }
 
 
 def figure(path: pathlib.Path, chosen: dict) -> None:
-  """ERROR of the validation split over steps, a line for each variant and lambda."""
-  import matplotlib
-
-  matplotlib.use('Agg')
-  from matplotlib import pyplot as plt
-
+  """Draws ERROR of the validation split over steps, a line for each rate and lambda."""
   variants = list(chosen['chosen'])
-  size = 4 * len(variants), 3.6
-  fig, axes = plt.subplots(1, len(variants), figsize=size, sharey=True, squeeze=False)
+  fig = matplotlib.figure.Figure(figsize=(4 * len(variants), 3.6))
+  axes = fig.subplots(1, len(variants), sharey=True, squeeze=False)
   for ax, variant in zip(axes[0], variants, strict=True):
     rows = [row for row in chosen['grid'] if row['variant'] == variant]
     for rate, weight in dict.fromkeys((row['rate'], row['lambda']) for row in rows):
@@ -340,44 +286,58 @@ def figure(path: pathlib.Path, chosen: dict) -> None:
   fig.tight_layout()
   with replacing(path) as part:
     fig.savefig(part, format='png', dpi=110)
-  plt.close(fig)
+
+
+def parse_args() -> argparse.Namespace:
+  parser = script.parser(__doc__)
+  add = parser.add_argument
+  add('--output', type=pathlib.Path, required=True, help='.json file to update')
+  add('--work', type=pathlib.Path, required=True, help='folder that keeps the tunings')
+  add('--workdir', default='', help='of a training run (default: the bundled model)')
+  add('--parts', default=','.join(PARTS), help='(%(default)s)')
+  add('--variants', default=','.join(VARIANTS), help='(%(default)s)')
+  add('--rounds', type=int, default=7, help='of the timing (%(default)s)')
+  add('--steps', type=int, default=20, help='of one dispatch in the timing (%(default)s)')
+  add('--choose_on', type=int, default=4, help='validation sources of a kind (%(default)s)')
+  add('--test_on', type=int, default=16, help='test sources of a kind (%(default)s)')
+  return parser.parse_args()
+
+
+def check(args: argparse.Namespace, record: dict) -> tuple[list[str], list[str]]:
+  """Returns the parts and variants to run; `record` is the result so far.
+
+  Raises:
+    InputError: they cannot be run.
+  """
+  parts, variants = args.parts.split(','), args.variants.split(',')
+  if unknown := set(parts) - set(PARTS):
+    raise InputError(f'--parts: no {", ".join(unknown)}; choose from {", ".join(PARTS)}')
+  needed = {'cma', 'pti'} if {'choose', 'test'} & set(parts) else set()
+  if not needed <= set(variants) <= set(VARIANTS):
+    raise InputError(
+      f'--variants: choose from {", ".join(VARIANTS)}; parts choose and test need cma and pti'
+    )
+  # Settings that were changed after a look at the test split would be fitted to it.
+  if 'test' in parts and 'test' in record:
+    raise InputError(f'{args.output}: has the part test already, which is run once')
+  if 'test' in parts and 'choose' not in parts and 'choose' not in record:
+    raise InputError('part test takes its settings from part choose: run that first')
+  return parts, variants
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument('--output', type=pathlib.Path, required=True, help='.json file to write')
-  parser.add_argument('--work', type=pathlib.Path, required=True, help='folder of what is made')
-  parser.add_argument('--workdir', default='', help='of a training run (the shipped model)')
-  parser.add_argument('--parts', default=','.join(PARTS))
-  parser.add_argument('--variants', default=','.join(VARIANTS))
-  parser.add_argument('--rounds', type=int, default=7, help='of the timing')
-  parser.add_argument('--steps', type=int, default=20, help='of one dispatch in the timing')
-  parser.add_argument('--choose_on', type=int, default=4, help='validation sources of a kind')
-  parser.add_argument('--test_on', type=int, default=16, help='test sources of a kind')
-  args = parser.parse_args()
-  parts = args.parts.split(',')
-  if unknown := set(parts) - set(PARTS):
-    sys.exit(f'error: no part {", ".join(unknown)}; known are {", ".join(PARTS)}')
-  variants = args.variants.split(',')
-  needed = {'cma', 'pti'} if {'choose', 'test'} & set(parts) else set()
-  if not needed <= set(variants) <= set(VARIANTS):
-    sys.exit(f'error: --variants are of {", ".join(VARIANTS)}; cma and pti are chosen and tested')
+  args = parse_args()
   record = json.loads(args.output.read_text()) if args.output.is_file() else {}
-  if 'test' in parts and 'test' in record:
-    sys.exit(f'error: {args.output}: the test split was run, which is done once')
-  if 'test' in parts and 'choose' not in parts and 'choose' not in record:
-    sys.exit('error: part test takes its settings from part choose, which comes first')
-  if 'cost' not in parts:  # it times compiling
-    cli.use_compilation_cache()
   try:
+    parts, variants = check(args, record)
+    if 'cost' not in parts:  # it times compiling
+      cli.use_compilation_cache()
     model = load_model(args.workdir)
   except InputError as error:
     sys.exit(f'error: {error}')
   bench = Bench(model, args.work / model.digest()[:12])
   for part in (part for part in PARTS if part in parts):
-    measured = provenance(part) | {'command': 'python ' + ' '.join(sys.argv)}
+    measured = script.record()
     if part == 'cost':
       value = cost(model, variants, args.rounds, args.steps)
     elif part == 'choose':
@@ -389,8 +349,7 @@ def main() -> None:
       value, sheet = test(bench, variants, record['choose']['chosen'], args.test_on)
       stills.write_image(args.output.with_suffix('.png'), sheet)
     record[part] = value | {'measured': measured}
-    with replacing(args.output) as temporary:
-      temporary.write_text(json.dumps(record, indent=1) + '\n')
+    script.write_json(args.output, record)
     print(json.dumps({part: {k: v for k, v in value.items() if k != 'grid'}}, indent=1), flush=True)
 
 

@@ -1,22 +1,22 @@
-"""Sources that no network of the rendered world can have learnt, and what they are measured on.
+"""Defines sources outside the training data, and draws some of them.
 
   python -m experiments.paper.out_of_domain --output experiments/results/out_of_domain.png
 
-draws some of them. This file was committed before anything was measured on it. Three kinds, besides
-'inside' (ordinary people, for comparison):
+This file was committed before anything was measured on it. There are three kinds, besides 'inside'
+(ordinary people, for comparison):
 
   beyond     TRAITS of a person pushed out of the training range by 0.25 to 0.5 of its width
-  accessory  a cap, an eye patch or a red nose (heads/outfits.py), in turn
+  accessory  a cap, an eye patch or a red nose (hybrid_jax/world/outfits.py), in turn
   paint      bars on the cheeks, half of the face, or a clown's white (the same), in turn
 
-Everything follows from split, kind and number; what is pushed, worn and painted from kind and
-number alone, so that it is the same for one number of both splits, on other people. The driver is
-an ordinary person of the same split. An episode is what a tuning may see (the source, and POOL
-moments of WINDOW seconds of the driver's clip) and what it is judged on: TARGETS other moments of
-those seconds, with the true answer, one more render. The motion of sources and drivers is ordinary.
+An episode follows from split, kind and number. Its traits, accessories and paint follow from kind
+and number alone: the same number has the same ones in both splits, on other people. The driver is
+an ordinary person of the same split. An episode has the input of a tuning (the source, and POOL
+moments of WINDOW seconds of the driver's clip) and the frames that it is judged on: TARGETS other
+moments of those seconds, with the true answer, one more render. The motion of sources and drivers
+is ordinary.
 """
 
-import argparse
 import dataclasses
 import functools
 import zlib
@@ -24,13 +24,14 @@ import zlib
 import numpy as np
 from tqdm import tqdm
 
+from experiments import script
 from hybrid_jax.media import stills
 from hybrid_jax.world import clips, people
 from hybrid_jax.world.outfits import OUTFIT
 from hybrid_jax.world.parameters import IDENTITY, pack
 
 KINDS = ('beyond', 'accessory', 'paint')
-# Geometry alone: a colour beyond its range is no colour.
+# Geometry only: a colour outside its range would not be a colour.
 TRAITS = (
   'head_width', 'cranium', 'face_length', 'jaw_width', 'chin', 'cheekbone', 'cheek_fat', 'ear',
   'eye_spacing', 'eye_size', 'eye_tilt', 'nose_width', 'nose_length', 'nose_bridge', 'mouth_width',
@@ -38,17 +39,18 @@ TRAITS = (
 )  # fmt: skip
 PUSHED, BY = 6, (0.25, 0.5)  # traits of a person, and how far
 WORN = {'accessory': ('cap', 'patch', 'nose'), 'paint': ('bars', 'half', 'clown')}
-# Numbers of people begin here in both splits: other experiments use those below.
+# First person of both splits: other experiments use the numbers below.
 FIRST = 500_000
 WINDOW, POOL, TARGETS = 12.0, 32, 6  # s, frames, frames
 
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-  """Frames are (64, 64, 3) uint8.
+  """A source, its driver and the true answers. Frames are (64, 64, 3) uint8.
 
-  name: kind and number. source: the portrait. pool (POOL, ...): frames of the driver.
-  data: as of `evaluation.heads.pairs`, TARGETS rows.
+  Attributes:
+    name: kind and number. source: the portrait. pool (POOL, ...): frames of the driver.
+    data: TARGETS rows of the fields of `evaluation.rendered.pairs`.
   """
 
   name: str
@@ -59,11 +61,12 @@ class Episode:
 
 @functools.cache
 def renderer() -> clips.Renderer:
+  """Returns the renderer of 64 px, compiled once."""
   return clips.Renderer(64)
 
 
 def appearance(kind: str, number: int, identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(identity (47,), outfit (8,)) of a source that was the person `identity` before."""
+  """Returns identity (47,) and outfit (8,) of the source that a person `identity` becomes."""
   rng = np.random.default_rng((zlib.crc32(kind.encode()), number))
   identity, nothing = identity.copy(), {name: -1.0 for name, (low, _) in OUTFIT.items() if low < 0}
   if kind == 'beyond':
@@ -76,7 +79,7 @@ def appearance(kind: str, number: int, identity: np.ndarray) -> tuple[np.ndarray
 
 
 def episode(split: str, kind: str, number: int) -> Episode:
-  """The episode of that number; `split` is 'validation' or 'test', `kind` of KINDS or 'inside'."""
+  """Renders an episode; `split` is 'validation' or 'test', `kind` of KINDS or 'inside'."""
   which = ('inside', *KINDS).index(kind)
   person = people.SPLITS[split] + FIRST + 10_000 * which + 2 * number
   rng = np.random.default_rng((people.SPLITS[split], which, number))
@@ -87,6 +90,7 @@ def episode(split: str, kind: str, number: int) -> Episode:
   plain, own, scene = clips.vectors(person, 0, np.array([start]))
   driver, motion, driver_scene = clips.vectors(person + 1, 0, times)
   identity, outfit = appearance(kind, number, plain)
+  # The driver wears an empty outfit, since a call without one would be a second program.
   _, plain_outfit = appearance('inside', number, plain)
   source = draw(identity, own[0], scene, outfit)[0]
   driving = np.stack([draw(driver, m, driver_scene, plain_outfit)[0] for m in motion])
@@ -110,22 +114,20 @@ def episode(split: str, kind: str, number: int) -> Episode:
 
 
 def episodes(split: str, kinds: tuple[str, ...], count: int, first: int = 0) -> list[Episode]:
-  """`count` of each kind, from number `first` on."""
+  """Renders `count` episodes of each kind, from number `first` on."""
   wanted = [(kind, first + k) for kind in kinds for k in range(count)]
   return [episode(split, *each) for each in tqdm(wanted, 'rendering episodes', leave=False)]
 
 
 def joined(some: list[Episode]) -> dict[str, np.ndarray]:
-  """The data of several episodes, one after another."""
+  """Returns the data of several episodes, one after another."""
   return {name: np.concatenate([e.data[name] for e in some]) for name in some[0].data}
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument('--output', required=True, help='picture: a row of sources for each kind')
-  parser.add_argument('--count', type=int, default=9)
+  parser.add_argument('--count', type=int, default=9, help='sources of a kind (%(default)s)')
   args = parser.parse_args()
   rows = [
     [e.source for e in episodes('validation', (kind,), args.count)] for kind in ('inside', *KINDS)

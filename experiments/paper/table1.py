@@ -9,42 +9,50 @@
       --workdir=runs/finetune --inception=... --i3d=... --arcface=... --lpips ... \\
       --method FOMM=fomm/ --method LIA=lia/ --output=table1.json
 
-Without --videos the clips are rendered heads of people that no network has seen.
+Without --videos the clips show rendered people of the test split.
 """
+
+import pathlib
+from collections.abc import Iterator
+from fractions import Fraction
 
 from tqdm import tqdm
 
-from experiments.paper import tables
+from experiments.paper import inputs, tables
+from hybrid_jax.errors import InputError
 from hybrid_jax.media import stills
 
 
 def fill(table: tables.Table) -> None:
+  """Writes every clip, re-enacts it from its first frame, and measures all rows."""
   reference, ours, copies, sources = table.make('reference', 'ours', 'copies', 'sources')
   count, args = 0, table.args
   for name, clip, times in clips(table, reference):
-    portrait, first = sources / f'{name}.png', next(tables.frames_in(clip))
+    portrait, first = sources / f'{name}.png', next(inputs.frames_in(clip))
     stills.write_image(portrait, first)
     table.reenact(portrait, clip, ours / f'{name}.mp4')
-    tables.write_copies(copies / f'{name}.mp4', first, times)
+    inputs.write_copies(copies / f'{name}.mp4', first, times)
     count += 1
   if not count:
-    raise tables.InputError(f'{args.videos}: no video with a face')
-  # Frame by frame the reference is the true answer, of the identity too.
+    raise InputError(f'{args.videos}: no video with a face')
+  # The reference is the true answer of every frame, so identity is compared with it, too.
   for name, folder in {tables.OURS: ours, tables.COPY: copies, **table.methods}.items():
     table.row(name, folder, reference, answers=True)
   table.write()
 
 
-def clips(table: tables.Table, folder):
-  """(name, path, times) of each reference, once it is written."""
+def clips(
+  table: tables.Table, folder: pathlib.Path
+) -> Iterator[tuple[str, pathlib.Path, list[Fraction]]]:
+  """Writes each reference into `folder`; yields its name, path and times."""
   if not table.rendered:
-    yield from tables.head_clips(table, folder)
+    yield from inputs.head_clips(table, folder)
     return
   for k in tqdm(range(table.args.people), desc='people', unit='clip'):
-    motion = tables.motion_of(k, 0, table.args.frames)
+    motion = inputs.motion_of(k, 0, table.args.frames)
     path = folder / f'person_{k:03d}.mp4'
-    tables.render(path, k, motion)
-    yield path.stem, path, tables.moments(table.args.frames)[1]
+    inputs.render(path, k, motion)
+    yield path.stem, path, inputs.moments(table.args.frames)[1]
 
 
 if __name__ == '__main__':

@@ -6,18 +6,25 @@
   python -m experiments.paper.table2 --videos=hdtf/ --hdtf=METADATA --cropper=YUNET.onnx \\
       --workdir=runs/finetune --inception=... --i3d=... --method FOMM=fomm/ --output=table2.json
 
-Of real people nobody knows the true answer: frames are compared with the driving clip in motion
-only, and in identity with the source. Of rendered heads it is one more render, so every metric of
-Table 1 is there as well. Other systems' videos are called SOURCE_as_DRIVER.
+For real people there is no true answer: frames are compared with the driving clip in motion only,
+and with the source in identity. For rendered heads it is one more render, so that every metric of
+Table 1 is measured as well. Other systems' videos are named SOURCE_as_DRIVER.
 """
 
+import pathlib
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
 from tqdm import tqdm
 
-from experiments.paper import tables
+from experiments.paper import inputs, tables
+from hybrid_jax.errors import InputError
 from hybrid_jax.media import stills
 
 
 def fill(table: tables.Table) -> None:
+  """Writes every pair, re-enacts it, and measures all rows."""
   reference, driving, ours, copies, sources = table.make(
     'reference', 'driving', 'ours', 'copies', 'sources'
   )
@@ -27,7 +34,8 @@ def fill(table: tables.Table) -> None:
     stills.write_image(path, portrait)
     name = f'{source}_as_{driver}'
     table.reenact(path, driving / f'{driver}.mp4', ours / f'{name}.mp4')
-    tables.write_copies(copies / f'{name}.mp4', portrait, times)
+    inputs.write_copies(copies / f'{name}.mp4', portrait, times)
+  # Against the driving clip only motion can be measured: the pixels show another person.
   answers = table.rendered
   compared = reference if answers else driving
   for name, folder in {tables.OURS: ours, tables.COPY: copies, **table.methods}.items():
@@ -35,28 +43,36 @@ def fill(table: tables.Table) -> None:
   table.write()
 
 
-def rendered(table: tables.Table, reference, driving):
-  """(source, portrait, driver, its times) of rendered people; the drivers follow the sources."""
+def rendered(
+  table: tables.Table, reference: pathlib.Path, driving: pathlib.Path
+) -> Iterator[tuple[str, np.ndarray, str, list[Fraction]]]:
+  """Writes driving clips and true answers; yields source, portrait, driver, the driver's times.
+
+  The drivers are the people after the sources, so that no person is both.
+  """
   people, frames = table.args.people, table.args.frames
   for k in tqdm(range(people), desc='people', unit='clip'):
-    motion = tables.motion_of(people + k, 0, frames)
-    own = tables.motion_of(k, 0, 1)
-    portrait = tables.render(table.folder / 'portrait.mp4', k, own)[0]
+    motion = inputs.motion_of(people + k, 0, frames)
+    own = inputs.motion_of(k, 0, 1)  # the source's own first moment
+    portrait = inputs.render(table.folder / 'portrait.mp4', k, own)[0]
     source, driver = f'person_{k:03d}', f'driver_{k:03d}'
-    tables.render(driving / f'{driver}.mp4', people + k, motion)
-    tables.render(reference / f'{source}_as_{driver}.mp4', k, motion)
-    yield source, portrait, driver, tables.moments(frames)[1]
+    inputs.render(driving / f'{driver}.mp4', people + k, motion)
+    inputs.render(reference / f'{source}_as_{driver}.mp4', k, motion)
+    yield source, portrait, driver, inputs.moments(frames)[1]
 
 
-def real(table: tables.Table, driving):
-  """The same of real clips: each is driven by the next one of another person, in a circle."""
+def real(
+  table: tables.Table, driving: pathlib.Path
+) -> Iterator[tuple[str, np.ndarray, str, list[Fraction]]]:
+  """Yields the same for real clips, each driven by the next one of another person, in a circle."""
+  # Only the first frame of each is kept in memory.
   heads = [
-    (name, next(tables.frames_in(path)), times)
-    for name, path, times in tables.head_clips(table, driving)
+    (name, next(inputs.frames_in(path)), times)
+    for name, path, times in inputs.head_clips(table, driving)
   ]
   person = table.people
   if len({person[name] for name, *_ in heads}) < 2:
-    raise tables.InputError(f'{table.args.videos}: videos with a face of two people are needed')
+    raise InputError(f'{table.args.videos}: videos with a face of two people are needed')
   for k, (source, portrait, _) in enumerate(heads):
     others = (head for head in heads[k + 1 :] + heads[:k] if person[head[0]] != person[source])
     driver, _, times = next(others)

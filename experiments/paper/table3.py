@@ -3,34 +3,37 @@
   python -m experiments.paper.table3 --frames=32 \\
       --output=experiments/results/table3_heads.json
 
-Of each person 5 sources are driven by 5 clips of the same person; the true answers are known. The
-deviation that matters is that over the sources of one driving clip. With --videos the sources are
-frames of the first half of each video, and the driving clips five parts of its second half.
+Five sources of each person are driven by five clips of the same person, whose true answers are
+known. The deviation that matters is the one over the sources of one driving clip. With --videos the
+sources are frames of the first half of each video, and the driving clips five parts of its second
+half.
 
 Beside the .json file a heat map .png is written: error (L1) by source (rows) and frame (columns,
-the driving clips one after another), a person below the other.
+the driving clips one after another), one block of rows per person.
 """
 
 import collections
-import importlib.util
 import itertools
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
 
+import matplotlib.figure
 import numpy as np
 from tqdm import tqdm
 
-from experiments.paper import tables
+from experiments.paper import inputs, tables
+from hybrid_jax.errors import InputError
 from hybrid_jax.media import replacing, stills
 
 SOURCES = DRIVERS = 5
 
 
 def fill(table: tables.Table) -> None:
-  if not importlib.util.find_spec('matplotlib'):  # told now, and not after hours
-    raise tables.InputError("the heat map needs matplotlib: pip install -e '.[experiments]'")
+  """Re-enacts every source with every clip of its person; measures rows and robustness."""
   reference, ours, sources = table.make('reference', 'ours', 'sources')
   people = list((rendered if table.rendered else real)(table, reference))
   if not people:
-    raise tables.InputError(f'{table.args.videos}: no video is long enough and has a face')
+    raise InputError(f'{table.args.videos}: no video is long enough and has a face')
   for person, portraits in tqdm(people, desc='re-enacting', unit='person'):
     for s, portrait in enumerate(portraits):
       path = sources / f'{person}_s{s}.png'
@@ -42,7 +45,7 @@ def fill(table: tables.Table) -> None:
     table.row(name, folder, reference, source=sources, answers=True, clip_of=person_of)
   names = [person for person, _ in people]
   if tables.OURS not in table.clips:
-    raise tables.InputError(table.left_out[-1])
+    raise InputError(table.left_out[-1])
   for row, clips in table.clips.items():
     measured = collections.Counter(person_of(clip.pair.name) for clip in clips)
     for person in names:
@@ -55,47 +58,47 @@ def fill(table: tables.Table) -> None:
     robustness=spread, heat_map={'file': path.name, 'l1_dark': lowest, 'l1_yellow': highest}
   )
   for metric, value in spread[tables.OURS].items():
-    said = ', '.join(f'{key} {x:.4g}' for key, x in value.items())
-    print(f'{metric}: {said}')
+    print(f'{metric}: ' + ', '.join(f'{key} {x:.4g}' for key, x in value.items()))
 
 
-def rendered(table: tables.Table, folder):
-  """(name, portraits) of each person, whose driving clips are written."""
+def rendered(table: tables.Table, folder: pathlib.Path) -> Iterator[tuple[str, list[np.ndarray]]]:
+  """Writes each person's driving clips into `folder`; yields their name and portraits."""
   for k in tqdm(range(table.args.people), desc='people', unit='person'):
-    moments = tables.motion_of(k, 0, 10 * tables.FPS)[:: 2 * tables.FPS][:SOURCES]
-    portraits = tables.render(table.folder / 'portraits.mp4', k, moments)
+    # Sources two seconds apart, so that they differ; they are of another clip than the drivers.
+    moments = inputs.motion_of(k, 0, 10 * tables.FPS)[:: 2 * tables.FPS][:SOURCES]
+    portraits = inputs.render(table.folder / 'portraits.mp4', k, moments)
     for d in range(DRIVERS):
-      motion = tables.motion_of(k, d + 1, table.args.frames)
-      tables.render(folder / f'person_{k:03d}_d{d}.mp4', k, motion)
+      motion = inputs.motion_of(k, d + 1, table.args.frames)
+      inputs.render(folder / f'person_{k:03d}_d{d}.mp4', k, motion)
     yield f'person_{k:03d}', portraits
 
 
-def real(table: tables.Table, folder):
-  """The same of real clips; too short ones are left out."""
+def real(table: tables.Table, folder: pathlib.Path) -> Iterator[tuple[str, list[np.ndarray]]]:
+  """Yields the same for real clips; those that are too short are left out."""
   (whole,) = table.make('whole')
-  for name, path, times in tables.head_clips(table, whole):
+  for name, path, times in inputs.head_clips(table, whole):
     half = len(times) // 2
     parts = np.array_split(np.arange(half, len(times)), DRIVERS)
     if half < SOURCES or min(map(len, parts)) < 2:
       table.leave_out(f'{name}: {len(times)} frames are too few')
       continue
     chosen = set(np.linspace(0, half - 1, SOURCES).round().astype(int))
-    frames = tables.frames_in(path)
+    frames = inputs.frames_in(path)  # an iterator: the second half is read after the first
     portraits = [rgb for k, rgb in enumerate(itertools.islice(frames, half)) if k in chosen]
     for d, part in enumerate(parts):
       clock = [times[k] - times[part[0]] for k in part]
       shown = zip(itertools.islice(frames, len(part)), clock, strict=True)
-      tables.write_clip(folder / f'{name}_d{d}.mp4', shown)
+      inputs.write_clip(folder / f'{name}_d{d}.mp4', shown)
     yield name, portraits
 
 
 def person_of(source: str) -> str:
-  """PERSON_sK, or a clip's PERSON_sK_as_PERSON_dK -> PERSON."""
+  """Returns PERSON of the name PERSON_sK of a source, or PERSON_sK_as_PERSON_dK of a clip."""
   return source.split('_as_')[0].rpartition('_s')[0]
 
 
-def grids(clips, people, value):
-  """value(clip) by person, source and driver, in nested lists; None where the clip is missing."""
+def grids(clips: Sequence, people: Sequence[str], value: Callable) -> list[list[list]]:
+  """Returns value(clip) by person, source and driver; None where the clip is missing."""
   known = {clip.pair.name: value(clip) for clip in clips}
   return [
     [[known.get(f'{person}_s{s}_as_{person}_d{d}') for d in range(DRIVERS)] for s in range(SOURCES)]
@@ -103,11 +106,10 @@ def grids(clips, people, value):
   ]
 
 
-def robustness(clips, people) -> dict[str, dict[str, float]]:
-  """By metric: mean, deviation over the 25 clips of a person, and over the sources of a driver.
+def robustness(clips: Sequence, people: Sequence[str]) -> dict[str, dict[str, float]]:
+  """Returns by metric the mean and the deviations, over all clips and over the sources of a driver.
 
-  Deviations are means over people, and over drivers; of a metric over the people of whom every clip
-  has it.
+  Deviations are of one person, and averaged over the people of whom every clip has the metric.
   """
   found = {}
   for metric in dict.fromkeys(metric for clip in clips for metric in clip.values):
@@ -124,23 +126,19 @@ def robustness(clips, people) -> dict[str, dict[str, float]]:
   return found
 
 
-def draw(path, clips, people) -> tuple[float, float]:
+def draw(path: pathlib.Path, clips: Sequence, people: Sequence[str]) -> tuple[float, float]:
   """Writes the heat map; returns the errors of its darkest and brightest colour."""
-  import matplotlib
-
-  matplotlib.use('Agg')
-  from matplotlib import pyplot as plt
-
   errors = grids(clips, people, lambda c: c.timeline['l1'])
   longest = max(len(x) for person in errors for row in person for x in row if x is not None)
   values = np.full((len(people), SOURCES, DRIVERS, longest), np.nan)
   for k, s, d in np.ndindex(*values.shape[:3]):
     if errors[k][s][d] is not None:
       values[k, s, d, : len(errors[k][s][d])] = errors[k][s][d]
+  # Percentiles, since one bad frame would darken all others.
   low, high = map(float, np.nanpercentile(values, (1, 99)))
-  fig, axes = plt.subplots(
-    len(people), DRIVERS, figsize=(11, 0.6 + 1.1 * len(people)), squeeze=False, layout='constrained'
-  )
+  size = 11, 0.6 + 1.1 * len(people)
+  fig = matplotlib.figure.Figure(figsize=size, layout='constrained')
+  axes = fig.subplots(len(people), DRIVERS, squeeze=False)
   for (k, d), ax in np.ndenumerate(axes):
     image = ax.imshow(values[k, :, d], aspect='auto', vmin=low, vmax=high, interpolation='nearest')
     ax.set_yticks(range(SOURCES) if d == 0 else [])
@@ -156,7 +154,6 @@ def draw(path, clips, people) -> tuple[float, float]:
   fig.colorbar(image, ax=axes, label='L1 to the true answer (0 to 255)')
   with replacing(path) as part:
     fig.savefig(part, format='png', dpi=110)
-  plt.close(fig)
   return low, high
 
 

@@ -1,24 +1,21 @@
-"""What the source advisor's figures are worth: against the true error of each source.
+"""Measures the source advisor's scores against the true error of each source.
 
   python -m experiments.world.advice --output=experiments/results/advice.json
 
-People of the test split offer several moments of a clip as sources; each is re-enacted with the
-motion of another, and its error is known, since the true answer is one more render. Tells how well
-each figure ranks the sources of a person, and what is gained by taking its first.
+People of the test split offer several moments of a clip as sources. Each source is re-enacted with
+the motion of another person; its error is against the true answer, which is one more render. For
+each score the result has its rank correlation with the error over a person's sources, the error of
+the source that it ranks first, and the gain over a random source.
 """
 
-import argparse
-import json
 import pathlib
-import sys
 
 import numpy as np
 from tqdm import tqdm
 
-from experiments.world import measure
-from hybrid_jax import advise
-from hybrid_jax.evaluation import images, rendered
-from hybrid_jax.media import replacing
+from experiments import script
+from hybrid_jax.evaluation import rendered
+from hybrid_jax.reenactment.advice import assess
 from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.world import clips, people
 
@@ -26,11 +23,13 @@ PEOPLE, SOURCES, FRAMES = 48, 10, 6
 
 
 def levels(x: np.ndarray, y: np.ndarray) -> float:
+  """Returns the mean absolute difference of two pictures in grey levels."""
+  # uint8 differences would wrap.
   return float(np.abs(x.astype(np.float32) - y).mean())
 
 
-def person(model: Model, number: int, driver: int, rng) -> dict[str, np.ndarray]:
-  """Each figure, and the true error, of every source (SOURCES,), grey levels."""
+def scores_of(model: Model, number: int, driver: int, rng) -> dict[str, np.ndarray]:
+  """Returns each score, and the true 'error', of every source (SOURCES,), grey levels."""
   draw = rendered.renderer(rendered.SIZE)
   times = rng.uniform(0, people.CLIP_SECONDS, SOURCES).astype(np.float32)
   identity, motion, scene = clips.vectors(number, 0, times)
@@ -41,9 +40,9 @@ def person(model: Model, number: int, driver: int, rng) -> dict[str, np.ndarray]
   rows, anchors = [], []
   for m in motion:
     source = draw(identity, m, scene)[0]
-    advice = advise.judge(model, None, 0, source)
+    advice = assess(model, None, 0, source)
     W_S = model.identity(source)
-    made = np.stack(list(model.images(W_S, F, FRAMES)))
+    reenacted = np.stack(list(model.images(W_S, F, FRAMES)))
     _, own, anchor = advice.pictures
     anchors.append(anchor.astype(np.float32))
     rows.append(
@@ -53,7 +52,7 @@ def person(model: Model, number: int, driver: int, rng) -> dict[str, np.ndarray]
         'score': advice.score,
         'anchor_to_reconstruction': levels(own, anchor),
         'deformation_length': float(np.linalg.norm(next(model.deformations([source], 1)))),
-        'error': levels(made, truth),
+        'error': levels(reenacted, truth),
       }
     )
   middle = np.median(anchors, 0)
@@ -63,52 +62,47 @@ def person(model: Model, number: int, driver: int, rng) -> dict[str, np.ndarray]
 
 
 def rank(x: np.ndarray) -> np.ndarray:
+  """Returns the rank of each value, from 0."""
   return np.argsort(np.argsort(x))
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument('--output', required=True, type=pathlib.Path)
-  args = parser.parse_args()
-  made_with = measure.provenance('') | {
-    'command': 'python ' + ' '.join(['experiments/world/advice.py', *sys.argv[1:]])
-  }
-  model, rng = load_model(''), np.random.default_rng(0)
-  numbers = people.SPLITS['test'] + rng.choice(700, 2 * PEOPLE, replace=False)
-  told = [
-    person(model, int(a), int(b), rng)
-    for a, b in tqdm(list(zip(numbers[:PEOPLE], numbers[PEOPLE:], strict=True)), unit='person')
-  ]
-  groups = np.arange(PEOPLE)
-
-  def summary(values):
-    return dict(
-      zip(('mean', 'low', 'high'), images.bootstrap(np.array(values), groups), strict=True)
-    )
-
-  result = {}
-  for key in told[0]:
+def summary(measured: list[dict[str, np.ndarray]]) -> dict[str, dict]:
+  """Returns the figures of each score, and the errors of any, the best and the worst source."""
+  result: dict[str, dict] = {}
+  for key in measured[0]:
     if key == 'error':
       continue
+    correlations = [np.corrcoef(rank(row[key]), rank(row['error']))[0, 1] for row in measured]
+    # A smaller score is better, so the first choice is the smallest.
+    first = [row['error'][row[key].argmin()] for row in measured]
+    gains = [row['error'].mean() - error for row, error in zip(measured, first, strict=True)]
     result[key] = {
-      'rank_correlation': summary(
-        [np.corrcoef(rank(row[key]), rank(row['error']))[0, 1] for row in told]
-      ),
-      'error_of_the_first': summary([row['error'][row[key].argmin()] for row in told]),
-      'gain_over_any': summary(
-        [row['error'].mean() - row['error'][row[key].argmin()] for row in told]
-      ),
+      'rank_correlation': script.interval(correlations),
+      'error_of_the_first': script.interval(first),
+      'gain_over_any': script.interval(gains),
     }
-  result['any'] = summary([row['error'].mean() for row in told])
-  result['best'] = summary([row['error'].min() for row in told])
-  result['worst'] = summary([row['error'].max() for row in told])
-  result |= {'people': PEOPLE, 'sources': SOURCES, 'frames': FRAMES, 'measured': made_with}
-  with replacing(args.output) as part:
-    part.write_text(json.dumps(result, indent=1) + '\n')
+  result['any'] = script.interval([row['error'].mean() for row in measured])
+  result['best'] = script.interval([row['error'].min() for row in measured])
+  result['worst'] = script.interval([row['error'].max() for row in measured])
+  return result
+
+
+def main() -> None:
+  parser = script.parser(__doc__)
+  parser.add_argument('--output', required=True, type=pathlib.Path, help='.json file to write')
+  args = parser.parse_args()
+  record = script.record()
+  model, rng = load_model(''), np.random.default_rng(0)
+  numbers = people.SPLITS['test'] + rng.choice(700, 2 * PEOPLE, replace=False)
+  pairs = zip(numbers[:PEOPLE], numbers[PEOPLE:], strict=True)
+  measured = [
+    scores_of(model, int(a), int(b), rng) for a, b in tqdm(pairs, total=PEOPLE, unit='person')
+  ]
+  result = summary(measured)
+  sizes = {'people': PEOPLE, 'sources': SOURCES, 'frames': FRAMES}
+  script.write_json(args.output, result | sizes | {'measured': record})
   for key, row in result.items():
-    if isinstance(row, dict) and 'rank_correlation' in row:
+    if 'rank_correlation' in row:
       print(
         f'{key}: rank correlation {row["rank_correlation"]["mean"]:.2f}, error of the first '
         f'{row["error_of_the_first"]["mean"]:.2f}, gain {row["gain_over_any"]["mean"]:.2f}'

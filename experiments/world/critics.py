@@ -4,15 +4,14 @@
   python -m experiments.world.critics WORKDIR --only identity --steps 4000
   python -m experiments.world.critics WORKDIR --export                 # into the package
 
-perceptual  VGG layout, narrow, for LPIPS: learns all true parameters and landmarks (a loss)
+perceptual  VGG layout, narrow, for LPIPS: regresses all true parameters and landmarks (a loss)
 identity    ArcFace layout, small: frames of one person against other people (a loss)
 judge_motion, judge_identity  the same tasks, another architecture and seed (judges, never a loss)
 
-What is trained already is kept; delete WORKDIR/NAME.npz to train it again. Figures on held-out
-people are printed and appended to WORKDIR/critics.jsonl.
+A network whose WORKDIR/NAME.npz exists is not trained again. Figures on held-out people are printed
+and appended to WORKDIR/critics.jsonl.
 """
 
-import argparse
 import json
 import pathlib
 import time
@@ -25,7 +24,8 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from experiments.world import frames as heads_frames
+from experiments import script
+from experiments.world import frame_shards
 from hybrid_jax.evaluation import judges
 from hybrid_jax.media import replacing
 from hybrid_jax.models.ops import from_uint8
@@ -33,14 +33,14 @@ from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.weights import shipped
 from hybrid_jax.world import landmarks, parameters
 
-CLIPS = 3  # frames of each person, one after another
+CLIPS = 3  # frames of each person, one after another in the shards
 STEPS = {'perceptual': 4000, 'identity': 2500, 'judge_motion': 6000, 'judge_identity': 2500}
 BATCH = {'perceptual': 32, 'identity': 64, 'judge_motion': 32, 'judge_identity': 64}
 TEMPERATURE = 0.07
 
 
 class Perceptual(nn.Module):
-  """The LPIPS backbone with a throw-away head."""
+  """The LPIPS backbone with a head that is used in training only."""
 
   outputs: int
 
@@ -52,27 +52,32 @@ class Perceptual(nn.Module):
 
 
 class JudgeIdentity(nn.Module):
+  """Image (n, h, w, 3) in [-1, 1] -> embeddings of length 1."""
+
   @nn.compact
   def __call__(self, image, train=False):
     return judges.unit(judges.Judge(shipped.JUDGE_EMBEDDING, name='net')(image))
 
 
 class JudgeMotion(nn.Module):
+  """Image (n, h, w, 3) in [-1, 1] -> (n, 16) motion parameters."""
+
   @nn.compact
   def __call__(self, image, train=False):
     return judges.Judge(len(parameters.MOTION), name='net')(image)
 
 
 def contrast(embedding: jax.Array) -> jax.Array:
-  """Cross-entropy of finding each image's partner: rows 2k and 2k+1 are one person."""
+  """Returns the cross-entropy of finding each image's partner: rows 2k and 2k+1 are one person."""
   n = len(embedding)
+  # An image must not find itself.
   scores = embedding @ embedding.T / TEMPERATURE - 1e9 * jnp.eye(n)
   partner = jnp.arange(n) ^ 1
   return optax.softmax_cross_entropy_with_integer_labels(scores, partner).mean()
 
 
 def augment(key, image):
-  """Small changes of brightness and position, so that critics tolerate a generator's image."""
+  """Changes brightness and position and adds noise, so that critics tolerate generated images."""
   key_gain, key_shift, key_noise = jax.random.split(key, 3)
   gain = 1 + 0.1 * jax.random.normal(key_gain, (len(image), 1, 1, 1))
   shift = jax.random.randint(key_shift, (len(image), 2), -2, 3)
@@ -81,14 +86,15 @@ def augment(key, image):
 
 
 def targets(data: dict) -> np.ndarray:
-  """(n, 76 + 136) true parameters and landmarks, about unit variance."""
+  """Returns (n, 76 + 136): true parameters and landmarks, of about unit variance."""
   points = jax.jit(lambda i, m: jax.lax.map(lambda a: landmarks.landmarks(*a), (i, m)))
   position = np.asarray(points(data['identity'], data['motion'])).reshape(len(data['image']), -1)
   vectors = [data[name] - 0.5 for name in ('identity', 'motion', 'scene')]
   return np.concatenate((*(4 * v for v in vectors), 8 * (position - 0.5)), 1).astype(np.float32)
 
 
-def embed(apply, variables, images, chunk=100):
+def outputs_of(apply, variables, images: np.ndarray, chunk: int = 100) -> np.ndarray:
+  """Returns the outputs of a network for images (n, s, s, 3) uint8."""
   run = jax.jit(lambda v, x: apply(v, from_uint8(x.astype(jnp.float32))))
   return np.concatenate(
     [np.asarray(run(variables, images[k : k + chunk])) for k in range(0, len(images), chunk)]
@@ -96,7 +102,7 @@ def embed(apply, variables, images, chunk=100):
 
 
 def equal_error_rate(embedding: np.ndarray, persons: np.ndarray) -> float:
-  """Where misses equal false matches, over all pairs of frames."""
+  """Returns the share of misses where it equals that of false matches, over all pairs of frames."""
   scores = embedding @ embedding.T
   upper = np.triu_indices(len(scores), 1)
   same = (persons[:, None] == persons[None])[upper]
@@ -109,13 +115,15 @@ def equal_error_rate(embedding: np.ndarray, persons: np.ndarray) -> float:
 
 
 def r2(estimate: np.ndarray, truth: np.ndarray) -> np.ndarray:
+  """Returns R2 of each column of (n, k) estimates."""
   return 1 - np.square(estimate - truth).mean(0) / truth.var(0)
 
 
 def train(name: str, data: dict, steps: int, batch: int, seed: int):
-  """Trained variables of one network."""
+  """Trains one network of STEPS; returns its variables."""
   by_identity = name in ('identity', 'judge_identity')
-  # A median would call rare movements absent; the judge is to tell their mean.
+  # The absolute error is least at the median, which of a rare movement is its absence. The judge's
+  # readings are averaged, so it must estimate the mean.
   difference = jnp.square if name == 'judge_motion' else jnp.abs
   net = network(name)
   variables = net.init(jax.random.key(seed), jnp.zeros((2, 64, 64, 3)))
@@ -148,6 +156,7 @@ def train(name: str, data: dict, steps: int, batch: int, seed: int):
   for k in bar:
     if by_identity:
       person = rng.choice(people, batch // 2, replace=False)
+      # Two different frames of each person, as neighbours: see `contrast`.
       pair = np.argsort(rng.random((len(person), CLIPS)), axis=1)[:, :2]
       rows = (person[:, None] * CLIPS + pair).reshape(-1)
     else:
@@ -161,6 +170,7 @@ def train(name: str, data: dict, steps: int, batch: int, seed: int):
 
 
 def network(name: str) -> nn.Module:
+  """Returns the network of a name of STEPS, as it is trained."""
   return {
     'perceptual': Perceptual(
       sum(map(len, (parameters.IDENTITY, parameters.MOTION, parameters.SCENE))) + 136
@@ -172,13 +182,13 @@ def network(name: str) -> nn.Module:
 
 
 def shipped_variables(name: str) -> dict:
-  """Of a network that comes with the package, as `network(name)` takes them."""
+  """Returns the bundled variables of a network, as `network(name)` takes them."""
   tree = shipped.load(name)
   return tree if name == 'identity' else {'params': {'net': tree['params']}}
 
 
 def export(workdir: pathlib.Path, data: dict) -> None:
-  """Writes what the package ships: no throw-away heads, float16; balances the perceptual layers."""
+  """Writes the bundled files: float16, no training heads, balanced perceptual layers."""
   for name in STEPS:
     with np.load(workdir / f'{name}.npz') as file:
       tree = flax.traverse_util.unflatten_dict({k: file[k] for k in file.files}, sep='/')
@@ -194,6 +204,7 @@ def export(workdir: pathlib.Path, data: dict) -> None:
 
 def balanced(tree: dict, images: jax.Array) -> dict:
   """Scales LPIPS's linear layers: each gives 0.1 between two people on average, their sum 0.5."""
+  # The network was not trained on human judgements of similarity, which fix these weights in LPIPS.
   net = LPIPS(**shipped.LPIPS)
   terms = net.apply(tree, images[0::6], images[3::6], method='layer_distances')
   params = dict(tree['params'])
@@ -203,8 +214,8 @@ def balanced(tree: dict, images: jax.Array) -> dict:
 
 
 def figures(name: str, variables, held_out: dict) -> dict:
-  """What the network is worth on people it has not seen."""
-  out = embed(network(name).apply, variables, held_out['image'])
+  """Returns a network's error rate or R2 on people that it has not seen."""
+  out = outputs_of(network(name).apply, variables, held_out['image'])
   if name in ('identity', 'judge_identity'):
     persons = np.arange(len(out)) // CLIPS
     return {'equal_error_rate': equal_error_rate(out, persons), 'people': int(persons[-1]) + 1}
@@ -214,24 +225,20 @@ def figures(name: str, variables, held_out: dict) -> dict:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument('workdir')
-  parser.add_argument('--frames', help='folder of rendered shards; WORKDIR/frames if not given')
-  parser.add_argument('--people', type=int, default=14_000)
-  parser.add_argument('--only', choices=list(STEPS))
-  parser.add_argument('--steps', type=int)
-  parser.add_argument('--batch', type=int)
-  parser.add_argument('--export', action='store_true', help="write the package's files and stop")
+  parser = script.parser(__doc__)
+  parser.add_argument('workdir', help='folder of the networks')
+  parser.add_argument('--frames', help='folder of rendered shards (WORKDIR/frames)')
+  parser.add_argument('--people', type=int, default=14_000, help='of training (%(default)s)')
+  parser.add_argument('--only', choices=list(STEPS), help='train this network only')
+  parser.add_argument('--steps', type=int, help='instead of those of the network')
+  parser.add_argument('--batch', type=int, help='instead of that of the network')
+  parser.add_argument('--export', action='store_true', help='write the bundled files and stop')
   args = parser.parse_args()
   workdir = pathlib.Path(args.workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   frames = args.frames or str(workdir / 'frames')
-  load = lambda split, count: heads_frames.load(  # noqa: E731
-    heads_frames.render_shards(frames, split, count, CLIPS, 64)
-  )
-  data, held_out = load('train', args.people), load('validation', 700)
+  data = frame_shards.rendered(frames, 'train', args.people, CLIPS, 64)
+  held_out = frame_shards.rendered(frames, 'validation', 700, CLIPS, 64)
   if args.export:
     export(workdir, data)
     return

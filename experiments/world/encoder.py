@@ -1,4 +1,4 @@
-"""Ships the hybrid encoder of the rendered world: the best of stage 2 of a workdir.
+"""Writes the bundled hybrid encoder: the best of stage 2 of a workdir.
 
   python -m hybrid_jax.main --config=configs/pretrain.py:heads_full --workdir=WORKDIR
   python -m experiments.world.encoder WORKDIR
@@ -7,7 +7,6 @@ Writes encoder_64.npz and .json into the package, and heads_reenacted.gif of two
 the motion of two others into experiments/results.
 """
 
-import argparse
 import json
 import pathlib
 
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import script
 from hybrid_jax.media import replacing
 from hybrid_jax.method import networks
 from hybrid_jax.reenactment import showcase
@@ -24,11 +24,9 @@ from hybrid_jax.training import checkpoint
 from hybrid_jax.weights import shipped
 from hybrid_jax.world import people
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 
 def export(workdir: str) -> None:
-  """The encoder of the lowest validation loss, float16, and its config."""
+  """Writes the encoder of the lowest validation loss, in float16, and its config."""
   stages = {
     stage: f'{workdir}{folder}' for stage, folder in (('pretrain', ''), ('finetune', '/finetune'))
   }
@@ -42,7 +40,7 @@ def export(workdir: str) -> None:
   with replacing(path) as part:
     shipped.save(part, encoder)
   config['trained_steps'] = {'pretrain': before, 'finetune': step}
-  # Where it was trained and from what is nobody's concern who uses it.
+  # Folders of the machine that trained it mean nothing elsewhere.
   config['train']['init_from'] = config['data']['packed'] = ''
   with replacing(path.with_suffix('.json')) as part:
     part.write_text(json.dumps(config, indent=1) + '\n')
@@ -50,7 +48,7 @@ def export(workdir: str) -> None:
 
 
 def show(path: pathlib.Path) -> None:
-  """Four seconds of two people; columns: source, driver, re-enactment, true answer."""
+  """Writes a GIF of 4 s of two people; columns: source, driver, re-enactment, true answer."""
   model, first = load_model(''), people.SPLITS['test']
   times = np.arange(0, 4, 0.08)
   rows = [showcase.panels(model, first + s, first + d, times, 2)[1] for s, d in ((1, 2), (3, 4))]
@@ -61,12 +59,10 @@ def show(path: pathlib.Path) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument('workdir')
+  parser = script.parser(__doc__)
+  parser.add_argument('workdir', help='of a run of configs/pretrain.py:heads_full')
   export(parser.parse_args().workdir)
-  show(ROOT / 'experiments/results/heads_reenacted.gif')
+  show(script.RESULTS / 'heads_reenacted.gif')
 
 
 if __name__ == '__main__':

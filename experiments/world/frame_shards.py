@@ -1,13 +1,12 @@
 """Renders the frames that the networks of the rendered world are trained on, in resumable shards.
 
-  python -m experiments.world.frames FRAMES --people 14000 --clips 3 --size 64
+  python -m experiments.world.frame_shards FRAMES --people 14000 --clips 3 --size 64
 
-A shard holds `identity`, `motion`, `scene`, `image` (uint8) and `region` (uint8, mouth, eyes and
-brows), one random moment of each clip, person after person. A twin is that moment again with
-another expression and gaze ('twins'), or with rare traits of the person changed ('traits').
+A shard holds `identity`, `motion`, `scene`, `image` (uint8) and `region` (uint8: mouth, eyes and
+brows), one random moment of each clip, person after person. A twin is the same moment with another
+expression and gaze ('twins'), or with rare traits of the person changed ('traits').
 """
 
-import argparse
 import pathlib
 
 import jax
@@ -15,25 +14,26 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from experiments import script
 from hybrid_jax.media import replacing
 from hybrid_jax.world import latent, people, render
 from hybrid_jax.world.clips import to_byte
 from hybrid_jax.world.parameters import IDENTITY
 
-SHARD = 1024
-POSE = 3  # yaw, pitch and roll head the motion vector
+SHARD = 1024  # frames
+POSE = 3  # yaw, pitch and roll are the first entries of the motion vector
 TRAITS_SEED = 7
 
 
 def twin(number, clip):
-  """(identity, motion, scene) of a moment with the expression of the same moment of clip + 1000."""
+  """Returns a moment with the expression of the same moment of clip + 1000."""
   i, m, s = people.moment(number, clip)
   other = people.moment(number, clip + 1000)[1]
   return i, jnp.concatenate((m[:POSE], other[POSE:])), s
 
 
 def other_traits(number, clip):
-  """(identity, motion, scene) of a moment, each rare trait there or not there by even odds."""
+  """Returns a moment of the person with each rare trait present or absent by even odds."""
   i, m, s = people.moment(number, clip)
   key = jax.random.fold_in(jax.random.fold_in(jax.random.key(TRAITS_SEED), number), clip)
   u = jax.random.uniform(key, (2, len(IDENTITY)))
@@ -50,7 +50,7 @@ MOMENTS = {'': people.moment, 'twins': twin, 'traits': other_traits}
 def render_shards(
   folder: str, split: str, persons: int, clips: int, size: int, kind: str = ''
 ) -> list[str]:
-  """Paths of the shards of a kind of `MOMENTS`, rendering those that are not there yet."""
+  """Renders the missing shards of a kind of `MOMENTS`; returns the paths of all."""
   moment, kind = MOMENTS[kind], f'{split}-{kind}' if kind else split
   root = pathlib.Path(folder)
   root.mkdir(parents=True, exist_ok=True)
@@ -60,13 +60,8 @@ def render_shards(
     i, m, s = moment(number, clip)
     image, masks = render.render_regions(i, m, s, size)
     region = masks[..., :3].max(-1)
-    return {
-      'identity': i,
-      'motion': m,
-      'scene': s,
-      'image': to_byte(image),
-      'region': to_byte(region),
-    }
+    vectors = {'identity': i, 'motion': m, 'scene': s}
+    return vectors | {'image': to_byte(image), 'region': to_byte(region)}
 
   total, paths = persons * clips, []
   for start in tqdm(range(0, total, SHARD), desc=f'rendering {kind}', unit='shard'):
@@ -79,31 +74,36 @@ def render_shards(
       jax.device_get(draw(first + k // clips, k % clips))
       for k in range(start, min(start + SHARD, total))
     ]
-    with replacing(path) as temporary:
-      with open(temporary, 'wb') as file:
-        np.savez(file, **{name: np.stack([f[name] for f in frames]) for name in frames[0]})
+    with replacing(path) as temporary, open(temporary, 'wb') as file:
+      np.savez(file, **{name: np.stack([f[name] for f in frames]) for name in frames[0]})
   return paths
 
 
 def load(paths: list[str]) -> dict[str, np.ndarray]:
-  """All frames of the shards, by field."""
+  """Returns all frames of the shards, by field."""
   shards = [np.load(path) for path in paths]
   return {name: np.concatenate([s[name] for s in shards]) for name in shards[0].files}
 
 
+def rendered(
+  folder: str, split: str, persons: int, clips: int, size: int, kind: str = ''
+) -> dict[str, np.ndarray]:
+  """Returns the frames of a kind of `MOMENTS` by field, rendering what is missing."""
+  return load(render_shards(folder, split, persons, clips, size, kind))
+
+
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser = script.parser(__doc__)
   parser.add_argument('frames', help='folder of the shards')
-  parser.add_argument('--people', type=int, default=14_000)
-  parser.add_argument('--clips', type=int, default=3, help='frames of each person')
-  parser.add_argument('--held_out', type=int, default=2_000, help='people of each other split')
-  parser.add_argument('--size', type=int, default=64, help='px')
+  parser.add_argument('--people', type=int, default=14_000, help='of training (%(default)s)')
+  parser.add_argument('--clips', type=int, default=3, help='frames of each person (%(default)s)')
+  parser.add_argument(
+    '--held_out', type=int, default=2_000, help='people of each other split (%(default)s)'
+  )
+  parser.add_argument('--size', type=int, default=64, help='px (%(default)s)')
   args = parser.parse_args()
-  for split, count in (
-    ('validation', args.held_out),
-    ('test', args.held_out),
-    ('train', args.people),
-  ):
+  sizes = {'validation': args.held_out, 'test': args.held_out, 'train': args.people}
+  for split, count in sizes.items():
     render_shards(args.frames, split, count, args.clips, args.size)
   render_shards(args.frames, 'train', args.people, args.clips, args.size, 'twins')
   render_shards(args.frames, 'train', args.people // 3, args.clips, args.size, 'traits')

@@ -1,13 +1,12 @@
-"""Trains the judge of what rendered people look like, by which edits are measured.
+"""Trains the judge of the looks of rendered people, which measures edits.
 
   python -m experiments.world.traits WORKDIR --frames=FRAMES
 
-It reads the true parameters of an image, each as it shows, from what the two shipped judges see;
-like them it is part of no loss. Its weights stay in WORKDIR/judge_traits.npz; a second call reads
-them. Figures on unseen people are printed.
+It regresses the true parameters of an image, each as it shows, from features of the two bundled
+judges; like them it is in no loss. WORKDIR/judge_traits.npz keeps its weights, and a second call
+reads them. Figures on unseen people are printed.
 """
 
-import argparse
 import json
 import pathlib
 import time
@@ -20,8 +19,8 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from experiments.world import critics
-from experiments.world import frames as heads_frames
+from experiments import script
+from experiments.world import critics, frame_shards
 from hybrid_jax.evaluation import judges, rendered
 from hybrid_jax.media import replacing
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
@@ -29,14 +28,14 @@ from hybrid_jax.weights import shipped
 from hybrid_jax.world.parameters import IDENTITY, MOTION, SCENE
 
 NAMES = (*IDENTITY, *MOTION, *SCENE)
-PEOPLE, CLIPS = 4666, 3  # of either kind of training frames
+PEOPLE, CLIPS = 4666, 3  # of each kind of training frames
 STEPS, BATCH, RATE, SEED = 2000, 256, 1e-3, 11
-TRUST = 0.8  # R2 on unseen people; what is read worse is no evidence
+TRUST = 0.8  # R2 on unseen people; a reading below it is no evidence
 ALL_OR_NOTHING = 'glasses'
 
 
 def shown(identity: np.ndarray) -> np.ndarray:
-  """Identity vectors (..., 47) in [0, 1] -> physical values as they show, rare traits from 0 on."""
+  """Returns identity vectors (..., 47) in physical values as they show: rare traits from 0 on."""
   low, high = np.array(list(IDENTITY.values())).T
   value = low + (high - low) * np.asarray(identity)
   rare = np.array([name in RARE for name in IDENTITY])
@@ -53,15 +52,17 @@ RARE = {
 
 
 def truth(data: dict[str, np.ndarray]) -> np.ndarray:
-  """(n, 76) what the judge is to read, in the units of `shown` and in [0, 1] for the rest."""
+  """Returns the judge's targets (n, 76): identity in the units of `shown`, the rest in [0, 1]."""
   return np.concatenate((shown(data['identity']), data['motion'], data['scene']), -1)
 
 
 class TraitJudge:
   """Images (n, 64, 64, 3) in [-1, 1] -> (n, 76) in the units of `truth`.
 
-  trusted: names that it reads with an R2 of at least TRUST on unseen people.
-  spread: (76,) deviation of each over people.
+  Attributes:
+    r2: of each name on unseen people.
+    trusted: names with an R2 of at least TRUST.
+    spread: (76,) deviation of each over people.
   """
 
   def __init__(self, workdir: pathlib.Path, frames: str):
@@ -79,12 +80,12 @@ class TraitJudge:
     self._read = jax.jit(lambda x: read(params, head, self.features(x)))
 
   def __call__(self, image: np.ndarray) -> np.ndarray:
-    """(n, 76)"""
+    """Returns the readings (n, 76)."""
     return rendered.in_batches(self._read, image)
 
 
 class Head(nn.Module):
-  """Features -> standardised truth."""
+  """Features (n, d) -> standardised targets (n, 76)."""
 
   @nn.compact
   def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -94,12 +95,13 @@ class Head(nn.Module):
 
 
 def read(params: dict, head: dict, x: jax.Array) -> jax.Array:
+  """Returns the readings (n, 76) of features (n, d)."""
   y = Head().apply(params, (x - head['centre']) / head['scale'])
   return y * head['spread'] + head['mean']
 
 
 def features():
-  """A function, images (n, 64, 64, 3) -> (n, d): what both judges see, and the colours."""
+  """Returns a function from images (n, 64, 64, 3) to (n, d): both judges' features, and colours."""
   nets = [
     (judges.motion(), shipped.load('judge_motion')),
     (judges.identity(), shipped.load('judge_identity')),
@@ -118,16 +120,13 @@ def features():
 
 
 def train(path: pathlib.Path, frames: str, see) -> None:
-  """Writes the judge: as people are, and with rare traits by even odds."""
+  """Trains the judge on ordinary people and on people with rare traits by even odds; writes it."""
   path.parent.mkdir(parents=True, exist_ok=True)
   began = time.time()
   run = jax.jit(lambda x: see(from_uint8(x.astype(jnp.float32))))
 
   def seen(split, people, kinds):
-    parts = [
-      heads_frames.load(heads_frames.render_shards(frames, split, people, CLIPS, 64, kind))
-      for kind in kinds
-    ]
+    parts = [frame_shards.rendered(frames, split, people, CLIPS, 64, kind) for kind in kinds]
     images = np.concatenate([part['image'] for part in parts])
     x = [np.asarray(run(images[k : k + 128])) for k in tqdm(range(0, len(images), 128), desc=split)]
     return np.concatenate(x), np.concatenate([truth(part) for part in parts])
@@ -159,10 +158,10 @@ def train(path: pathlib.Path, frames: str, see) -> None:
     if k % 100 == 0:
       bar.set_postfix(loss=f'{float(value):.4f}')
   unseen, true = seen('validation', 700, ('',))
-  told = np.concatenate(
+  readings = np.concatenate(
     [np.asarray(read(params, head, unseen[k : k + 500])) for k in range(0, len(unseen), 500)]
   )
-  r2 = critics.r2(told, true)
+  r2 = critics.r2(readings, true)
   flat = flax.traverse_util.flatten_dict(jax.device_get(params), sep='/')
   with replacing(path) as part, open(part, 'wb') as file:
     np.savez(file, r2=r2, **head, **flat)
@@ -171,11 +170,9 @@ def train(path: pathlib.Path, frames: str, see) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument('workdir', type=pathlib.Path)
-  parser.add_argument('--frames', help='folder of rendered shards; WORKDIR/frames if not given')
+  parser = script.parser(__doc__)
+  parser.add_argument('workdir', type=pathlib.Path, help='folder of the judge')
+  parser.add_argument('--frames', help='folder of rendered shards (WORKDIR/frames)')
   args = parser.parse_args()
   judge = TraitJudge(args.workdir, args.frames or str(args.workdir / 'frames'))
   print('trusted:', ', '.join(judge.trusted))

@@ -14,12 +14,16 @@ from hybrid_jax.reenactment import motion_file
 from hybrid_jax.reenactment.inputs import is_moving
 from hybrid_jax.reenactment.options import Options
 
-SIDE = 96  # px
-_DECODED = 240  # frames of a clip, from its first: thumbnails need not decode an hour
+SIDE = 96  # px; the page shows them at 72
+# Frames of a clip that are decoded, from its first one: thumbnails need not decode an hour. The
+# three moments are moments of these.
+_DECODED = 240
 
 
 def strip(options: Options) -> str:
   """Returns the thumbnails side by side, a JPEG as a data URI; unreadable clips are white."""
+  # A data URI, so that the page can be sent or moved alone. One JPEG per row: five would each
+  # repeat its tables, in a page of thousands of rows.
   cells = _moments(options.source, (0,))
   if not motion_file.is_motion(options.driving):
     cells = [*cells, *_moments(options.driving, (0.5,))]
@@ -33,11 +37,13 @@ def _moments(path: str, positions: Sequence[float]) -> list[np.ndarray]:
   if pathlib.Path(path).is_dir():
     names = sorted(pathlib.Path(path).glob('*.png'))
     return [stills.read_image(names[round(at * (len(names) - 1))]) for at in positions]
+  # A still has one moment; it is repeated, so that all rows of the page have the same columns.
   if not is_moving(path):
     return [stills.read_image(path)] * len(positions)
   small = []
   try:
     for frame in itertools.islice(video.read_frames(path), _DECODED):
+      # Shrunk while decoding: 240 frames of 4K would be 6 GB.
       small.append(fit(frame.rgb, (SIDE, SIDE)))
   except MediaError:
     pass  # shows the frames before the damage

@@ -22,9 +22,10 @@ COLUMNS = (
 
 
 def write(jobs: Sequence[Job], report: pathlib.Path) -> Counter:
-  """Writes both files from the marks of all processes so far; returns the rows of each status.
+  """Writes both files from the marks of all processes so far.
 
-  Only one process at a time reads and writes, so the last one to come sees all marks.
+  Returns:
+    The number of rows of each status: done, low quality, failed, waiting.
 
   Raises:
     InputError: the folder `report` cannot be made.
@@ -33,6 +34,8 @@ def write(jobs: Sequence[Job], report: pathlib.Path) -> Counter:
     report.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise InputError(f'--report={report}: cannot be made ({reason(error)})') from error
+  # Reading the marks is inside the lock too: otherwise a process that has read early could replace
+  # the report of one that has read later. The system frees the lock of a killed process.
   with (report / 'lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     marks = [_mark(job, report) for job in jobs]
@@ -51,12 +54,12 @@ def _mark(job: Job, report: pathlib.Path) -> dict[str, Any]:
 
 
 def _cells(job: Job, mark: dict[str, Any]) -> dict[str, Any]:
-  """Returns a row of report.csv; '' is what was not asked for."""
+  """Returns a row of report.csv; '' for figures that were not asked for."""
   figures = mark.get('figures', {})
   height, width = figures.get('size', ('', ''))
   identity, confidence = figures.get('identity') or {}, figures.get('confidence') or {}
   # Jitter can always be measured, so a row without it was made without --quality.
-  unknown = NOT_AVAILABLE if 'jitter' in figures else ''
+  missing = NOT_AVAILABLE if 'jitter' in figures else ''
   return {
     'row': job.number,
     'status': mark['status'],
@@ -65,10 +68,10 @@ def _cells(job: Job, mark: dict[str, Any]) -> dict[str, Any]:
     'width': width,
     'height': height,
     'took_s': mark['took'],
-    'identity_mean': identity.get('mean', unknown),
+    'identity_mean': identity.get('mean', missing),
     'identity_min': identity.get('min', ''),
     'identity_by': figures.get('identity_by', ''),
-    'confidence_mean': confidence.get('mean', unknown),
+    'confidence_mean': confidence.get('mean', missing),
     'jitter': figures.get('jitter', ''),
     'error': mark['error'],
   }
@@ -78,6 +81,7 @@ def _page(rows: Sequence[dict[str, Any]], marks: Sequence[dict[str, Any]]) -> st
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
     autoescape=True,  # names of files may contain markup
+    # A name that is misspelled in the template is an error and not an empty cell.
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -93,6 +97,8 @@ def _page(rows: Sequence[dict[str, Any]], marks: Sequence[dict[str, Any]]) -> st
 
 def _curve(values: Sequence[float]) -> str:
   """Returns the points of an SVG polyline, 120 by 32, of values over time from 0 to 1."""
+  # 1 px of margin, for the width of the line. y points down in SVG. Negative similarities lie on
+  # the lower border.
   step = 118 / max(len(values) - 1, 1)
   return ' '.join(
     f'{1 + k * step:.1f},{31 - 30 * min(max(value, 0), 1):.1f}'

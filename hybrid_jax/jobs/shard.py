@@ -1,4 +1,8 @@
-"""Division of rows among processes: process i of n takes every n-th row, from the i-th on."""
+"""Division of rows among processes: process i of n takes every n-th row, starting at row i.
+
+The division needs no communication: each process reads the same table and picks its own rows.
+Interleaved and not in blocks, since tables are often sorted, and the long clips then lie together.
+"""
 
 import dataclasses
 import re
@@ -14,7 +18,7 @@ T = TypeVar('T')
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-  """The rows of process `index` (from 0) of `count`; `origin` says what set these numbers."""
+  """The rows of process `index` (from 0) of `count`; `origin` names the source of these numbers."""
 
   index: int
   count: int
@@ -46,12 +50,15 @@ def from_slurm(environment: Mapping[str, str]) -> Shard | None:
   index, count = 0, 1
   if 'SLURM_ARRAY_TASK_ID' in environment:
     count, step = number('ARRAY_TASK_COUNT', 1), number('ARRAY_TASK_STEP', 1)
+    # The count is that of the tasks which exist. In an array like 0,1,5 the last index is beyond
+    # it, and some rows would have no process.
     index, rest = divmod(number('ARRAY_TASK_ID', 0) - number('ARRAY_TASK_MIN', 0), step)
     if rest or not 0 <= index < count:
       raise InputError('SLURM: the numbers of the array have gaps; give --shard=i/n')
   # Not SLURM_NTASKS, which is also set in a batch script, and that is a single process.
   tasks = number('STEP_NUM_TASKS', 1)
   if tasks > 1:
+    # An array of jobs of several tasks each: both divisions at once.
     index, count = index * tasks + number('PROCID', 0), count * tasks
   return Shard(index, count, 'SLURM') if count > 1 else None
 
@@ -67,6 +74,8 @@ def choose(text: str, environment: Mapping[str, str]) -> Shard:
 
 def use_device(shard: Shard) -> jax.Device:
   """Makes one of this machine's devices the default, in turn by the number of the process."""
+  # By the number in the whole job: where SLURM gives each task its own device, there is one to
+  # choose. This also starts JAX, so that a broken driver is an error before any row.
   devices = jax.local_devices()
   device = devices[shard.index % len(devices)]
   jax.config.update('jax_default_device', device)

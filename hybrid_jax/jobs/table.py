@@ -20,9 +20,10 @@ class Job:
   """A row of the table.
 
   Attributes:
-    number: counted from 1, without the header.
-    options: None if the row cannot be run.
-    error: why it cannot.
+    number: of the row, from 1, without the header.
+    source, driving, output: paths.
+    options: all options of the row; None if it cannot be run.
+    error: the reason why it cannot be run; ''.
   """
 
   number: int
@@ -34,10 +35,14 @@ class Job:
 
 
 def read(path: str, common: str = '') -> list[Job]:
-  """Rows of a .csv with a header or of a .jsonl of objects, including rows that cannot be run.
+  """Reads a .csv with a header, or a .jsonl of objects; rows that cannot be run are included.
 
-  Paths are relative to the working directory. `options` of a row is text as on the command line, or
-  in JSON also an object; `common` (text) applies to all rows, and a row's own options override it.
+  Paths are relative to the working directory. The options of a row are text as on the command line,
+  or in JSON an object too.
+
+  Args:
+    path: of the table.
+    common: options of all rows, as text; a row's own options override them.
 
   Raises:
     InputError: the table cannot be read, or is of another kind.
@@ -47,6 +52,8 @@ def read(path: str, common: str = '') -> list[Job]:
   if suffix not in readers:
     raise InputError(f'{path}: jobs are read from .csv or .jsonl files')
   try:
+    # utf-8-sig: spreadsheets write a byte order mark, which would be part of the first column's
+    # name.
     rows = list(readers[suffix](path, pathlib.Path(path).read_text(encoding='utf-8-sig')))
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise InputError(f'{path}: cannot be read ({reason(error)})') from error
@@ -58,6 +65,8 @@ def read(path: str, common: str = '') -> list[Job]:
 
 def _without_clashes(jobs: Sequence[Job]) -> Iterator[Job]:
   """Rejects rows whose output is that of an earlier row, or an input of another row."""
+  # Rows run in any order, in several processes: neither can wait for the other. Paths are resolved,
+  # since ./a.mp4 and a.mp4 are one file.
   inputs: dict[pathlib.Path, int] = {}
   for job in jobs:
     for name in (job.source, job.driving):
@@ -75,22 +84,23 @@ def _without_clashes(jobs: Sequence[Job]) -> Iterator[Job]:
 
 
 def _csv_rows(path: str, text: str) -> Iterator[dict | str]:
+  # newline='': a quoted cell may contain line breaks.
   table = csv.DictReader(io.StringIO(text, newline=''), restkey='more')
   header = tuple(table.fieldnames or ())
   if set(header) not in ({*COLUMNS}, {*COLUMNS, 'options'}):
-    raise InputError(f'{path}: its columns must be source, driving, output and perhaps options')
+    raise InputError(f'{path}: its columns must be source, driving, output and optionally options')
   for row in table:
     whole = 'more' not in row and None not in row.values()
-    yield row if whole else f'has not {len(header)} cells'
+    yield row if whole else f'does not have {len(header)} cells'
 
 
 def _jsonl_rows(path: str, text: str) -> Iterator[dict | str]:
   for line in filter(str.strip, text.splitlines()):
     try:
       row = json.loads(line)
-      yield row if isinstance(row, dict) else 'is no JSON object'
+      yield row if isinstance(row, dict) else 'is not a JSON object'
     except ValueError as error:
-      yield f'is no JSON ({reason(error)})'
+      yield f'is not JSON ({reason(error)})'
 
 
 def _job(number: int, row: dict | str, common: str) -> Job:
@@ -99,8 +109,8 @@ def _job(number: int, row: dict | str, common: str) -> Job:
   texts = [row.get(name) for name in COLUMNS]
   shown = [text if isinstance(text, str) else '' for text in texts]
   try:
-    if strange := set(row) - {*COLUMNS, 'options'}:
-      raise InputError(f'unknown: {", ".join(sorted(strange))}')
+    if unknown := set(row) - {*COLUMNS, 'options'}:
+      raise InputError(f'unknown: {", ".join(sorted(unknown))}')
     for name, text in zip(COLUMNS, texts, strict=True):
       if not isinstance(text, str) or not text:
         raise InputError(f'has no {name}')
@@ -110,17 +120,18 @@ def _job(number: int, row: dict | str, common: str) -> Job:
 
 
 def _spelled(name: str, value: object) -> list[str]:
-  """A JSON option as command-line arguments; a boolean that is the default needs none."""
+  """Returns a JSON option as command-line arguments."""
   name = name.replace('_', '-')
   if not isinstance(value, bool):
     return [f'--{name}={value}']
+  # Flags have one spelling, the one that changes the default; the default itself has none.
   if value is getattr(Options, name.replace('-', '_'), None):
     return []
   return [f'--{name}' if value else f'--no-{name}']
 
 
 def _options(files: Sequence[str], common: str, own: str | dict) -> Options:
-  """The options of a row. Raises InputError where the command would refuse them."""
+  """Parses the options of a row. Raises InputError where the command would refuse them."""
   if isinstance(own, dict):
     own = [text for name, value in own.items() for text in _spelled(name, value)]
   elif isinstance(own, str):
@@ -128,6 +139,8 @@ def _options(files: Sequence[str], common: str, own: str | dict) -> Options:
   else:
     raise InputError('options are text or an object')
   arguments = [f'--{name}={text}' for name, text in zip(COLUMNS, files, strict=True)]
+  # The last of two equal options wins, hence the order. --name=value in one word, since a path may
+  # begin with a dash.
   options = parse([*shlex.split(common), *own, *arguments])
   if options.workdir:
     raise InputError('--workdir is an option of the command, since all rows share the model')

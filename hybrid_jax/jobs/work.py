@@ -1,4 +1,7 @@
-"""Runs the rows of a table one after another, and marks each, so that finished rows are skipped."""
+"""Runs the rows of a table one after another, and marks each, so that finished rows are skipped.
+
+A mark is a small JSON file of a row's outcome. Marks are the only state that processes share.
+"""
 
 import dataclasses
 import datetime
@@ -25,11 +28,13 @@ from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.options import Options
 
 FINISHED = ('done', 'low quality')
-_POINTS = 60  # of a curve in the report
+_POINTS = 60  # of a curve in the report, which is 120 px wide
 
 
 def mark_of(report: pathlib.Path, job: Job) -> pathlib.Path:
   """The file of a row's outcome, named by the row's content and not by its number."""
+  # By content: rows keep their marks when others are inserted before them. The output's name is for
+  # people, and cut to keep the whole name below the 255 bytes of file systems.
   asked = hashlib.sha256(repr(dataclasses.replace(job, number=0)).encode()).hexdigest()
   return report / 'rows' / f'{pathlib.Path(job.output).name[:60]}-{asked[:12]}.json'
 
@@ -45,6 +50,9 @@ def read_mark(report: pathlib.Path, job: Job) -> dict[str, Any] | None:
 
 def key(job: Job, model: Model) -> str:
   """SHA-256 of everything that an output depends on: options, weights, and bytes of the inputs."""
+  # Like a build system: the output is made again if anything that it was made from has changed,
+  # also under the same name. The bytes of the detector and of like=PICTURE count, since they choose
+  # the face; those of the directions are in their digest.
   options = job.options
   files = [options.source, options.driving, options.source_landmarks, options.driving_landmarks]
   files += [options.face_detector, options.certificate, options.key]
@@ -59,15 +67,17 @@ def is_finished(job: Job, mark: dict[str, Any] | None, wanted: str) -> bool:
   if not mark or mark['status'] not in FINISHED or mark['key'] != wanted:
     return False
   beside = [sidecar.place(job.output)]
-  if job.options.quality:
+  # --min-identity measures, and so writes these too.
+  if job.options.quality or job.options.min_identity is not None:
     beside += [f'{job.output}.quality.csv', f'{job.output}.quality.png']
+  # By its bytes: an output that was edited or damaged since is made again.
   return all(map(os.path.exists, beside)) and sidecar.digests(job.output) == mark['sha256']
 
 
 def run_rows(
   jobs: Sequence[Job], load: Callable[[], Model], report: pathlib.Path, say: Callable[[str], None]
 ) -> dict[str, int]:
-  """Runs rows; returns how many were 'done', 'skipped', 'low quality' and 'failed'.
+  """Runs rows; returns the number of 'done', 'skipped', 'low quality' and 'failed' rows.
 
   Args:
     load: loads the model; called once, and only if a row can be run.
@@ -79,6 +89,8 @@ def run_rows(
   counts = dict.fromkeys(('done', 'skipped', 'low quality', 'failed'), 0)
   for job in jobs:
     place, named = mark_of(report, job), f'row {job.number}: {job.output or "?"}'
+    # A lock per row, for the same command started twice or shards that overlap. The lock file
+    # stays: removing it would let a third process lock a new file of the same name.
     with place.with_suffix('.lock').open('w') as lock:
       try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,10 +100,12 @@ def run_rows(
         continue
       before = read_mark(report, job)
       mark = _outcome(job, model, before, place.with_suffix('.log'))
+      # `is`: the very mark that was read is returned for a finished row, and need not be rewritten.
       if mark is before:
         counts['low quality' if mark['status'] == 'low quality' else 'skipped'] += 1
         say(f'{named}: finished earlier')
         continue
+      # After the output and its sidecar: a mark means that they are complete.
       with replacing(place) as part:
         part.write_text(json.dumps(mark) + '\n')
     counts[mark['status']] += 1
@@ -105,6 +119,7 @@ def _outcome(
   """The outcome of a row, which is `before` if it was finished; its messages are added to `log`."""
   began, status, error = time.perf_counter(), 'failed', job.error
   wanted, facts = '', {}
+  # Appended: the log of a killed attempt explains what the resumed one finds.
   with log.open('a') as file:
     try:
       if job.options:
@@ -118,7 +133,8 @@ def _outcome(
         facts = _facts(job.options)
     except (InputError, FloatingPointError) as wrong:
       status, error = 'failed', str(wrong)
-    except Exception as wrong:  # a bug, or out of memory: neither stops the other rows
+    # A bug, or out of memory: neither stops the other rows, and the log has the traceback.
+    except Exception as wrong:
       traceback.print_exc(file=file)
       status, error = 'failed', f'{type(wrong).__name__}: {reason(wrong)}; see {log}'
     if error:
@@ -134,13 +150,14 @@ def _outcome(
 
 
 def _facts(options: Options) -> dict[str, Any]:
-  """What the report shows of a finished row."""
+  """Returns what the report shows of a finished row."""
   written = sidecar.read(sidecar.place(options.output))
   facts = {'sha256': written['result']['sha256'], 'figures': written['figures']}
   table = pathlib.Path(f'{options.output}.quality.csv')
   if table.is_file():
     rows = np.genfromtxt(table, delimiter=',', names=True, dtype=None, encoding=None)
     values = np.atleast_1d(rows['identity'])
+    # Text, if the identity is not available.
     if values.dtype.kind == 'f':
       chosen = np.linspace(0, len(values) - 1, min(len(values), _POINTS)).round().astype(int)
       facts['identity'] = [round(float(v), 4) for v in values[chosen]]
@@ -149,5 +166,5 @@ def _facts(options: Options) -> dict[str, Any]:
 
 
 def of_job(job: Job) -> dict[str, Any]:
-  """The source, driver and output of a row."""
+  """Returns source, driver and output of a row by name."""
   return {k: v for k, v in dataclasses.asdict(job).items() if k in ('source', 'driving', 'output')}

@@ -1,0 +1,1 @@
+"""Re-enactment of files with a trained model; see README.md."""

@@ -1,7 +1,8 @@
-"""The Python API: `load`, `crop`, and what `Model.reenact` and `Model.tune` do.
+"""The Python API: `load`, `crop`, `Video`, and the functions behind `Model.reenact` and `.tune`.
 
-Pictures are (h, w, 3) uint8 RGB and clips (t, h, w, 3); wherever they are taken, a path may stand
-instead. Command-line options are keyword arguments here, under the names of `options.Options`.
+Pictures are (h, w, 3) uint8 RGB and clips (t, h, w, 3); an argument that takes one takes a path
+too. Times are in seconds. The options of the command are keyword arguments here, under the names
+of the fields of `options.Options`. Input that cannot be used raises InputError, with one line.
 """
 
 import contextlib
@@ -24,23 +25,28 @@ from hybrid_jax.media import refuse_overwriting, stills, video
 from hybrid_jax.media.composite import even
 from hybrid_jax.progress import Progress, silent
 from hybrid_jax.provenance import record as provenance
-from hybrid_jax.reenactment import edits, run
+from hybrid_jax.reenactment import edits, motion_file, run
 from hybrid_jax.reenactment.inputs import Input, crop_picture, open_picture
 from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.reenactment.options import CropOptions, Options
 from hybrid_jax.reenactment.quality import Measured
 from hybrid_jax.reenactment.report import Report
 
-FRAME_RATE = 25  # of a driving clip given as an array
+FRAME_RATE = 25  # frames per second of a driving clip given as an array
 CROP_SCALE = 1.8  # of a 'square' crop, in sides of the face's box: configs/common.py
+# Options of the command that arguments and return values replace here.
 _SET_BY_API = ('source', 'driving', 'output', 'workdir')
 
 
 def load(workdir: str | os.PathLike = '') -> Model:
-  """The model of a training run or of an exported file; by default the bundled one.
+  """Returns the model of a training run or of an exported file; by default the bundled one.
+
+  Args:
+    workdir: folder of a training run, file of `hybrid_jax.export`, or folder of
+      `hybrid_jax.convert`.
 
   Raises:
-    InputError: nothing was trained there.
+    InputError: there is no model, or a weight file that its config names is missing.
   """
   return load_model(os.fspath(workdir))
 
@@ -53,7 +59,7 @@ def crop(
   face: str = 'largest',
   kind: str = 'ffhq',
 ) -> Input:
-  """The head of a portrait, as a source for `Model.reenact`; a notebook shows the crop.
+  """Returns the cropped head of a portrait, a source for `Model.reenact`; notebooks show it.
 
   Args:
     picture: a path or (h, w, 3) uint8.
@@ -66,6 +72,7 @@ def crop(
   Raises:
     InputError: unreadable, no face, or not square where nothing locates the face.
   """
+  # Without a model: the crop does not depend on its size, only on how its frames were cropped.
   options = CropOptions(os.fspath(detector), os.fspath(landmarks), face, kind)
   name = _name(picture)
   rgb = picture if isinstance(picture, np.ndarray) else stills.read_image(name)
@@ -77,11 +84,11 @@ class Video:
   """A re-enacted clip in memory.
 
   Attributes:
-    frames: (t, h, w, 3) uint8.
-    times: (t,) presentation times, seconds.
+    frames: (t, h, w, 3) uint8 RGB.
+    times: (t,) float64 presentation times, seconds; `save` writes the exact fractions.
     quality: measurements of each frame, see `quality.Measured`; None if switched off.
-    report: of the run.
-    record: its provenance, which `save` writes into the file and beside it.
+    report: of the run: notes on the inputs, jitter, CMA; see `report.Report`.
+    record: the provenance, which `save` writes into the file and into its sidecar.
   """
 
   frames: np.ndarray
@@ -118,18 +125,19 @@ class Video:
     if not path.absolute().parent.is_dir():
       raise InputError(f'{path}: the folder {path.absolute().parent} does not exist; make it first')
     codec = codec or ('vp9' if path.suffix.lower() == '.webm' else 'h264')
+    # A driving clip given as an array was a temporary file without sound, and is deleted by now.
     sound = audio and os.path.isfile(self._options.driving)
     options = dataclasses.replace(
       self._options, output=str(path), codec=codec, crf=crf, audio=sound, certificate=certificate,
       key=key,
     )  # fmt: skip
+    # The driving clip is still read: its sound is copied while the output is written.
     refuse_overwriting([path], run.given_files(options))
-    options_now = provenance.public_options(dataclasses.asdict(options))
-    record = self.record | {'options': options_now}
+    # The options of this file: codec and quality are chosen here, not when it was rendered.
+    record = self.record | {'options': provenance.public_options(dataclasses.asdict(options))}
     sign = run.open_signer(options, record)
-    # All times are multiples of this, so that they are written exactly.
-    base = Fraction(1, math.lcm(*(time.denominator for time in self._exact_times)))
-    target = run.open_target(options, base, json.dumps(record), sign)
+    target = run.open_target(options, self._time_base(), json.dumps(record), sign)
+    # Beside the output, since a finished file or folder can only be renamed within a file system.
     with tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
       with target.segment(pathlib.Path(folder), 0, self.frames.shape[1:3]) as write:
         for frame, time in zip(self.frames, self._exact_times, strict=True):
@@ -140,15 +148,15 @@ class Video:
     return path
 
   def show(self) -> Any:
-    """Plays the clip in a notebook.
+    """Plays the clip in a notebook; elsewhere writes a temporary .mp4 file and returns its path.
 
-    Outside of one it returns the path of a temporary .mp4 file, and opens it where there is a
-    desktop.
+    Where there is a desktop, the file is opened too. It is not deleted.
     """
     if _in_notebook():
       from IPython import display
 
       return display.display(display.HTML(self._repr_html_()))
+    # Kept after this call: the player that is started below reads it later.
     file = tempfile.NamedTemporaryFile(suffix='.mp4', delete=False)
     file.close()
     self._write_preview(pathlib.Path(file.name))
@@ -158,19 +166,25 @@ class Video:
       webbrowser.open(pathlib.Path(file.name).as_uri())
     return file.name
 
+  def _time_base(self) -> Fraction:
+    """The largest unit of which all times are integer multiples, so that none is rounded."""
+    return Fraction(1, math.lcm(*(time.denominator for time in self._exact_times)))
+
   def _write_preview(self, path: pathlib.Path) -> None:
     h, w = even(self.frames[0]).shape[:2]  # H.264 takes even sides only
-    base = Fraction(1, math.lcm(*(time.denominator for time in self._exact_times)))
     sound = self._options.driving
-    sound = sound if os.path.isfile(sound) and video.probe(sound).audio else None
-    with video.VideoWriter(path, h, w, time_base=base, audio_from=sound) as writer:
+    # A motion file is no clip: FFmpeg cannot open it.
+    clip = os.path.isfile(sound) and not motion_file.is_motion(sound)
+    sound = sound if clip and video.probe(sound).audio else None
+    with video.VideoWriter(path, h, w, time_base=self._time_base(), audio_from=sound) as writer:
       for frame, time in zip(self.frames, self._exact_times, strict=True):
         writer.write(even(frame), time)
 
   def _repr_html_(self) -> str:
-    """A player with the clip inside, for notebooks."""
+    """Returns a player with the clip inside, for notebooks."""
     import base64
 
+    # Inside the page: a notebook that is moved or sent has no path to a file of this machine.
     with tempfile.TemporaryDirectory() as folder:
       path = pathlib.Path(folder) / 'preview.mp4'
       self._write_preview(path)
@@ -188,8 +202,21 @@ def reenact(
   quality: bool = True,
   **options: Any,
 ) -> Video:
-  """See `Model.reenact`. `progress` True shows bars, None nothing; or it is a callback."""
+  """Does what `Model.reenact` documents.
+
+  Args:
+    driving_fps: frame rate of `driving` if it is an array, frames per second.
+    progress: True shows bars, None and False nothing; or a callback, see `progress.Progress`.
+    quality: whether to measure each frame.
+    options: fields of `options.Options` but source, driving, output and workdir.
+
+  Raises:
+    InputError: an input or an option that cannot be used.
+    FloatingPointError: a result is not finite.
+  """
   with _folder() as folder:
+    # The command's own stages, with another target: equal frames by construction. The folder of
+    # parts is temporary, since a call in memory has nothing from which another could go on.
     job = _job(model, source, driving, driving_fps, folder, {**options, 'quality': quality})
     run.check_options(model, job.options)
     record, target = run.provenance_record(job), _MemoryTarget()
@@ -215,7 +242,12 @@ def tune(
   progress: Progress | None | bool = True,
   **options: Any,
 ) -> Model:
-  """See `Model.tune`."""
+  """Does what `Model.tune` documents; arguments as of `reenact`.
+
+  Raises:
+    InputError: an input or an option that cannot be used.
+    FloatingPointError: the loss, or the tuned generator, is not finite.
+  """
   if driving is None and method == 'cma':
     raise InputError("method='cma' needs the driving clip; or tune to the source by method='pti'")
   with _folder() as folder:
@@ -224,6 +256,7 @@ def tune(
     inputs = run.open_inputs(job, folder, bars)
     missing = inputs.driving.missing if inputs.driving else np.zeros(0, bool)
     head = inputs.source.head(model.size)
+    # The drivers are frames of the clip that show a face (eqs. (15)-(18)); PTI takes none.
     tuned, _ = run.tune(model, job.options, head, inputs.driving, missing, bars)
   return tuned
 
@@ -236,7 +269,8 @@ def _job(
   folder: pathlib.Path,
   options: dict[str, Any],
 ) -> run.Job:
-  """The job of inputs that may be arrays. Raises InputError."""
+  """Returns the job of inputs that may be arrays. Raises InputError."""
+  # Checked here: the error of the dataclass would name __init__ and no options.
   known = {field.name for field in dataclasses.fields(Options)} - set(_SET_BY_API)
   if unknown := sorted(set(options) - known):
     raise InputError(f'{", ".join(unknown)}: not an option; options are {", ".join(sorted(known))}')
@@ -247,6 +281,7 @@ def _job(
     source = open_picture(source, chosen.crop_options('source'), model)
   opened = source if isinstance(source, Input) else None
   hashes = {path: environment.sha256(path) for path in (name, clip) if os.path.isfile(path)}
+  # The provenance names a hash of each input: of an array that of its bytes stands in for a file's.
   if opened is not None:
     hashes.setdefault(name, hashlib.sha256(np.ascontiguousarray(opened.picture)).hexdigest())
   resolved = edits.resolve(chosen.edit, chosen.directions, model)
@@ -261,17 +296,22 @@ class _MemoryTarget:
     self.times: list[Fraction] = []
 
   def done(self, folder: pathlib.Path) -> int:
+    """No segment of an earlier run."""
     return 0
 
   @contextlib.contextmanager
   def segment(self, folder: pathlib.Path, k: int, shape: tuple[int, int]) -> Iterator:
+    """Gives write(rgb (h, w, 3), time)."""
+
     def write(rgb: np.ndarray, time: Fraction) -> None:
+      # Copied: a picture may be a view of its whole batch, which it would keep in memory.
       self.frames.append(np.array(rgb))
       self.times.append(time)
 
     yield write
 
   def finish(self, folder: pathlib.Path, count: int) -> str:
+    """Nothing to join, and no note on the sound."""
     return ''
 
 
@@ -281,23 +321,26 @@ def _folder() -> Iterator[pathlib.Path]:
   with tempfile.TemporaryDirectory() as name:
     try:
       yield pathlib.Path(name)
+    # The caller gave an array, and has never seen this folder.
     except InputError as error:
       raise InputError(str(error).replace(f'{name}{os.sep}', '')) from None
 
 
 def _name(source: Any) -> str:
-  """The path of a source, or the word that stands for an array."""
+  """Returns the path of a source, or 'array', which stands for one in messages."""
   return 'array' if isinstance(_checked_array(source, 3, 'source'), np.ndarray) else _path(source)
 
 
 def _clip(driving: Any, folder: pathlib.Path, fps: float | Fraction) -> str:
-  """The path of the driving clip; frames (t, h, w, 3) become a lossless file in the folder."""
+  """Returns the path of the driving clip; frames (t, h, w, 3) become a file in the folder."""
   if not isinstance(_checked_array(driving, 4, 'driving'), np.ndarray):
     return _path(driving)
   path, rate = folder / 'driving.mp4', Fraction(fps).limit_denominator(100_000)
   if not 0 < rate <= 1000:
     raise InputError(f'driving_fps={fps}: must be above 0 and at most 1000')
   h, w = driving.shape[1:3]
+  # Lossless, so that arrays and files give the same frames. In units of a frame, so that the times
+  # are exact: 30000/1001 has no finite decimal.
   with video.VideoWriter(path, h, w, time_base=1 / rate, codec='ffv1') as writer:
     for k, frame in enumerate(driving):
       writer.write(frame, k / rate)
@@ -317,14 +360,14 @@ def _checked_array(given: Any, axes: int, name: str) -> Any:
 
 
 def _path(given: str | os.PathLike) -> str:
-  """The path of an existing file. Raises InputError."""
+  """Returns the path of an existing file. Raises InputError."""
   if not os.path.isfile(given):
     raise InputError(f'{os.fspath(given)}: no such file')
   return os.fspath(given)
 
 
 def _bars(progress: Progress | None | bool) -> Progress:
-  """The callback of a `progress` argument."""
+  """Returns the callback of a `progress` argument."""
   if not progress:
     return silent
   if progress is not True:
@@ -340,4 +383,5 @@ def _in_notebook() -> bool:
   except ImportError:
     return False
   shell = get_ipython()
+  # IPython in a terminal has a shell too, but no kernel, and cannot play a clip.
   return shell is not None and shell.has_trait('kernel')

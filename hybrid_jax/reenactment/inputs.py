@@ -20,6 +20,7 @@ from hybrid_jax.progress import Progress
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.options import CropOptions
 
+# Without .gif: it has no sound, and times in whole hundredths of a second only.
 MOVING_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.ts')
 SHEET = 6  # pictures per row and per column of a sheet of crops
 
@@ -47,6 +48,7 @@ class Input:
   @property
   def moving(self) -> bool:
     """Whether it is a clip."""
+    # A clip is never held: an hour of 1080p would be 560 GB.
     return self.picture is None
 
   @property
@@ -57,7 +59,7 @@ class Input:
   @property
   def first_face(self) -> int:
     """The number of the first frame with a face, which gives the identity."""
-    return int(self.missing.argmin())
+    return int(self.missing.argmin())  # of False before True; tracking refuses a clip without faces
 
   def pictures(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
     """Whole frames (h, w, 3) uint8 of these numbers, which must not decrease.
@@ -67,9 +69,12 @@ class Input:
     if not self.moving:
       yield from (self.picture for _ in numbers)
       return
+    # Up to the length of the track: a damaged clip may decode further in another attempt, but those
+    # frames would have no square.
     frames = itertools.islice(video.read_frames(self.path), len(self.track))
     at, rgb = -1, None
     for number in numbers:
+      # Decoded in order and never sought: seeking lands on other frames in clips with bad indices.
       while at < min(number, len(self.track) - 1):
         at, rgb = at + 1, next(frames).rgb
       yield rgb
@@ -93,6 +98,7 @@ class Input:
   def describe(self, role: str, size: int) -> str:
     """One line about the input for a model that sees `size` px."""
     h, w = self.track.size
+    # 9 columns: 'driving' and two spaces, so that the lines of a run align.
     line = f'{role:<9}{self.path}: {w}x{h}'
     if self.moving:
       duration = self.track.seconds[-1] - self.track.seconds[0]
@@ -101,6 +107,7 @@ class Input:
     sides = 2 * np.hypot(*self.squares[:, 2:].T)
     upper = f' to {sides.max():.0f}' if self.moving else ''
     line += f', crop {self.kind} of {sides.min():.0f}{upper} px'
+    # Below half the size, more than three of four pixels are interpolated.
     return line + f' (small for a model that sees {size} px)' * bool(sides.min() < size / 2)
 
   def _repr_png_(self) -> bytes:
@@ -124,7 +131,7 @@ def is_moving(path: str | os.PathLike) -> bool:
 def open_input(
   path: str, options: CropOptions, model: Model, store: pathlib.Path, progress: Progress
 ) -> Input:
-  """`open_picture` or `open_clip`, by the suffix."""
+  """Opens a picture or a clip, by the suffix; see `open_picture` and `open_clip`."""
   if is_moving(path):
     return open_clip(path, options, model, store, progress)
   return open_picture(path, options, model)
@@ -144,6 +151,7 @@ def open_picture(picture: str | np.ndarray, options: CropOptions, model: Model) 
     'array' if given else picture,
     dataclasses.replace(options, crop=options.kind(model.crop)),
     model.config.data.crop_scale,
+    # A function, since like=PICTURE runs the detector that is opened only inside.
     lambda landmarker: _choice(options, model, landmarker),
   )
 
@@ -178,6 +186,7 @@ def crop_picture(
       )
     face = pick(rgb, found)
     points = face.landmarks[None]
+  # A picture is a track of one frame, so that its square has the same definition as a clip's.
   no_box = np.full((1, 4), np.nan)
   track = tracking.Track(np.zeros(1, np.int64), Fraction(1), points, no_box, (0,), size, '')
   track = tracking.with_landmarks(track, points)
@@ -191,12 +200,13 @@ def crop_picture(
 def open_clip(
   path: str, options: CropOptions, model: Model, store: pathlib.Path, progress: Progress
 ) -> Input:
-  """A clip, tracked; the track is saved in `store` (.npz), and read from it if it exists.
+  """Opens and tracks a clip; the track is saved in `store` (.npz), and read from it if it exists.
 
   Raises:
     InputError: unreadable, no face in any frame, or not square where nothing locates the face.
   """
   kind = options.kind(model.crop)
+  # The store is trusted: it lies in the folder of this job, which is emptied for any other job.
   if store.is_file():
     track = tracking.Track.load(store)
   else:
@@ -209,6 +219,7 @@ def open_clip(
       path, landmarker, choose, progress=lambda frames: progress(frames, 'tracking', total)
     )
     if options.landmarks:
+      # After tracking: only then the number of frames is certain (containers often misstate it).
       points = read_landmarks(options.landmarks, track.size, len(track))
       track = tracking.with_landmarks(track, points)
     track.save(store)
@@ -217,7 +228,7 @@ def open_clip(
 
 
 def _choice(options: CropOptions, model: Model, landmarker: Landmarker | None) -> tracking.Choice:
-  """The rule that picks one of several faces in a frame."""
+  """Returns the rule that picks one of several faces in a frame."""
   if not options.face.startswith('like='):
     return tracking.chooser(options.face)
   path = options.face.removeprefix('like=')
@@ -227,12 +238,14 @@ def _choice(options: CropOptions, model: Model, landmarker: Landmarker | None) -
   found = landmarker.detect(rgb)
   if not found:
     raise InputError(f'{path}: no face found; give another picture to look like')
+  # FFHQ's alignment for any model: ArcFace was trained on aligned faces, and both sides of the
+  # comparison are cut in the same way.
   wanted = embed(align.cut(rgb, align.ffhq(found[0].landmarks), model.size))
   return tracking.likeness(wanted, embed, model.size)
 
 
 def _first_frame(path: str) -> tracking.Track:
-  """A track of one frame, which has the size of the clip and nothing else."""
+  """Returns a track of one frame with the size of the clip and no face."""
   info, nowhere = video.probe(path), np.full((1, 5, 2), np.nan)
   size, boxes = (info.height, info.width), nowhere[:, :4, 0]
   return tracking.Track(np.zeros(1, np.int64), info.time_base, nowhere, boxes, (0,), size, '')
@@ -243,5 +256,6 @@ def _squares(
 ) -> np.ndarray:
   try:
     return tracking.squares(track, kind, scale, smooth)
+  # Tracking works on arrays and has no name to report.
   except InputError as error:
     raise InputError(f'{name}: {error}') from None

@@ -20,31 +20,38 @@ from hybrid_jax.models.ops import from_uint8, to_uint8
 from hybrid_jax.training import checkpoint, steps
 from hybrid_jax.weights import exported, load, shipped
 
-IN_FLIGHT = 2  # batches that the device computes while the host decodes and encodes
+# Batches that the device computes while the host decodes and encodes; each costs the memory of a
+# batch of pictures on the device.
+IN_FLIGHT = 2
 
 
 class Programs:
   """The three compiled steps of one network, at its precision. Frames are uint8 (n, h, w, 3)."""
 
   def __init__(self, networks: Networks):
+    # Weights are arguments of the programs, never closures: closed-over arrays would be compiled in
+    # as constants, and a tuned generator could not share the programs.
     hybrid = networks.hybrid
     edges = np.cumsum(hybrid.encoder.deformation_widths)
 
     @jax.jit
     def identity(E, G, image, rows):
-      return hybrid.identity(E, G, from_uint8(image), rows)
+      return hybrid.identity(E, G, from_uint8(image), rows)  # Eq. (1)
 
     @jax.jit
     def deformation(E, frames):
       F = jnp.concatenate(hybrid.deformation(E, from_uint8(frames)), -1).astype(jnp.float32)
-      return F, jnp.isfinite(F).all()  # Eq. 2
+      return F, jnp.isfinite(F).all()  # Eq. (2)
 
     @jax.jit
     def synthesis(G, W_S, F, edits=None):
+      # The last edge is the width of all layers: what follows it are strengths of edits, (n, 0)
+      # without edits.
       *F_D, strength = jnp.split(F, edges, axis=-1)
       dW, ds = edits.times(strength) if edits else (0.0, None)
       W = jnp.repeat(W_S, len(F), axis=0)
-      R = hybrid.reenact(G, W, tuple(F_D), dW_edit=dW, ds_edit=ds)  # Eqs. 3 and 4
+      R = hybrid.reenact(G, W, tuple(F_D), dW_edit=dW, ds_edit=ds)  # Eqs. (3) and (4)
+      # Of the float image: in uint8, NaN is a number like any other.
       return to_uint8(R), jnp.isfinite(R).all()
 
     self.identity, self.deformation, self.synthesis = identity, deformation, synthesis
@@ -86,6 +93,8 @@ class Model:
 
   def with_generator(self, G: Mapping, name: str) -> 'Model':
     """The same encoder with a generator of the same shapes; compiled programs are shared."""
+    # `replace` drops cached properties: right for `digests`, which differ, but the same programs
+    # would be compiled again.
     other = dataclasses.replace(self, G=G, name=name)
     other.fast, other.precise = self.fast, self.precise
     return other
@@ -112,7 +121,7 @@ class Model:
     return 'square' if data.videos or data.packed else 'ffhq'
 
   def digest(self) -> str:
-    """SHA-256 of the encoder; motion is only valid for the encoder that read it."""
+    """SHA-256 of the encoder; motion is only valid for the encoder that extracted it."""
     return self.digests['encoder']
 
   @functools.cached_property
@@ -127,6 +136,8 @@ class Model:
       InputError: an array of another shape or type.
     """
     check_frame(crop, self.size)
+    # Once per source, in its own program: 60 % of the encoder's parameters are in the identity
+    # heads, which driving frames do without.
     return self.fast.identity(self.E, self.G, crop[None], self.rows)
 
   def deformations(self, crops: Iterable[np.ndarray], batch: int) -> Iterator[np.ndarray]:
@@ -163,6 +174,8 @@ class Model:
     def collect():
       nonlocal done
       padded, count, (results, finite) = pending.popleft()
+      # Per batch and not per frame, since it is one number to wait for; the batch is recomputed
+      # whole, so that a resumed run, which has the same batches, repeats it bit for bit.
       if not finite and self.config.model.half_dtype:
         results, finite = choose(self.precise)(padded)
       if not finite:
@@ -174,6 +187,7 @@ class Model:
 
     for chunk in batched(items, batch):
       count = len(chunk)
+      # One batch size, one program: a shorter last batch would be compiled anew.
       padded = pad(chunk, batch)
       pending.append((padded, count, step(padded)))
       # The device goes on with the next batches while the host reads this one.
@@ -193,6 +207,7 @@ class Model:
       raise InputError(
         f'{self.name}: has a random ArcFace; --face=like=PICTURE needs a trained one'
       )
+    # Not in `memo`: a run needs it once, to choose the face, and its memory is free afterwards.
     frozen, _ = load.load(self.networks, self.config.weights, self.config.train.seed)
     embed = jax.jit(lambda x: self.networks.arcface.apply(frozen['arcface'], from_uint8(x)))
     return lambda crop: np.asarray(embed(crop[None])[0])
@@ -210,12 +225,12 @@ class Model:
     Raises:
       InputError: an input or an option that cannot be used.
     """
-    from hybrid_jax.reenactment import api  # it imports this module
+    from hybrid_jax.reenactment import api  # imported here, since it imports this module
 
     return api.reenact(self, source, driving, **options)
 
   def tune(self, source: Any, driving: Any = None, *, method: str = 'cma', **options: Any) -> Any:
-    """The model with its generator tuned to a source and a driving clip (CMA, section 3.4; or PTI).
+    """The model with its generator tuned to a source and a driving clip (CMA, section 3.3; or PTI).
 
     Args:
       source, driving: as of `reenact`; PTI takes no driving clip.
@@ -241,7 +256,8 @@ def check_frame(frame: np.ndarray, size: int) -> np.ndarray:
 
 
 def digest(tree: Mapping) -> str:
-  """The SHA-256 of a tree of arrays and of their names."""
+  """Returns the SHA-256 of a tree of arrays and of their names."""
+  # With the names: equal arrays in other places are another model.
   sha = hashlib.sha256()
   for key, x in jax.tree_util.tree_leaves_with_path(tree):
     sha.update(jax.tree_util.keystr(key).encode())
@@ -250,10 +266,9 @@ def digest(tree: Mapping) -> str:
 
 
 def load_model(workdir: str) -> Model:
-  """The newest encoder of a training workdir; '' is the model bundled with the package.
+  """Loads the newest encoder of a training workdir; '' loads the bundled model.
 
-  Instead of a workdir, the file that `hybrid_jax.export` wrote, or the folder into which
-  `hybrid_jax.convert` converted it.
+  A file of `hybrid_jax.export`, or a folder of `hybrid_jax.convert`, takes the place of a workdir.
 
   Raises:
     InputError: nothing was trained there, or the installation lacks the encoder.
@@ -271,8 +286,11 @@ def load_model(workdir: str) -> Model:
     return Model(config, networks, E, G, networks.hybrid.encoder.num_ws, workdir)
   config = ConfigDict(checkpoint.read_config(workdir))
   networks = build(config.model)
+  # Shapes only: the paper's encoder has 392 million parameters, which would be initialised just to
+  # be overwritten.
   shapes = jax.eval_shape(lambda key: init_encoder(networks, key), jax.random.key(0))
   step, E = checkpoint.restore_encoder(workdir, shapes)
   G = load.load_generator(networks, config.weights, config.train.seed)
+  # A run that was stopped early has trained fewer W+ rows; the others still equal the base w.
   rows = steps.active_rows(step, config.progressive, networks.hybrid.encoder.num_ws)
   return Model(config, networks, E, G, rows, f'{workdir}, step {step}')

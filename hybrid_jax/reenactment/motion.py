@@ -1,4 +1,4 @@
-"""Stage 2: the driver's motion, read by the encoder, and what is done to it before rendering.
+"""Stage 2: the driver's motion, extracted by the encoder (eq. 2), and operations on it.
 
 Rows are deformation latents s_f (d,) float32, the offsets of all deformation layers side by side.
 Functions on rows are generators, since a long clip's rows need not fit into memory.
@@ -22,12 +22,14 @@ from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.motion_file import Motion
 from hybrid_jax.reenactment.options import Options
 
-READ_AHEAD = 8  # crops that are decoded before the encoder needs them
+# Crops that are decoded before the encoder needs them: a batch of the default size. Decoding and
+# cropping run in a thread, since PyAV and OpenCV release the interpreter lock.
+READ_AHEAD = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DrivingMotion:
-  """What stage 2 hands to the renderer.
+  """The result of stage 2.
 
   Attributes:
     motion: the rows, on disk.
@@ -48,7 +50,7 @@ def read_motion(
   hashes: Mapping[str, str],
   progress: Progress,
 ) -> DrivingMotion:
-  """The motion of the driving clip, or of the motion file that takes its place.
+  """Returns the motion of the driving clip, or of the motion file that takes its place.
 
   Args:
     folder: keeps the motion for a run that is resumed.
@@ -59,10 +61,13 @@ def read_motion(
   """
   if driving is None:
     motion = motion_file.read(options.driving)
+    # The latent space of s_f is that of one encoder; with another, the result would be a face that
+    # moves in some other way, without an error.
     if (motion.model, motion.widths) != (model.digest(), model.widths):
       raise InputError(f'{options.driving}: motion of another model; extract it with this one')
     return DrivingMotion(motion, np.arange(len(motion)), np.zeros(0, bool))
   store, missing = folder / 'motion.safetensors', driving.missing
+  # Written at once when it is complete: a store that exists holds every row.
   if not store.is_file():
     digest = hashes[options.driving]
     extract(model, driving, digest, options.on_missing, store, options.batch_size, progress)
@@ -87,12 +92,14 @@ def extract(
   """
   track, missing = driving.track, driving.missing
   if on_missing == 'fail' and missing.any():
+    # Before the encoder runs: tracking has already found which frames have a face.
     k = int(missing.argmax())
     raise InputError(
       f'{driving.path}: no face in frame {k} ({float(track.time(k)):.2f} s) and '
       f'{missing.sum() - 1} more; --on-missing=hold, interpolate or skip goes on'
     )
   found = np.flatnonzero(~missing)
+  # Only frames with a face are encoded; `fill` makes the others' rows from these.
   heads = prefetch(driving.crops(found.tolist(), model.size), READ_AHEAD)
   rows = model.deformations(progress(heads, 'reading motion', len(found)), batch_size)
   kept = found if on_missing == 'skip' else np.arange(len(track))
@@ -112,7 +119,7 @@ def extract(
 def adapt(
   model: Model, options: Options, motion: Motion, head: np.ndarray
 ) -> tuple[Iterator[np.ndarray], int | None]:
-  """(the rows as the options ask for them: smoothed and, if wanted, relative; the reference row).
+  """Returns the rows to render, smoothed and, if wanted, relative; and the reference row.
 
   The reference is None for absolute motion. `head` is the source's crop, whose own expression
   relative motion starts from.
@@ -123,17 +130,21 @@ def adapt(
   rows = smoothed(motion, options.smooth_motion)
   if options.motion == 'absolute':
     return rows, None
+  # The reference is a row of the motion before smoothing, so that --reference=K means the same
+  # frame's expression whatever the smoothing.
   k = neutral(motion) if options.reference is None else options.reference
   if not 0 <= k < len(motion):
     raise InputError(f'--reference={k}: {options.driving} has frames 0 to {len(motion) - 1}')
+  # In a batch of the size that follows: the program is compiled for it anyway.
   own = next(model.deformations([head], options.batch_size))
   return relative(rows, np.array(motion.rows[k]), own, options.gain), k
 
 
 def missing_line(missing: np.ndarray, on_missing: str) -> str:
-  """One line that lists the frames without a face as ranges; '' if there are none."""
+  """Returns one line that lists the frames without a face as ranges; '' if there are none."""
   if not missing.any():
     return ''
+  # +1 where a range begins, -1 after its end; padded, since a range may reach either end.
   edges = np.diff(np.concatenate(([0], missing.astype(int), [0])))
   ranges = np.flatnonzero(edges).reshape(-1, 2).tolist()
   names = [str(a) if b == a + 1 else f'{a}-{b - 1}' for a, b in ranges[:8]]
@@ -147,19 +158,29 @@ def missing_line(missing: np.ndarray, on_missing: str) -> str:
 
 
 def neutral(motion: Motion) -> int:
-  """The number of the row with the smallest s_f: G(w_id, 0) is the neutral expression."""
+  """Returns the number of the row with the smallest |s_f|: G(w_id, 0) is the neutral expression."""
+  # Row by row: 10,000 rows of the 1024 px model at once are 200 MB.
   return int(np.argmin([float(np.linalg.norm(row)) for row in motion.rows]))
 
 
 def smoothed(motion: Motion, seconds: float) -> Iterator[np.ndarray]:
-  """The rows smoothed over time without delay, see `align.smoothed`; `seconds` 0 is off."""
+  """Yields the rows smoothed over time without delay, see `align.smoothed`; `seconds` 0 is off."""
   return align.smoothed(motion.rows, motion.seconds, seconds, motion.starts)
 
 
 def relative(
   rows: Iterable[np.ndarray], reference: np.ndarray, own: np.ndarray, gain: float
 ) -> Iterator[np.ndarray]:
-  """own + gain (row - reference): the driver's change of expression on the source's own."""
+  """Yields own + gain (row - reference): the driver's change added to the source's expression.
+
+  Args:
+    rows: s_f (d,) of each driving frame.
+    reference: (d,) of the frame whose expression counts as no change.
+    own: (d,) of the source.
+    gain: 1 transfers the change as it is, 0 leaves the source still.
+  """
+  # Not in the paper, whose motion is absolute (eq. 3). For sources whose face has another shape
+  # than the driver's: what the encoder leaves of that shape in s_f cancels in the difference.
   for row in rows:
     yield own + gain * (row - reference)
 
@@ -174,7 +195,9 @@ class Jitter:
     self._before, self._step, self._first, self._second = None, None, 0.0, 0.0
 
   def __call__(self, rows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Passes rows on while measuring them."""
+    """Yields the rows unchanged, and measures them."""
+    # Sums while they pass, since no second pass over a long motion is wanted. Squared steps are
+    # summed as Python floats (float64): float32 would lose the small ones of 10,000 rows.
     for row in rows:
       if self._before is not None:
         step = row - self._before
@@ -183,7 +206,7 @@ class Jitter:
           turn = step - self._step
           self._second += float(turn @ turn)
         self._step = step
-      self._before = np.array(row)
+      self._before = np.array(row)  # a copy: a row may be a view that keeps its batch
       yield row
 
   @property
@@ -193,7 +216,7 @@ class Jitter:
 
 
 def jitter_of(rows: Iterable[np.ndarray]) -> float:
-  """The jitter of rows that are at hand."""
+  """Returns the jitter of rows, see `Jitter`."""
   jitter = Jitter()
   for _ in jitter(rows):
     pass
@@ -206,10 +229,16 @@ def jitter_of(rows: Iterable[np.ndarray]) -> float:
 def fill(
   rows: Iterable[np.ndarray], missing: np.ndarray, on_missing: str, seconds: np.ndarray
 ) -> Iterator[np.ndarray]:
-  """One row for each frame, from the rows of the frames with a face.
+  """Yields one row for each frame, from the rows of the frames with a face.
 
   'hold' repeats the last row, or at the beginning the first one; 'interpolate' goes linearly in
   time from the last row to the next; 'skip' adds none. Memory does not grow with the gaps.
+
+  Args:
+    rows: (d,) of each frame with a face, of which there is at least one.
+    missing: (t,) bool: frames without a face.
+    on_missing: one of `options.ON_MISSING`.
+    seconds: (t,) times of all frames.
   """
   rows, found = iter(rows), np.flatnonzero(~missing)
   if on_missing == 'skip':
@@ -224,10 +253,13 @@ def fill(
       elif on_missing == 'hold':
         yield before
       else:
+        # In time and not in frames: phones record at variable rates.
         share = (seconds[gap] - seconds[start - 1]) / (seconds[at] - seconds[start - 1])
+        # float32 as the rows are: a float64 scalar would promote them.
         yield before + np.float32(share) * (row - before)
     yield row
     before, row = row, next(rows, None)
+  # After the last face there is no row to interpolate to: every rule but 'skip' holds.
   for _ in range(found[-1] + 1, len(missing)):
     yield before
 
@@ -257,25 +289,28 @@ class Plan:
 
 
 def plan(motion: Motion, fps: Fraction | None) -> Plan:
-  """Every row at its own time; with `fps`, the row shown at each multiple of 1 / fps seconds.
+  """Returns the plan of every row at its own time; with `fps`, of the row at each k / fps seconds.
 
   A row is shown until the next one begins, the last as long as the one before it.
   """
   count, start = len(motion), motion.time(0)
   if fps is None:
     return Plan(np.arange(count), motion.ticks, motion.time_base)
+  # All in fractions and whole ticks: in floating point, a time that equals the beginning of a row
+  # may fall before it.
   interval = 1 / fps
   end = 2 * motion.time(count - 1) - motion.time(count - 2) if count > 1 else start + interval
   tick = _common(start, interval)
   numbers = np.arange(math.ceil((end - start) / interval))
   ticks = int(start / tick) + numbers * int(interval / tick)
   unit = _common(tick, motion.time_base)
-  known, asked = motion.ticks * int(motion.time_base / unit), ticks * int(tick / unit)
-  return Plan(np.searchsorted(known, asked, 'right') - 1, ticks, tick)
+  begins, wanted = motion.ticks * int(motion.time_base / unit), ticks * int(tick / unit)
+  # 'right' less one: the last row that begins at or before the wanted time.
+  return Plan(np.searchsorted(begins, wanted, 'right') - 1, ticks, tick)
 
 
 def _common(a: Fraction, b: Fraction) -> Fraction:
-  """The largest unit of which both are integer multiples."""
+  """Returns the largest unit of which both are integer multiples."""
   return Fraction(
     math.gcd(a.numerator * b.denominator, b.numerator * a.denominator),
     a.denominator * b.denominator,

@@ -1,4 +1,4 @@
-"""Motion files: the deformation latents `s_f` of a clip, which can drive any source later.
+"""Motion files: the deformation latents `s_f` of a clip (eq. 2), to drive any source later.
 
 A safetensors file of `s_f` (t, d) float32, the offsets of all deformation layers side by side, and
 `ticks` (t,) int64, presentation times in units of the `time_base` in its metadata. Rows are read
@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import reason, replacing
 
+# Changes with the meaning of the content, so that an older reader refuses a newer file.
 _FORMAT = 'hybrid_jax motion 1'
 
 
@@ -35,12 +36,15 @@ class Rows:
     return self.shape[0]
 
   def __getitem__(self, which: int | slice) -> np.ndarray:
+    # `indices` clips to the length as a list does: past the end is an IndexError, which also ends
+    # iteration over the rows.
     first, end, _ = (which if isinstance(which, slice) else slice(which, which + 1)).indices(
       len(self)
     )
     if first >= end:
       raise IndexError(which)
-    width = 4 * self.shape[1]
+    width = 4 * self.shape[1]  # bytes
+    # pread has no file position, so threads may read rows at once.
     read = os.pread(self._file.fileno(), (end - first) * width, self._offset + first * width)
     rows = np.frombuffer(read, '<f4').reshape(end - first, self.shape[1])
     return rows if isinstance(which, slice) else rows[0]
@@ -91,7 +95,15 @@ def write(
   model: str,
   driving: str,
 ) -> None:
-  """Writes batches (n, d) as they are computed; together they have one row for each of `ticks`.
+  """Writes rows while they are computed; memory does not grow with their number.
+
+  Args:
+    batches: rows (d,) or batches of them (n, d); together one row for each of `ticks`.
+    ticks: (t,) presentation times, in units of `time_base` seconds.
+    widths: channels of each deformation layer; their sum is d.
+    starts: the first row of each shot.
+    model: SHA-256 of the encoder.
+    driving: SHA-256 of the clip.
 
   Raises:
     InputError: the file cannot be written.
@@ -115,12 +127,14 @@ def write(
     },
   }
   text = json.dumps(header).encode()
+  # safetensors wants the data aligned to 8 bytes, with the header padded by spaces.
   text += b' ' * (-len(text) % 8)
   try:
     # safetensors' own writer needs all rows in memory.
     with replacing(path) as part, open(part, 'wb') as file:
       file.write(struct.pack('<Q', len(text)) + text)
       for batch in batches:
+        # Little-endian on any machine, as the format requires.
         file.write(np.ascontiguousarray(batch, '<f4'))
       file.write(np.ascontiguousarray(ticks, '<i8'))
   except OSError as error:
@@ -139,6 +153,7 @@ def read(path: str | os.PathLike) -> Motion:
       if meta.get('format') != _FORMAT:
         raise InputError(f'{path}: not a motion file; make one with hybrid_jax.extract_motion')
       shape, ticks = file.get_slice('s_f').get_shape(), file.get_tensor('ticks')
+    # Data begin after the 8 bytes of the header's length, and the header.
     with open(path, 'rb') as file:
       offset = 8 + struct.unpack('<Q', file.read(8))[0]
     return Motion(
@@ -150,7 +165,7 @@ def read(path: str | os.PathLike) -> Motion:
       meta['model'],
       meta['driving'],
     )
-  except InputError:
+  except InputError:  # is a ValueError, and would be reported as damage below
     raise
   except (SafetensorError, OSError, ValueError, KeyError) as error:
     raise InputError(f'{path}: not a motion file, or damaged ({reason(error)})') from error
@@ -158,4 +173,5 @@ def read(path: str | os.PathLike) -> Motion:
 
 def is_motion(path: str | os.PathLike) -> bool:
   """Whether a path is that of a motion file, by its suffix."""
+  # By name alone: options are checked before any file is opened.
   return pathlib.Path(path).suffix == '.safetensors'

@@ -1,7 +1,7 @@
 """The options of a re-enactment, declared once for the command, the Python API and job tables.
 
-`Options` is the only list. The metadata of a field says how the command line spells it, from which
-`build_parser`, `parse` and the other commands that share options read it.
+`Options` is the only list. The metadata of a field holds the arguments of `add_argument`, for
+`build_parser`, `parse` and the other commands that share options.
 """
 
 import argparse
@@ -23,12 +23,12 @@ CODECS = {
   'ffv1': ('ffv1', ('.mp4', '.mkv')),
   'vp9': ('libvpx-vp9', ('.webm', '.mkv', '.mp4')),
 }
-_TUNING = cma.Options()
+_TUNING = cma.Options()  # its defaults are the command's
 
 
 @dataclasses.dataclass(frozen=True)
 class CropOptions:
-  """How the head is found in one input and cut out.
+  """Options of finding and cropping the head in one input.
 
   Attributes:
     detector: YuNet .onnx or MediaPipe FaceLandmarker .task file; '' for none.
@@ -63,6 +63,7 @@ def at_least(kind: Callable[[str], Any], least: float) -> Callable[[str], Any]:
 
   def number(text: str):
     value = kind(text)
+    # float() accepts 'nan' and 'inf', and a comparison with NaN never fails.
     if not math.isfinite(value):
       raise argparse.ArgumentTypeError(f'must be a finite number, not {text}')
     if value < least:
@@ -75,6 +76,7 @@ def at_least(kind: Callable[[str], Any], least: float) -> Callable[[str], Any]:
 
 
 def _rate(text: str) -> Fraction:
+  # A fraction and no float: 30000/1001 must give exact presentation times.
   try:
     rate = Fraction(text)
   except (ValueError, ZeroDivisionError):
@@ -116,7 +118,7 @@ class Options:
   source_landmarks: str = _option('', 'as --driving-landmarks')
   source_face: str = _option('largest', 'as --face')
   motion: str = _option(
-    'absolute', 'relative: change the own expression', choices=('absolute', 'relative')
+    'absolute', "relative: change the source's own expression", choices=('absolute', 'relative')
   )
   reference: int | None = _option(
     None, 'driving frame that relative motion starts from (default: the most neutral)', type=int
@@ -164,16 +166,19 @@ class Options:
     """Raises InputError for a value outside its choices or range, whoever made the object."""
     for field in dataclasses.fields(self):
       value, choices = getattr(self, field.name), field.metadata.get('choices')
+      # A default may lie outside of its type: None means that the option is off.
       if value == field.default:
         continue
       if choices and value not in choices:
         allowed = ', '.join(repr(choice) for choice in choices if choice)
         raise InputError(f'{field.name}={value!r}: choose from {allowed}')
+      # The parser of the command line serves here too, so that both refuse the same values.
       if kind := field.metadata.get('type'):
         try:
           checked = kind(str(value))
         except (argparse.ArgumentTypeError, ValueError) as error:
           raise InputError(f'{field.name}={value!r}: {error}') from None
+        # fps=25 becomes a fraction, which the clock needs; the dataclass is frozen.
         if isinstance(checked, Fraction):
           object.__setattr__(self, field.name, checked)
 
@@ -183,12 +188,14 @@ class Options:
       landmarks, face = self.source_landmarks, self.source_face
     else:
       landmarks, face = self.driving_landmarks, self.face
+    # A file of landmarks replaces the detector for its input only.
     detector = '' if landmarks else self.face_detector
     return CropOptions(detector, landmarks, face, self.crop, self.smooth)
 
 
 def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
   """Adds the options of these field names to a parser."""
+  # The default is appended to each help text here, so that no text can state an outdated one.
   fields = {field.name: field for field in dataclasses.fields(Options)}
   for name in names:
     field, spelling = fields[name], dict(fields[name].metadata)
@@ -207,7 +214,7 @@ def _is_number(field: dataclasses.Field) -> bool:
 def build_parser(
   description: str, kind: type[argparse.ArgumentParser] = argparse.ArgumentParser
 ) -> argparse.ArgumentParser:
-  """The parser of `python -m hybrid_jax.reenact`."""
+  """Returns the parser of `python -m hybrid_jax.reenact`."""
   parser = kind(
     prog='python -m hybrid_jax.reenact',
     description=description,
@@ -220,18 +227,22 @@ def build_parser(
 class _RaisingParser(argparse.ArgumentParser):
   """Raises InputError where argparse prints the usage and exits."""
 
+  # A bad row of a table must not end the process that runs the other rows.
+
   def error(self, message: str):
+    """Raises InputError with the message."""
     raise InputError(message)
 
-  def exit(self, status: int = 0, message: str | None = None):  # of --help
+  def exit(self, status: int = 0, message: str | None = None):
+    """Raises InputError: only --help comes here."""
     raise InputError('--help is an option of the command')
 
   def print_help(self, file: Any = None):
-    pass
+    """Prints nothing."""
 
 
 def parse(arguments: Sequence[str]) -> Options:
-  """Options from command-line arguments, for callers that are not the command.
+  """Parses command-line arguments, for callers that are not the command.
 
   Raises:
     InputError: an argument is unknown, missing or out of its range.

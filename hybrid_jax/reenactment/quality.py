@@ -1,11 +1,11 @@
 """The quality of a re-enactment, frame by frame: a table and a timeline beside the output.
 
   identity    cosine similarity of the embeddings of frame and source; 1 is the same picture
-  confidence  of the face detector in the frame, 0 if it finds no face (MediaPipe: 1 or 0)
+  confidence  score of the face detector in the frame, 0 without a face (MediaPipe: 1 or 0)
   finite      1; 0 in the frame at which a render stopped because it was not finite
   jitter      length of the second difference of s_f, over the root mean square of the first
 
-A quantity that cannot be measured is written as 'not available'.
+A quantity that cannot be measured is reported as 'not available'.
 """
 
 import array
@@ -35,10 +35,10 @@ Embed = Callable[[np.ndarray], np.ndarray]
 
 
 def embedder(model: Model) -> tuple[Embed | None, str]:
-  """((n, s, s, 3) uint8 -> unit embeddings (n, d), name of the network); or (None, the reason).
+  """Returns (embed, name of the network), or (None, the reason).
 
-  On the rendered world it is a judge that no loss uses; elsewhere the model's ArcFace. It is
-  compiled once per model.
+  `embed` maps frames (n, s, s, 3) uint8 to unit embeddings (n, d). For the rendered world it is a
+  judge that no loss uses; otherwise the model's ArcFace. It is compiled once per model.
 
   Raises:
     InputError: the weights cannot be read.
@@ -49,10 +49,12 @@ def embedder(model: Model) -> tuple[Embed | None, str]:
 
 
 def _embedder(model: Model) -> tuple[Embed | None, str]:
+  # A figure of an untrained network would look like a measurement.
   path = model.config.weights.arcface
   if path == 'random':
     return None, f'{NOT_AVAILABLE}: the model has a random ArcFace'
   if path == 'shipped':
+    # Not the shipped ArcFace: training maximised the similarity by it, so it overstates identity.
     judge, tree = judges.identity(), shipped.load('judge_identity')
     embed, name = lambda x: judges.unit(judge.apply(tree, x)), 'judge of the rendered heads'
   elif not os.path.exists(path):
@@ -85,36 +87,43 @@ class Watch:
   ):
     self._side, self._landmarker, self._store, self._batch = model.size, landmarker, store, batch
     self._embed, self.by = embedder(model)
+    # Repeated to a batch: the program is compiled for one shape.
     self._source = self._embed(np.stack([head] * batch))[0] if self._embed else None
+    # Arrays and not lists of floats, which would leave holes in the heap between the frames.
     self._steps, self._turns = array.array('d'), array.array('d')
 
   def motion(self, rows: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Passes the rows of a motion (d,) on while measuring their jitter."""
+    """Yields the rows of a motion (d,) unchanged, and measures their jitter."""
     before = step = None
     for row in rows:
       last, step = step, None if before is None else row - before
       self._steps.append(np.nan if step is None else np.linalg.norm(step))
+      # The first row has no step, the second no change of step: NaN, an empty cell of the table.
       self._turns.append(np.nan if last is None else np.linalg.norm(step - last))
       before = np.array(row)
       yield row
 
   def frames(self, images: Iterable[np.ndarray], start: int) -> Iterator[np.ndarray]:
-    """Passes results (h, w, 3) uint8 on while measuring them; the first has the number `start`."""
+    """Yields results (h, w, 3) uint8 unchanged, and measures them; the first is number `start`."""
+    # A run that is killed has measured frames beyond its last segment. They are rendered again, so
+    # their lines are dropped; a line may also be cut off or, after a power failure, missing.
     kept = self._store.read_text().splitlines()[:start] if self._store.is_file() else []
     kept += ['nan nan 1'] * (start - len(kept))
     self._store.write_text(''.join(line + '\n' for line in kept))
+    # Line by line to the system: a segment that is on disk must have its lines there too.
     with self._store.open('a', buffering=1) as file:
       try:
         for chunk in batched(images, self._batch):
-          alike = self._alike(chunk)
-          for image, value in zip(chunk, alike, strict=True):
+          similarities = self._similarities(chunk)
+          for image, value in zip(chunk, similarities, strict=True):
             file.write(f'{value:.6f} {self._confidence(image):.6f} 1\n')
             yield image
       except FloatingPointError:
+        # The error belongs to the next frame, of which nothing else can be measured.
         file.write('nan nan 0\n')
         raise
 
-  def _alike(self, chunk: tuple[np.ndarray, ...]) -> np.ndarray:
+  def _similarities(self, chunk: tuple[np.ndarray, ...]) -> np.ndarray:
     if not self._embed:
       return np.full(len(chunk), np.nan)
     heads = [fit(image, (self._side, self._side)) for image in chunk]
@@ -123,10 +132,11 @@ class Watch:
   def _confidence(self, image: np.ndarray) -> float:
     if not self._landmarker:
       return np.nan
+    # The best face: in a result that fills the picture there is one.
     return max((face.score for face in self._landmarker.detect(image)), default=0.0)
 
   def measured(self, seconds: np.ndarray, rows: np.ndarray) -> 'Measured':
-    """All measurements of the frames that have passed.
+    """Returns all measurements of the frames that have passed.
 
     Args:
       seconds, rows: (t,) times of the frames, and the numbers of their rows of the motion.
@@ -136,6 +146,8 @@ class Watch:
     seconds, rows = seconds[: len(values)], rows[: len(values)]
     identity, confidence, finite = values.T
     steps, turns = np.array(self._steps), np.array(self._turns)
+    # Relative to the usual step, since the scale of s_f differs between models. `rows`, since with
+    # a constant frame rate a row may be shown twice or never.
     typical, rows = _rms(steps), np.minimum(rows, len(turns) - 1)
     columns = {
       'identity': identity if self._embed else None,
@@ -149,7 +161,7 @@ class Watch:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measured:
-  """The quality of t frames.
+  """The measured quality of t frames.
 
   Attributes:
     seconds: (t,) times of the frames.
@@ -164,7 +176,7 @@ class Measured:
   jitter: float
 
   def summary(self) -> dict[str, Any]:
-    """Mean, minimum and the frame of the minimum of identity and confidence, and the rest."""
+    """Returns mean, minimum and its frame of identity and confidence, and the other figures."""
     return {
       'identity': _figures(self.columns['identity']),
       'identity_by': self.by,
@@ -174,7 +186,7 @@ class Measured:
     }
 
   def write(self, output: str, least: float | None) -> None:
-    """Writes OUTPUT.quality.csv and .png; `least`, the identity wanted, is drawn as a line."""
+    """Writes OUTPUT.quality.csv and .png; a line marks `least`, the smallest identity wanted."""
     with replacing(f'{output}.quality.csv') as part, part.open('w', newline='') as file:
       table = csv.writer(file)
       table.writerow(COLUMNS)
@@ -204,7 +216,7 @@ class Measured:
 
 
 def below(figures: dict[str, Any], least: float | None, output: str) -> str:
-  """One line if a frame has an identity similarity below `least`; otherwise ''."""
+  """Returns one line if a frame has an identity similarity below `least`; otherwise ''."""
   if least is None or figures['identity']['min'] >= least:
     return ''
   frame = figures['identity']['min_frame']
@@ -215,13 +227,14 @@ def below(figures: dict[str, Any], least: float | None, output: str) -> str:
 
 
 def refuse(model: Model, least: float | None) -> None:
-  """Raises InputError if a least identity is asked for and cannot be measured."""
+  """Raises InputError if a smallest identity is asked for and cannot be measured."""
+  # Before any work: a threshold that is never applied would pass every output.
   if least is not None and embedder(model)[0] is None:
     raise InputError(f'--min-identity={least:g}: identity is {embedder(model)[1]}')
 
 
 def lines(figures: dict[str, Any]) -> Iterator[str]:
-  """The figures, one line each."""
+  """Yields the figures of `Measured.summary`, one line each."""
   found = figures['identity']
   yield (
     f'identity with the source: {found["mean"]:.3f} on average, {found["min"]:.3f} in frame '
@@ -244,8 +257,8 @@ def _figures(values: np.ndarray | None) -> dict[str, Any] | None:
 
 
 def _rms(values: np.ndarray) -> float:
-  known = values[np.isfinite(values)]
-  return float(np.sqrt(np.mean(known**2))) if len(known) else 0.0
+  finite = values[np.isfinite(values)]
+  return float(np.sqrt(np.mean(finite**2))) if len(finite) else 0.0
 
 
 def _cell(value: float) -> str:

@@ -1,4 +1,7 @@
-"""Stage 3: latents to pictures, arranged, written in segments from which a killed run goes on."""
+"""Stage 3: pictures from latents (eqs. 3 and 4), arranged and written in segments.
+
+A killed run resumes after its last finished segment, with the same frames bit for bit.
+"""
 
 import array
 import dataclasses
@@ -21,7 +24,9 @@ from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.motion import Plan
 from hybrid_jax.reenactment.quality import Watch
 
-SEGMENT = 256  # frames per segment, rounded up to whole batches
+# Frames per segment, rounded up to whole batches. A killed run loses at most 10 s of a clip, and
+# each segment costs a key frame: shorter ones would make larger files.
+SEGMENT = 256
 WRITE_AHEAD = 8  # pictures that wait to be encoded
 
 
@@ -58,7 +63,8 @@ class Layout:
     }[layout]
 
   def _pasted(self, rgb: np.ndarray, image: np.ndarray, number: int) -> np.ndarray:
-    """The whole source frame of a `number` with the result in the place of its head."""
+    """Returns the whole source frame of a `number`, with the result in the place of its head."""
+    # The mask and the maps of a square are kept: a still has one square for the whole run.
     if self._paste is None or self._paste[0] != number:
       self._paste = number, Paste(self.source.squares[number], rgb.shape[:2])
     picture, seam = self._paste[1](rgb, image)
@@ -68,20 +74,32 @@ class Layout:
   def __call__(
     self, images: Iterable[np.ndarray], frames: np.ndarray, seconds: np.ndarray
   ) -> Iterator[np.ndarray]:
-    """Pictures (*shape, 3) of n results (size, size, 3), their driving frames and times (n,)."""
+    """Yields a picture (*shape, 3) uint8 for each of n results.
+
+    Args:
+      images: the results (size, size, 3) uint8.
+      frames: (n,) number of the driving frame of each.
+      seconds: (n,) time of each since the first picture of the whole run.
+    """
     if self.layout == 'result':
       yield from images
       return
     track = self.source.track
-    # A moving source runs on the clock of the result, and stands still after its end.
+    # A moving source runs on the clock of the result, and stands still after its end. 1 ns, since
+    # equal times of both clocks may differ in their last bit as floats.
     shown = np.searchsorted(track.seconds - track.seconds[0], seconds + 1e-9, 'right') - 1
     numbers = np.maximum(shown, 0)
+    # Only the inputs that the layout shows are decoded.
     nothing = itertools.repeat(None)
     pasted, beside = self.layout in ('pasted', 'grid'), self.layout in ('side-by-side', 'grid')
     backgrounds = self.source.pictures(numbers) if pasted else nothing
     drivers = self.driving.crops(frames, self.size) if beside else nothing
     for image, number, background, driver in zip(
-      images, numbers, backgrounds, drivers, strict=False
+      images,
+      numbers,
+      backgrounds,
+      drivers,
+      strict=False,  # `nothing` has no end
     ):
       if self.layout == 'pasted':
         yield self._pasted(background, image, number)
@@ -95,7 +113,7 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
-  """Everything that the pictures follow from.
+  """Everything that determines the pictures.
 
   Attributes:
     model: whose generator draws. W_S: (1, l, d), the identity latent w_id of the source.
@@ -117,18 +135,21 @@ class Scene:
   batch_size: int
 
   def images(self, start: int) -> Iterator[np.ndarray]:
-    """Results (size, size, 3) uint8 from the picture of number `start` on."""
+    """Yields results (size, size, 3) uint8 from the picture of number `start` on."""
+    # The rows before `start` are read and dropped: smoothing and jitter need all of them, and a row
+    # costs nothing beside a picture.
     latents = itertools.islice(self._latents(), start, None)
     return edits.images(
       self.model, self.W_S, latents, self.batch_size, self.edits, self.seconds(start)
     )
 
   def seconds(self, start: int) -> np.ndarray:
-    """Times since the first picture, from the picture of number `start` on."""
+    """Returns seconds since the first picture, from the picture of number `start` on."""
+    # Since picture 0 and not since `start`: the curve of an edit goes on where the killed run was.
     return (self.plan.ticks[start:] - self.plan.ticks[0]) * float(self.plan.time_base)
 
   def _latents(self) -> Iterator[np.ndarray]:
-    """The row of each picture; a row is repeated or left out as the plan has it."""
+    """Yields the row of each picture; the plan may repeat rows or leave them out."""
     at, row = -1, None
     for wanted in self.plan.rows:
       while at < wanted:
@@ -142,7 +163,7 @@ class Rendered:
 
   Attributes:
     reused: pictures that an earlier run had rendered.
-    sound: what was done to the sound if it was not copied; ''.
+    sound: a note if the sound was transcoded or left out; ''.
   """
 
   reused: int
@@ -168,20 +189,25 @@ def render(
   # Whole batches: a resumed run then computes the same batches, so the same frames bit for bit.
   length = -(-SEGMENT // batch) * batch
   count = -(-len(plan) // length)
+  # A run that was killed while joining has all segments, and renders nothing again.
   done = min(target.done(folder), count)
   start = min(done * length, len(plan))
   images = scene.images(start)
+  # Measured before they are arranged: the quality is that of the result, not of the layout.
   if watch:
     images = watch.frames(images, start)
   shown = layout(images, scene.frames[plan.rows[start:]], scene.seconds(start))
+  # Drawing and arranging run in a thread, so that the device works while this one encodes.
   pictures = iter(progress(prefetch(shown, WRITE_AHEAD), 're-enacting', len(plan) - start))
   for k in range(done, count):
     numbers = range(k * length, min((k + 1) * length, len(plan)))
     with target.segment(folder, k, layout.shape) as write:
       for number, picture in zip(numbers, pictures, strict=False):
         write(picture, plan.time(number))
-  for _ in pictures:  # ends the progress bar and the thread
+  # To their ends: `zip` stops on its first argument, before the progress bar and the thread have
+  # ended; and the jitter is that of all rows, of which a constant frame rate may show only some.
+  for _ in pictures:
     pass
-  for _ in scene.rows:  # to the end, for the figures measured on the rows
+  for _ in scene.rows:
     pass
   return Rendered(start, target.finish(folder, count))

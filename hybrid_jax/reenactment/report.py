@@ -1,4 +1,8 @@
-"""Stage 4: what a finished re-enactment says of itself."""
+"""Stage 4: the report of a finished re-enactment.
+
+Numbers for callers, lines for people. A report does not print: the command, a table of jobs and
+the Python API each show it in their own way.
+"""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,14 +20,16 @@ class Report:
   Attributes:
     output: the file or folder written.
     frames: number of pictures. shape: their (h, w).
-    seconds: that the run took.
+    seconds: duration of the run.
     reused: pictures that an earlier run had rendered.
     notes: lines on the inputs and the sound, such as missing faces or a clip that breaks off.
-    seams: grey levels across the border of each pasted picture; empty for other layouts.
-    tuning: what CMA or PTI did; ''.
-    jitter: of the motion, see `motion.Jitter`; jitter_before: the same before smoothing, or None.
-    measured: the quality of each frame, or None.
-    least_identity: the identity similarity wanted of each frame, or None.
+    seams: grey levels across the border of each picture pasted in this run; empty for other
+      layouts.
+    tuning: one line about CMA or PTI; '' without.
+    jitter: of the motion, see `motion.Jitter`.
+    jitter_before: the same before smoothing; None without smoothing.
+    measured: the quality of each frame; None if not measured.
+    least_identity: the smallest identity similarity wanted of each frame; None for no limit.
   """
 
   output: str
@@ -39,6 +45,7 @@ class Report:
   measured: quality.Measured | None
   least_identity: float | None
 
+  # Computed when asked for: `measured` is the only copy of the figures.
   @property
   def quality(self) -> dict[str, Any]:
     """The summary of `measured`; {} if nothing was measured."""
@@ -50,7 +57,7 @@ class Report:
     return quality.below(self.quality, self.least_identity, self.output)
 
   def lines(self) -> Iterator[str]:
-    """The report for people, one line per item."""
+    """Yields the report for people, one line per item; details are indented."""
     h, w = self.shape
     yield f'{self.output}: {self.frames} frames of {w}x{h} in {self.seconds:.1f} s'
     for line in self._details():
@@ -60,6 +67,8 @@ class Report:
     if self.reused:
       yield f'{self.reused} of them were rendered by an earlier run'
     yield from filter(None, self.notes)
+    # Neighbouring pixels of an untouched picture differ by some grey levels too: the figure
+    # compares runs with each other, not with 0.
     if len(self.seams):
       yield (
         f'seam: {np.mean(self.seams):.1f} grey levels across the border on average, '
@@ -68,6 +77,7 @@ class Report:
     if self.tuning:
       yield self.tuning
     before = '' if self.jitter_before is None else f', {self.jitter_before:.2f} before smoothing'
+    # Both figures, since smoothing is judged by what it changed.
     yield f'jitter of the motion: {self.jitter:.2f}{before}'
     if self.quality:
       yield from quality.lines(self.quality)

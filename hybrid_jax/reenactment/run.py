@@ -1,7 +1,7 @@
 """A re-enactment from files to files: inputs -> motion -> render -> report.
 
 Each stage is a function that returns a dataclass. Tracks, motion and finished segments are kept in
-a folder beside the output, from which a killed run goes on.
+a folder beside the output, from which a killed run resumes.
 """
 
 import dataclasses
@@ -52,13 +52,13 @@ class Job:
 
 
 def given_files(options: Options) -> list[str]:
-  """The input files of a re-enactment."""
+  """Returns the input files of a re-enactment."""
   files = (options.source, options.driving, options.source_landmarks, options.driving_landmarks)
   return [name for name in files if name]
 
 
 def check(model: Model, options: Options) -> Job:
-  """Checks everything that can be checked before work begins.
+  """Checks everything that can be checked before work begins, and hashes the inputs.
 
   Raises:
     InputError: an option or a file that cannot be used.
@@ -73,8 +73,9 @@ def check(model: Model, options: Options) -> Job:
     if not pathlib.Path(path).is_file():
       raise InputError(f'{path}: no such file')
   refuse_overwriting([options.output, options.save_crops], given)
-  open_target(options, Fraction(1, 1000))
+  open_target(options, Fraction(1, 1000))  # raises if suffix and codec do not fit; opens no file
   check_options(model, options)
+  # After the cheap checks: hashing reads every byte of the clip.
   hashes = {path: environment.sha256(path) for path in given}
   resolved = edits.resolve(options.edit, options.directions, model)
   return Job(model, options, hashes, resolved)
@@ -124,9 +125,10 @@ def open_target(
 def work_folder(
   output: str, hashes: Mapping[str, str], options: object, model: str
 ) -> pathlib.Path:
-  """The folder beside `output` for the parts of this job; parts of another job are removed."""
+  """Returns the folder beside `output` for the parts of this job; removes parts of other jobs."""
   path = pathlib.Path(output)
   folder = path.with_name(f'.{path.name}.parts')
+  # Contents and not names: segments of two versions of a clip must never be joined.
   job = json.dumps([repr(options), model, list(hashes.values())])
   note = folder / 'job.json'
   if not note.is_file() or note.read_text() != job:
@@ -148,7 +150,7 @@ def reenact(
 
   Args:
     progress: shows how far each stage is.
-    say: takes each line about the run when it is known.
+    say: takes each line about the run as soon as there is one.
 
   Raises:
     InputError: an input or an option that cannot be used.
@@ -157,18 +159,19 @@ def reenact(
   job = check(model, options)
   record = provenance_record(job)
   sign = open_signer(options, record)
-  folder = work_folder(
-    options.output, job.hashes, options, model.digest() + edits.digest(job.edits)
-  )
+  weights = ''.join(model.digests.values()) + edits.digest(job.edits)
+  folder = work_folder(options.output, job.hashes, options, weights)
   try:
     report = run(job, record, sign, folder, progress, say)
   except InputError:
-    if not any(folder.glob('0*')):  # no segment was rendered from which another run could go on
+    # A wrong option leaves nothing beside the output, unless finished segments can be resumed.
+    if not any(folder.glob('0*')):
       shutil.rmtree(folder)
     raise
   if report.measured:
     report.measured.write(options.output, options.min_identity)
   figures = {'frames': report.frames, 'size': list(report.shape)}
+  # Last of all files: a sidecar means that the output and its tables are complete.
   provenance.seal(options.output, record, figures | report.quality, signed=sign is not None)
   shutil.rmtree(folder)
   return report
@@ -186,7 +189,7 @@ def run(
   say: Say,
   target: Any = None,
 ) -> Report:
-  """All stages of a checked job.
+  """Runs all stages of a checked job.
 
   Args:
     record: the provenance, which the output holds; a tuned generator is added to it.
@@ -201,13 +204,15 @@ def run(
   inputs = open_inputs(job, folder, progress)
   for line in describe(inputs, options, model.size):
     say(line)
+  # All rows before the first picture: relative motion needs the most neutral frame of the clip.
   driven = motion.read_motion(model, options, inputs.driving, folder, job.hashes, progress)
   staged = stage(job, record, inputs, driven, folder, progress, say)
   for line in describe_model(staged.scene.model, options):
     say(line)
   scene = staged.scene
   if target is None:
-    # The record is complete only now: staging may have added a tuned generator.
+    # The record is complete only now: staging may have added a tuned generator. `sign` holds the
+    # same dictionary, and reads it when the target calls it.
     target = open_target(options, scene.plan.time_base, json.dumps(record), sign)
   rendered, measured = render_measured(scene, target, folder, progress, staged.watch, options)
   notes = [rendered.sound, motion.missing_line(driven.missing, options.on_missing)]
@@ -232,7 +237,7 @@ def run(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Staged:
-  """What is ready to be rendered, and what measures it on its way.
+  """A scene that is ready to be rendered, and what measures it.
 
   Attributes:
     tuning: one line about CMA or PTI; ''.
@@ -255,11 +260,12 @@ def stage(
   progress: Progress,
   say: Say,
 ) -> Staged:
-  """Everything between motion and pictures: identity, tuning, relative motion, arrangement."""
+  """Prepares the scene from the motion: identity (eq. 1), tuning, relative motion, layout."""
   model, options = job.model, job.options
   head, tuning_line = inputs.source.head(model.size), ''
   if options.save_crops:
     write_crops(options.save_crops, head, inputs.driving)
+  # Before tuning: CMA bends the generator around this w_id, and leaves encoder and w_avg alone.
   W_S = model.identity(head)
   if options.cma:
     model, summary = tune(model, options, head, inputs.driving, driven.missing, progress)
@@ -282,7 +288,7 @@ def stage(
 
 
 def open_inputs(job: Job, folder: pathlib.Path, progress: Progress) -> Inputs:
-  """Stage 1: both inputs, with the head found in each."""
+  """Stage 1: opens both inputs and finds the head in each."""
   model, options = job.model, job.options
   source, driving = job.source, None
   if source is None:
@@ -295,7 +301,7 @@ def open_inputs(job: Job, folder: pathlib.Path, progress: Progress) -> Inputs:
 
 
 def describe(inputs: Inputs, options: Options, size: int) -> Iterator[str]:
-  """One line per input, and one per fault in the driving clip."""
+  """Yields one line per input, and one per fault in the driving clip."""
   yield inputs.source.describe('source', size)
   if inputs.driving is None:
     yield f'driving  {options.driving}: a motion file'
@@ -307,7 +313,7 @@ def describe(inputs: Inputs, options: Options, size: int) -> Iterator[str]:
 
 
 def describe_model(model: Model, options: Options) -> Iterator[str]:
-  """One line on the model, and one on each thing about it that the viewer should know."""
+  """Yields one line on the model, one on its edits, and a warning if its networks are random."""
   yield f'model    {model.name}, {model.resolution} px'
   if options.edit:
     yield f'edit     {options.edit}'
@@ -316,7 +322,7 @@ def describe_model(model: Model, options: Options) -> Iterator[str]:
 
 
 def open_watch(job: Job, head: np.ndarray, folder: pathlib.Path) -> quality.Watch | None:
-  """What measures the results, if the options ask for it."""
+  """Returns what measures the results, if the options ask for it."""
   options = job.options
   if not options.quality and options.min_identity is None:
     return None
@@ -338,7 +344,7 @@ def tune(
   missing: np.ndarray,
   progress: Progress,
 ) -> tuple[Model, str]:
-  """(the model with its generator tuned to the source's head and the driving clip, a summary)."""
+  """Returns the model with its generator tuned (eqs. 15-18 for CMA), and a summary in one line."""
   tuning_options = cma.Options(options.cma, options.cma_lambda, options.cma_rate, options.cma_steps)
   crops = lambda numbers: driving.crops(numbers, model.size)  # noqa: E731
   return tuning.to_clip(model, tuning_options, head, crops, np.flatnonzero(~missing), progress)
@@ -347,7 +353,7 @@ def tune(
 def render_measured(
   scene: Scene, target: Any, folder: pathlib.Path, progress: Progress, watch: Any, options: Options
 ) -> tuple[Rendered, quality.Measured | None]:
-  """Stage 3, and what was measured on its way."""
+  """Stage 3: renders; returns its result and the measurements, None without a watch."""
   seconds = scene.plan.ticks * float(scene.plan.time_base)
   try:
     rendered = render(scene, target, folder, progress, watch)
@@ -361,7 +367,7 @@ def render_measured(
 def open_signer(
   options: Options, record: Mapping[str, Any]
 ) -> Callable[[pathlib.Path], None] | None:
-  """What signs a file of the output, see `provenance.open_signer`."""
+  """Returns what signs a file of the output, see `provenance.open_signer`."""
   return provenance.open_signer(
     options.output,
     options.codec,
@@ -373,7 +379,7 @@ def open_signer(
 
 
 def provenance_record(job: Job) -> dict[str, Any]:
-  """The record of a job, see `provenance.record`."""
+  """Returns the record of a job, see `provenance.record`."""
   options = job.options
   record = provenance.record(
     {

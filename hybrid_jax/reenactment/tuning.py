@@ -1,7 +1,8 @@
-"""A generator tuned to one video by CMA or PTI: computed once, then read from a cache by content.
+"""Tunes a generator to one video by CMA (eqs. 15-18) or PTI, and caches the result by content.
 
-What a tuning adds to the generator (its delta) is kept under a hash of everything that it depends
-on: source, driving frames, options, networks. The same job again reads it.
+The change of the generator (its delta) is saved under a hash of everything that it depends on:
+source, driving frames, options, networks. The same job reads it again. The equations are in
+`method.cma`.
 """
 
 import csv
@@ -25,19 +26,20 @@ from hybrid_jax.progress import Progress, silent
 from hybrid_jax.reenactment.model import Model, digest
 from hybrid_jax.weights import load
 
-CHUNK = 25  # steps between two reports of progress
+CHUNK = 25  # steps that are computed without the host; then progress and drift are reported
 BATCH = 8  # frames drawn together for the sheet
+# A change of any other option compiles a new program.
 TRACED = ('driver_weight', 'rate', 'enough_lpips')  # options that are inputs of the program
 DRIFT = ('identity_similarity', 'perceptual_distance')  # of R to the untuned R
 
 
 def cache_folder() -> pathlib.Path:
-  """The folder of the deltas of all tunings of this user."""
+  """Returns the folder of the deltas of all tunings of this user."""
   return environment.cache_folder('cma')
 
 
 class Adjuster:
-  """Tunes generators of one model; jobs whose options differ only in TRACED share one program.
+  """Tunes the generator of one model; jobs whose options differ only in TRACED share one program.
 
   Raises:
     InputError: the weights of the model's perceptual or identity network are missing.
@@ -45,12 +47,19 @@ class Adjuster:
 
   def __init__(self, model: Model, options: cma.Options):
     self.model, self.options = model, options
+    # Float32 scalars: a Python float would be a weak type, and a second trace of the same program.
     self.traced = {name: np.float32(getattr(options, name)) for name in TRACED}
     shared = dataclasses.replace(options, **dict.fromkeys(TRACED, 0.0))
     self.tuner, self.frozen = program(model, shared)
 
   def key(self, source: np.ndarray, drivers: np.ndarray) -> str:
-    """SHA-256 of everything that the result depends on."""
+    """Returns the SHA-256 of everything that the result depends on.
+
+    Args:
+      source: (size, size, 3) uint8. drivers: (n, size, size, 3) uint8.
+    """
+    # ArcFace is left out: it only measures the drift. Shapes are hashed, since bytes alone do not
+    # show where one frame ends.
     facts = [dataclasses.asdict(self.options), self.model.config.model.to_dict()]
     facts += [int(self.model.rows), self.model.digests]
     facts += [digest(self.frozen['lpips']), source.shape, drivers.shape]
@@ -66,9 +75,9 @@ class Adjuster:
     folder: pathlib.Path | None = None,
     progress: Progress = silent,
   ) -> tuple[Model, str]:
-    """(the model with its generator tuned, one line about the tuning).
+    """Returns the model with its generator tuned, and one line about the tuning.
 
-    If it ends early, the given model is unchanged and no file is left.
+    If it ends early, the given model is unchanged and no delta is saved.
 
     Args:
       source: (size, size, 3) uint8 crop, drivers: (n, size, size, 3) of the driving clip.
@@ -78,6 +87,7 @@ class Adjuster:
       InputError: the delta of an earlier run is damaged.
       FloatingPointError: the loss is not finite.
     """
+    # No lock: two runs of the same job write the same bytes, and each replaces the file at once.
     path = (folder or cache_folder()) / f'{self.key(source, drivers)}.safetensors'
     if path.is_file():
       return with_delta(self.model, path), f'the generator of an earlier run, {path}'
@@ -90,17 +100,22 @@ class Adjuster:
     job = self.tuner.job(self.model.G, self.model.E, self.frozen, source, drivers)
     job = job.replace(**self.traced)
     drifts, state = {}, None
+    # By chunks, so that Ctrl-C and progress work. An early stop ends the loop before its last
+    # chunk.
     chunks = -(-self.options.steps // CHUNK)
     for state in progress(self.tuner.tune(job, CHUNK), f'tuning, {CHUNK} steps each', chunks):
       drifts[int(state.step)] = tuple(map(float, self.tuner.drift(job, state.params)))
     steps = int(state.step)
     history = np.asarray(state.history)[:steps]
     added = cma.delta(self.model.G, state)
+    # The loss is checked in each chunk, but an update may overflow after the last loss.
     if not all(np.isfinite(x).all() for x in added.values()):
       raise FloatingPointError(
-        f'{self.options.method}: the generator is not finite after step {steps}; it stays as it '
-        f'was; try a lower rate than {self.options.rate:g}'
+        f'{self.options.method}: the generator is not finite after step {steps} and was discarded; '
+        f'try a lower rate than {self.options.rate:g}'
       )
+    # From the delta, as a later run will have it: tuned parameters less the old ones, added again,
+    # may differ in their last bit, and both runs must give the same frames.
     tuned = adjusted(self.model, added)
     pictures = sheet((self.model, tuned), job)
     with replacing(path.with_suffix('.csv')) as part:
@@ -115,6 +130,7 @@ class Adjuster:
     )
 
   def _save(self, path: pathlib.Path, added: Mapping[str, np.ndarray]) -> None:
+    # The generator's hash lets another one refuse the file; the options are for people.
     about = {
       'generator': self.model.digests['generator'],
       'options': dataclasses.asdict(self.options),
@@ -124,9 +140,10 @@ class Adjuster:
 
 
 def program(model: Model, options: cma.Options) -> tuple[cma.Tuner, Mapping]:
-  """The compiled tuner and the frozen loss networks, the same for all jobs of a model."""
+  """Returns the compiled tuner and the frozen loss networks, the same for all jobs of a model."""
   key = 'tuner', options
   if key not in model.memo:
+    # Per model and options, in the model's memo: it dies with the model, unlike a global cache.
     config = model.config.copy_and_resolve_references()
     # The generator's weights are trained here, so in float32 and in their original layout.
     config.model.polyphase_from, config.model.half_dtype = 0, ''
@@ -143,13 +160,15 @@ def to_clip(
   found: np.ndarray,
   progress: Progress = silent,
 ) -> tuple[Model, str]:
-  """`Adjuster.adjust` to a source and to frames spread over a clip; PTI uses the source alone.
+  """Tunes to a source and to frames spread over a clip, see `Adjuster.adjust`.
 
   Args:
+    source: (size, size, 3) uint8 crop.
     crops: frame numbers of the clip, which do not decrease -> (size, size, 3) uint8 heads.
-    found: numbers of the frames that have a head.
+    found: numbers of the frames with a face. PTI uses the source alone, and neither of these.
   """
   if options.method == 'pti':
+    # The program takes drivers in any case: the source stands in for them.
     options, frames = dataclasses.replace(options, pool=1), source[None]
   else:
     frames = np.stack(list(crops(found[cma.evenly(len(found), options.pool)].tolist())))
@@ -157,7 +176,7 @@ def to_clip(
 
 
 def write_curve(path: pathlib.Path, history: np.ndarray, drifts: Mapping[int, tuple]) -> None:
-  """CSV of the terms of each step (k, 6), and of the drift after those steps where it was taken."""
+  """Writes a CSV of the terms of each step (k, 6), with the drift at the ends of chunks."""
   with open(path, 'w', newline='') as file:
     rows = csv.writer(file)
     rows.writerow(('step', *cma.HISTORY, *DRIFT))
@@ -166,11 +185,12 @@ def write_curve(path: pathlib.Path, history: np.ndarray, drifts: Mapping[int, tu
 
 
 def sheet(models: tuple[Model, Model], job: cma.Job) -> np.ndarray:
-  """A labelled sheet: source and drivers, R of the untuned model, R of the tuned model."""
+  """Returns a labelled sheet: source and drivers, R of the untuned and R of the tuned model."""
   shown = cma.evenly(len(job.drivers.image), cma.SHOWN)
   source = np.asarray(to_uint8(job.source.image[0]))
   rows = [np.asarray(to_uint8(job.drivers.image[shown]))]
   F = np.concatenate([np.asarray(x)[shown] for x in job.drivers.F], -1)
+  # R = G(w_id, s_f), eq. (16), by the programs of re-enactment: at the precision of the result.
   rows += [list(model.images(job.source.W, F, BATCH)) for model in models]
   blank = np.full_like(source, 255)
   rows = [[first, *row] for first, row in zip((source, blank, blank), rows, strict=True)]
@@ -178,15 +198,15 @@ def sheet(models: tuple[Model, Model], job: cma.Job) -> np.ndarray:
 
 
 def adjusted(model: Model, added: Mapping[str, np.ndarray]) -> Model:
-  """The model with a delta added to its generator; every run with this delta gives the same."""
+  """Returns the model with a delta added to its generator; every run with it gives the same."""
   return model.with_generator(cma.adjusted(model.G, added), f'{model.name}, adjusted')
 
 
 def with_delta(model: Model, path: str | os.PathLike) -> Model:
-  """The model with the delta of a file added to its generator.
+  """Returns the model with the delta of a file added to its generator.
 
   Raises:
-    InputError: no such file, no delta, or one of another generator.
+    InputError: the file is missing, damaged, no delta, or that of another generator.
   """
   if not pathlib.Path(path).is_file():
     raise InputError(f'{path}: no such file; `reenact --cma` prints where it writes one')
@@ -200,9 +220,10 @@ def with_delta(model: Model, path: str | os.PathLike) -> Model:
     ) from error
   if 'generator' not in about:
     raise InputError(f'{path}: not an adjustment of a generator; give a file of `reenact --cma`')
+  # A delta added to any other generator of the same shapes would give noise, without an error.
   if json.loads(about['generator']) != model.digests['generator']:
     raise InputError(
-      f'{path}: was made for another generator than that of {model.name}; give the --workdir that '
-      'it was made with'
+      f'{path}: was made for another generator than that of {model.name}; give the --workdir with '
+      'which it was made'
     )
   return adjusted(model, added)

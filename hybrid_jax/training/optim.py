@@ -31,6 +31,30 @@ def centralize(gradient: jax.Array) -> jax.Array:
   return gradient - jnp.mean(gradient, axis=tuple(range(gradient.ndim - 1)), keepdims=True)
 
 
+def _radam_step(
+  m: jax.Array,
+  v: jax.Array,
+  t: jax.Array,
+  learning_rate: float,
+  b1: float,
+  b2: float,
+  eps: float,
+  sma_threshold: float,
+) -> jax.Array:
+  """Returns RAdam's step (Liu et al. 2020), to be subtracted from a parameter."""
+  # 1 - b^t by expm1: in float32 the plain difference is off by 1e-4 in the first steps.
+  t = jnp.maximum(t, 1).astype(jnp.float32)
+  decay1, decay2 = (-jnp.expm1(t * math.log(b)) for b in (b1, b2))
+  # Rectification: n is the length of the approximated moving average.
+  n_max = 2 / (1 - b2) - 1
+  n = n_max - 2 * t * (1 - decay2) / decay2
+  rectified = n > sma_threshold
+  ratio = (n - 4) / (n_max - 4) * (n - 2) / n * n_max / (n_max - 2)
+  rectification = jnp.sqrt(decay2 * jnp.where(rectified, ratio, 1.0))
+  adaptive = rectification * m / (jnp.sqrt(v) + eps)
+  return learning_rate / decay1 * jnp.where(rectified, adaptive, m)
+
+
 def ranger(
   learning_rate: float,
   *,
@@ -74,22 +98,9 @@ def ranger(
     mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
     nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
 
-    def fast_weights(p, m, v, t):
-      # RAdam's rectification (Liu et al. 2020): n is the length of the approximated moving average.
-      # 1 - b^t by expm1: in float32 the plain difference is off by 1e-4 in the first steps.
-      t = jnp.maximum(t, 1).astype(jnp.float32)
-      decay1, decay2 = (-jnp.expm1(t * math.log(b)) for b in (b1, b2))
-      n_max = 2 / (1 - b2) - 1
-      n = n_max - 2 * t * (1 - decay2) / decay2
-      rectified = n > sma_threshold
-      ratio = (n - 4) / (n_max - 4) * (n - 2) / n * n_max / (n_max - 2)
-      rectification = jnp.sqrt(decay2 * jnp.where(rectified, ratio, 1.0))
-      adaptive = rectification * m / (jnp.sqrt(v) + eps)
-      step = learning_rate / decay1 * jnp.where(rectified, adaptive, m)
-      return p * (1 - weight_decay * learning_rate) - step
-
     def update_leaf(p, m, v, t, slow):
-      fast = jnp.where(t > 0, fast_weights(p, m, v, t), p)
+      step = _radam_step(m, v, t, learning_rate, b1, b2, eps, sma_threshold)
+      fast = jnp.where(t > 0, p * (1 - weight_decay * learning_rate) - step, p)
       synchronise = (t > 0) & (t % slow_steps == 0)
       slow = jnp.where(synchronise, slow + slow_rate * (fast - slow), slow)
       return jnp.where(synchronise, slow, fast) - p, slow

@@ -57,6 +57,8 @@ def write(args: argparse.Namespace) -> None:
   from hybrid_jax import cli
   from hybrid_jax.world import films
 
+  # Before the bar is drawn, so that a folder that cannot be written is one line.
+  pathlib.Path(args.out).mkdir(parents=True, exist_ok=True)
   cli.use_compilation_cache()
   total = films.frames_of_world(
     people=args.people, clips=args.clips, seconds=args.seconds, fps=args.fps

@@ -44,6 +44,7 @@ class Renderer:
   def __init__(self, size: int):
     def draw(identity, motion, scene, outfit):
       image, masks = render.render_regions(identity, motion, scene, size, outfit)
+      # Rounded on the device: a quarter of the bytes are copied to the host.
       return to_byte(image), to_byte(masks), landmarks.landmarks(identity, motion)
 
     self._draw = jax.jit(draw)
@@ -60,6 +61,7 @@ class Renderer:
       image (size, size, 3) and masks (size, size, 4), uint8, and landmarks (68, 2) as in
       `RenderedClip.points`.
     """
+    # None and an outfit are two programs, each compiled when it is first needed.
     return jax.device_get(self._draw(identity, motion, scene, outfit))
 
   def clip(self, person: int, clip: int, times: np.ndarray) -> RenderedClip:
@@ -90,6 +92,7 @@ def vectors(person: int, clip: int, times: np.ndarray) -> tuple[np.ndarray, ...]
   return jax.device_get(_vectors(person, clip, jnp.asarray(times, jnp.float32)))
 
 
+# Person and clip are traced, so that one program serves all of them.
 @jax.jit
 def _vectors(person, clip, times):
   return people.identity(person), people.act(person, clip, times), people.scene(person, clip)

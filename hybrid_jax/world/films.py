@@ -28,6 +28,7 @@ def voice(motion: np.ndarray, fps: int) -> np.ndarray:
 
   It makes a shift between sound and picture audible in a re-enactment.
   """
+  # The mouth is known once per frame; steps of loudness would click, so it is interpolated.
   samples = len(motion) * RATE // fps
   t = np.arange(samples) / RATE
   loud = np.interp(t * fps, np.arange(len(motion)), motion[:, list(MOTION).index('jaw_open')])
@@ -42,7 +43,7 @@ def write_sound(path: pathlib.Path, samples: np.ndarray) -> None:
     frame = av.AudioFrame.from_ndarray(samples[None], format='s16', layout='mono')
     frame.sample_rate = RATE
     container.mux(track.encode(frame))
-    container.mux(track.encode(None))
+    container.mux(track.encode(None))  # flushes the encoder
 
 
 def write_film(
@@ -62,6 +63,8 @@ def write_film(
   with tempfile.TemporaryDirectory() as folder:
     sound = pathlib.Path(folder) / 'voice.m4a'
     write_sound(sound, voice(motion, fps))
+    # The time base holds every k / fps exactly. The compression is low, since these films are the
+    # inputs and the true answers of measurements.
     with video.VideoWriter(
       path, height, width, time_base=Fraction(1, 1000 * fps), crf=14, audio_from=sound
     ) as writer:
@@ -92,7 +95,7 @@ def write_world(
   folder.
 
   Args:
-    out: folder, which is made.
+    out: folder; made if missing.
     people: number of portraits.
     clips: number of driving clips, each of a person without a portrait.
     size: px, a multiple of 8.
@@ -103,7 +106,7 @@ def write_world(
   for name in ('portraits', 'driving', 'answers'):
     (out / name).mkdir(parents=True, exist_ok=True)
   renderer, times = Renderer(size), _times(seconds, fps)
-  sources = []
+  sources = []  # identity and scene: an answer shows the portrait's person and background
   for k in range(people):
     progress(f'portrait {k}', 0)
     sources.append(_write_portrait(out, renderer, k))
@@ -154,7 +157,7 @@ def _write_driving(
   def images() -> Iterator[np.ndarray]:
     for m in motion:
       image, _, landmarks = renderer(identity, m, scene)
-      points.append(landmarks)
+      points.append(landmarks)  # complete when the film is written
       yield image
 
   write_film(path, images(), motion, fps, on_frame)

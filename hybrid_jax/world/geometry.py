@@ -32,7 +32,9 @@ from hybrid_jax.world.algebra import (
 PIVOT = (0.0, -0.75, -0.25)  # where the head turns on the neck
 HINGE = (0.0, -0.2, 0.05)  # where the jaw swings
 SOLIDS = ('skin', 'hair', 'eyes', 'teeth', 'tongue', 'frame', 'cloth')
-ABSENT = 3.0  # distance of a solid that a person does not have
+# Distance of a solid that a person does not have. Identities are traced, so that no solid can be
+# left out of the program.
+ABSENT = 3.0
 
 
 def rotation(yaw, pitch, roll):
@@ -42,7 +44,7 @@ def rotation(yaw, pitch, roll):
   turn = jnp.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
   nod = jnp.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
   tilt = jnp.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-  return tilt @ turn @ nod
+  return tilt @ turn @ nod  # applied from the right: pitch, then yaw, then roll
 
 
 def rig(i, m, outfit=None):
@@ -90,10 +92,12 @@ def eye_frame(p, i, m, r):
   """
   x = jnp.abs(p[0])
   u = (x - r.eye[0]) / (0.175 * i.eye_size)
+  # The person's left eye is at the image's right.
   shut = jnp.where(p[0] > 0, m.blink_left, m.blink_right)
   wide = 1 + 0.25 * m.brow_raise - 0.4 * m.squint - 0.2 * r.smile
   wide = 0.080 * i.eye_size * (1 - 0.3 * i.hooded) * wide * (1 - shut)
   line = i.eye_tilt * (x - r.eye[0]) - 0.03 * shut - 0.01 + 0.036 * m.gaze_pitch * (1 - shut)
+  # A shut eye's opening goes below zero, so that blending leaves no slit.
   return u, p[1] - line, wide * (1 - u * u) - 0.012 * shut
 
 
@@ -106,6 +110,7 @@ def mouth_frame(p, i, m, r):
   x = p[0] - 0.05 * m.mouth_shift
   u = x / r.mouth_half
   arch = clip01(1 - u * u)
+  # The curve of the smile ends near the corners: the parabola would go on into the cheeks.
   near = smoothstep(1.8, 0.9, jnp.abs(u))
   y = p[1] - r.mouth_y - (0.014 + 0.11 * m.smile) * (u * u - 0.35) * near
   y = y - 0.03 * m.mouth_shift * u
@@ -124,6 +129,7 @@ def lips(p, i, m, r):
   u, arch, y, z = mouth_frame(p, i, m, r)
   past = jnp.maximum(jnp.abs(u) - 1, 0) * r.mouth_half
   taper = jnp.sqrt(arch + 0.03)
+  # Cupid's bow: the upper rim dips in the middle.
   bow = 0.012 * sine(8 * u + 1.5708) * arch
   upper = norm(past, y - 0.033 * i.lip_upper - r.lift * arch + bow, z + 0.035)
   lower = norm(past, y + 0.045 * i.lip_lower**0.5 + r.drop * arch, z + 0.05)
@@ -149,6 +155,7 @@ def hair_line(p, i):
   # Baldness clears the crown from the forehead backward.
   bald = jnp.maximum(i.bald, 0)
   crown = 0.20 - 0.15 * bald - (y - 0.30) * 0.6 - 0.4 * (z + 0.30)
+  # At bald = 0 the union would still smooth the hairline of everyone.
   return jnp.where(bald > 0, union(line, crown, 0.10), line)
 
 
@@ -228,6 +235,7 @@ def parts(q, i, m, r):
   x, y, z = p
   # A rounded |x|: the mirrored halves meet without a crease.
   s = (jnp.sqrt(x * x + 4e-4), y, z)
+  # Jaw, lower teeth and tongue are modelled shut, and seen from a point turned back by the opening.
   cos, sin = r.jaw
   a, b = y - HINGE[1], z - HINGE[2]
   j = (s[0], HINGE[1] + cos * a + sin * b, HINGE[2] + cos * b - sin * a)
@@ -272,6 +280,8 @@ def _head(s, j, i, m, r):
     0.15,
     0.15,
   )
+  # The chin is on the jaw, and its blend with the skull is wide, so that an open mouth stretches
+  # the cheeks.
   jaw = union(bone, ball(j, (0.0, -1.00 * length, 0.60), 0.155 * i.chin), 0.14)
   skin = union(skull, jaw, 0.28)
   cheek = (0.40 * width, -0.27 + 0.05 * r.smile, 0.47)
@@ -294,6 +304,7 @@ def _eyelids(skin, p, s, i, m, r):
   skin = union(skin, ball(s, r.eye, r.eye_radius + 0.028), 0.06)
   u, height, half = eye_frame(p, i, m, r)
   slot = jnp.maximum(jnp.abs(height) - half, r.eye[2] + 0.02 - p[2])
+  # As for hair, a factor below 1 keeps rays from stepping through the thin lids.
   slot = jnp.maximum(slot, (jnp.abs(u) - 1) * 0.12) * 0.8
   skin = intersection(skin, -slot, 0.018)
   return skin, ball(s, r.eye, r.eye_radius)

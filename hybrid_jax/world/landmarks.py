@@ -41,6 +41,7 @@ def _eyes(i, m, r):
   side = np.repeat([-1.0, 1.0], 6)
   x = side * (r.eye[0] + 0.175 * i.eye_size * u)
   _, height, half = geometry.eye_frame((x, 0.0, 0.0), i, m, r)
+  # At y = 0 the height over the eye's line is the line's own y with its sign changed.
   return x, -height + lid * jnp.maximum(half, 0)
 
 
@@ -80,6 +81,7 @@ def _jaw(i, m, r):
   """Returns (x, y, z) of 17 points, ear to ear, where rays towards the head's inside meet skin."""
   a = np.pi * (1 + np.arange(17) / 16)
   direction = unit((np.cos(a), np.sin(a) - 0.05, -0.5 * np.sin(a) - 0.15))
+  # The rays come from outside: from inside the head they would stop at the open mouth.
   inside = (0.0, -0.15, 0.12)
   start = add(inside, scale(direction, 1.7))
   return _surface(start, scale(direction, -1.0), i, m, r)
@@ -94,7 +96,9 @@ def landmarks(identity: jax.Array, motion: jax.Array) -> jax.Array:
   i, m = unpack(IDENTITY, identity), unpack(MOTION, motion)
   r = geometry.rig(i, m)
   parts = (_brows(i, m), _nose(i, r), _eyes(i, m, r), _mouth(i, m, r))
+  # The order of the parts is that of 300-W.
   x, y = (jnp.concatenate([part[k] for part in parts]) for k in (0, 1))
+  # The curves give x and y; the depth is where a ray from the front meets the face.
   front = _surface((x, y, jnp.full_like(x, 1.5)), (0.0, 0.0, -1.0), i, m, r)
   points = tuple(jnp.concatenate(pair) for pair in zip(_jaw(i, m, r), front, strict=True))
   return project(points, r, *framing(i, r))

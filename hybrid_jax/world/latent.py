@@ -53,9 +53,10 @@ def z(identity: jax.Array, motion: jax.Array, scene: jax.Array, width: int) -> j
   The entries have about unit variance: the centred vectors; rare traits as they show (0 below their
   threshold) and whether they show; resulting colours and places of features; constants.
   """
-  rest = jnp.array(pack(MOTION))
+  rest = jnp.array(pack(MOTION))  # not mid-range: a resting face has a motion of zero
   vectors = jnp.concatenate((identity - 0.5, motion - rest, scene - 0.5)) * jnp.array(_SCALE)
   shown = jnp.stack([jnp.maximum(identity[k] - zero, 0) for k, zero in THRESHOLDS])
+  # Nearly a step, since glasses and baldness appear at once while their parameter passes zero.
   onset = jnp.clip(shown * 200, 0, 1)
   features = (vectors, 4 * shown, onset, _consequences(identity, motion, scene))
   count = sum(map(len, features))

@@ -17,6 +17,7 @@ def _noise(key: jax.Array, name: str, rate: float, t: jax.Array) -> jax.Array:
   key_f, key_phase = jax.random.split(key)
   frequency = rate * jax.random.uniform(key_f, (5, 1), minval=0.35)
   phase = jax.random.uniform(key_phase, (5, 1))
+  # A sine has variance 1/2, so five of them need sqrt(2 / 5) = 0.63.
   return 0.63 * jnp.sin(2 * jnp.pi * (frequency * t + phase)).sum(0)
 
 
@@ -31,7 +32,9 @@ def act(key: jax.Array, t: jax.Array) -> jax.Array:
     return _noise(key, name, rate, t)
 
   key_blink = jax.random.fold_in(key, 1)
+  # Speech comes in phrases: an envelope opens and closes all channels of the mouth together.
   talk = smoothstep(-0.4, 0.3, noise('talk', 0.25))
+  # Both eyes share the blink; each has winks of its own.
   blink = bump((t / 2.9 + jax.random.uniform(key_blink)) % 1 - 0.5, 0.035)
   yawn = 0.5 * clip01(noise('yawn', 0.1) - 1.3)
   values = {

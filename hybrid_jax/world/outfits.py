@@ -20,7 +20,8 @@ OUTFIT = {
   'clown': (-1.0, 1.0),
   'paint': (0.0, 1.0),
 }
-ABSENT = 3.0  # distance of what is not worn
+# Distance of what is not worn. The vector is traced, so an item cannot be left out of the program.
+ABSENT = 3.0
 
 
 def _worn(distance, share):
@@ -38,6 +39,7 @@ def solids(p, s, skull, o, r):
   patch = ellipsoid(p, (r.eye[0], 0.0, 0.80), (0.24, 0.20, 0.09))
   strap = norm(skull - 0.02, (y - 0.14 - 0.35 * (x - r.eye[0])) * 0.9) - 0.045
   nose = ball(s, algebra.add(r.nose, (0.0, 0.0, 0.05)), 0.17)
+  # All items share one distance and one colour function: the nearest one is what shows.
   worn = _worn(jnp.minimum(cap, brim), o.cap)
   worn = jnp.minimum(worn, _worn(jnp.minimum(patch, strap * 0.8), o.patch))
   return jnp.minimum(worn, _worn(nose, o.nose))

@@ -149,7 +149,7 @@ def eye_colour(d, i, m, r):
   e = unit(sub((jnp.abs(x), y, z), r.eye))
   # The point is mirrored to x > 0, so the gaze is too: otherwise the eyes would look apart.
   g = (jnp.where(x > 0, r.gaze[0], -r.gaze[0]), r.gaze[1], r.gaze[2])
-  off = norm(*sub(e, g))  # chord, about the angle
+  off = norm(*sub(e, g))  # the chord, nearly the angle in radians
   iris = hsv(
     0.07 + 0.5 * smoothstep(0.55, 0.95, i.eye_hue),
     0.50 + 0.35 * (1 - i.eye_light),
@@ -170,7 +170,7 @@ def albedo(d, i, m, r, scene, q):
   skin, hair, _, _ = complexion(i)
   v = geometry.mouth_frame(d.point, i, m, r)[0]
   mottle = 1 + 0.04 * wobble(d.point, 9.0) + 0.02 * wobble(d.point, 19.0, 2.0)
-  face = scale(skin, mottle)
+  face = scale(skin, mottle)  # a plain colour would look like plastic
   for mask, colour in skin_layers(d, i, m, r):
     face = mix(face, colour, clip01(mask))
   if r.outfit is not None:
@@ -181,6 +181,7 @@ def albedo(d, i, m, r, scene, q):
   locks = scale(hair, 1 + 0.30 * lock + 0.18 * wobble(d.point, 4.0, 3.0))
   ivory = 0.75 + 0.25 * smoothstep(0.0, 0.18, jnp.abs(sine(x * 32)))
   rim = mix((0.30, 0.22, 0.12), (0.012, 0.012, 0.014), i.glasses_dark)
+  # Squared, since the parameter is a value as seen, and light is linear.
   cloth = hsv(scene.cloth_hue, scene.cloth_saturation, scene.cloth_value**2)
   wet = 0.20 * i.gloss + 0.30 * lip_mask(d, v)
   table = {
@@ -194,6 +195,7 @@ def albedo(d, i, m, r, scene, q):
   }
   if r.outfit is not None:
     table['worn'] = (outfits.colour(d.point, r.outfit, hsv(r.outfit.colour, 0.8, 0.5)), 0.1, 10.0)
+  # All colours are computed everywhere and one is chosen: a branch would break the fused loop.
   rgb, gloss, power = (0.0, 0.0, 0.0), 0.0, 1.0
   for name, (colour, shine, exponent) in table.items():
     here = geometry.is_nearest(d, name)
@@ -209,6 +211,7 @@ def regions(d, i, m, r):
   """
   # The eye mask ignores the blink: a loss weighted by it must also see that an eye should be shut.
   x, y, z = d.point
+  # Hair, cloth and what is worn hide the face, so that the masks end where they begin.
   head = geometry.is_nearest(d, 'skin', 'eyes', 'teeth', 'tongue', 'frame') * 1.0
   front = smoothstep(0.2, 0.4, z) * (1 - geometry.is_nearest(d, 'cloth', 'hair'))
   u, eye_y, _ = geometry.eye_frame(d.point, i, m, r)

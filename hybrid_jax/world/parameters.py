@@ -147,6 +147,7 @@ def _ramp(low: float, high: float, x: jax.Array) -> jax.Array:
 
 def sample_identity(key: jax.Array) -> jax.Array:
   """Draws a person, (47,): Beta(1.5, 1.5) entries, correlated by sex, complexion and age."""
+  # Any change here changes every person, and with them the training data of the bundled networks.
   key_u, key_sex = jax.random.split(key)
   u = jax.random.beta(key_u, 1.5, 1.5, (len(IDENTITY),))
   female = _ramp(0.4, 0.6, jax.random.uniform(key_sex))
@@ -156,11 +157,13 @@ def sample_identity(key: jax.Array) -> jax.Array:
       u = u.at[k].set(u[k] * (1 - weight) + target * weight)
     return u
 
+  # In this order: a later line acts on the result of an earlier one.
   u = pull(u, 0.0, 0.35 * female, 'jaw_width', 'chin', 'brow_ridge', 'brow_thick', 'nose_width')
   u = pull(u, 0.0, 0.98 * female, 'beard', 'moustache', 'bald')
   u = pull(u, female, 0.35, 'lip_upper', 'lip_lower', 'eye_size', 'makeup')
   u = pull(u, 0.15 + 0.75 * female, 0.55, 'hair_length')
   skin, age = u[_index('skin')], u[_index('age')]
+  # Dark skin comes with dark hair and dark eyes.
   dark = _index('hair_dark')
   u = u.at[dark].set(jnp.maximum(u[dark], _ramp(0.25, 0.6, skin)))
   u = u.at[_index('eye_light')].multiply(1 - 0.8 * _ramp(0.3, 0.65, skin))

@@ -7,6 +7,7 @@ import jax
 
 from hybrid_jax.world import motion, parameters
 
+# Fixed for good: another seed gives other people than those of training and of all results.
 SEED = 2023
 # Number of the first person of each split; a split holds up to a million people.
 SPLITS = {'train': 0, 'validation': 1_000_000, 'test': 2_000_000}

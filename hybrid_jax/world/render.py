@@ -17,11 +17,13 @@ from hybrid_jax.world.outfits import OUTFIT
 from hybrid_jax.world.parameters import IDENTITY, MOTION, SCENE, unpack
 
 CAMERA = 9.2  # z of the camera, units of 10 cm
-NEAR, FAR = 7.95, 11.2  # along a ray
+NEAR, FAR = 7.95, 11.2  # along a ray: just before the nose, and behind the hair
 REGIONS = ('mouth', 'eyes', 'brows', 'face')
+# Blocks of 4 x 4 rays share the first steps, which are most of the way to the head.
 COARSE, COARSE_STEPS, FINE_STEPS = 4, 12, 12
-SUPERSAMPLING = 2
+SUPERSAMPLING = 2  # rays of a pixel, along each side
 SHADOW_TAPS = 6
+# A gradient from four evaluations, where differences along the axes would need six.
 TETRAHEDRON = ((1.0, -1.0, -1.0), (-1.0, -1.0, 1.0), (-1.0, 1.0, -1.0), (1.0, 1.0, 1.0))
 
 
@@ -89,7 +91,7 @@ def _light(field, d, q, ray, i, m, r, s):
   normal = unit(tuple(sum(directions[k, c] * taps[k] for k in range(4)) for c in range(3)))
 
   def probe(direction, heights):
-    start = add(q, scale(normal, 0.03))
+    start = add(q, scale(normal, 0.03))  # off the surface, or it would shade itself
     return jax.lax.map(lambda h: field(add(start, scale(direction, h))), heights)
 
   # Sky light with occlusion and a key light with a soft shadow. Light wraps farther around skin in
@@ -155,6 +157,7 @@ def render_regions(
   colour = mix(_background(s, n), _light(field, d, q, ray, i, m, r, s), hit)
   image = jnp.stack([_pool(c, size) for c in colour], -1)
   image = image * (1 + image * 0.15) / (1 + 0.35 * image) * 1.06  # a soft shoulder
+  # The slope of the gamma curve is infinite at zero.
   image = clip01(jnp.maximum(image, 1e-5) ** (1 / 2.2))
   masks = paint.regions(d, i, m, r)
   return image, jnp.stack([_pool(masks[name] * hit, size) for name in REGIONS], -1)

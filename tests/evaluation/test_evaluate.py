@@ -294,7 +294,7 @@ def test_report_stands_alone(folders, monkeypatch, capsys):
   [
     (['--clip-length=4'], 'I3D takes 9 frames'),
     (['--size=4'], '--size=4: at least 11'),
-    ([f'--inception={GOLDEN / "i3d_reduced.pt"}'], 'holds no inception'),
+    ([f'--inception={GOLDEN / "i3d_reduced.pt"}'], 'which hold i3d and no inception'),
     (['--openface', 'nowhere', 'nowhere'], 'not a folder of OpenFace'),
     (['--face-detector=nowhere.task'], 'no such file'),
     (['--source=nowhere'], 'no such folder'),

@@ -71,7 +71,7 @@ def test_lpips_of_a_file():
   assert values.shape == (3,) and (values > 0).all() and nets.lpips(x, x).max() < 1e-9
   with pytest.raises(InputError, match='lpips_vgg_reduced.pt: .*LPIPS vgg'):
     networks.Networks(lpips=[whole, str(GOLDEN / 'lpips_vgg_reduced.pt')])
-  with pytest.raises(InputError, match='holds no lpips'):
+  with pytest.raises(InputError, match='i3d weights, which hold i3d and no lpips'):
     networks.Networks(lpips=[str(GOLDEN / 'i3d_reduced.pt')])
 
 

@@ -4,13 +4,13 @@ import re
 
 import numpy as np
 
-from experiments.paper import ablations
+from experiments.paper import ablations, out_of_domain, tunings
 from hybrid_jax.world.outfits import OUTFIT
 
 
 def test_differences_are_paired_by_frame_and_seed():
   rng, people = np.random.default_rng(0), np.repeat(np.arange(4), 6)
-  noise = [{name: rng.random(24) for name in ablations.tunings.TOLD} for _ in range(3)]
+  noise = [{name: rng.random(24) for name in tunings.METRICS} for _ in range(3)]
   shifted = lambda by: [{name: x + by for name, x in of.items()} for of in noise]  # noqa: E731
   values = {'full': noise, 'without': shifted(0.5), 'full_pti': shifted(2), 'full_cma': shifted(3)}
   values['truth'] = [{name: np.zeros(24) for name in noise[0]}] * 3
@@ -19,11 +19,11 @@ def test_differences_are_paired_by_frame_and_seed():
   for name, key, gap in (
     ('full', 'minus_full', 0), ('without', 'minus_full', 0.5), ('full_cma', 'minus_pti', 1)
   ):  # fmt: skip
-    told = found[name]['l1'][key]
-    np.testing.assert_allclose([told['mean'], told['low'], told['high'], *told['seeds']], gap)
+    row = found[name]['l1'][key]
+    np.testing.assert_allclose([row['mean'], row['low'], row['high'], *row['seeds']], gap)
   assert 'minus_pti' not in found['without']['l1']
-  told = found['truth']['l1']['minus_full']
-  assert told['low'] < told['mean'] < told['high'] < 0  # people differ
+  row = found['truth']['l1']['minus_full']
+  assert row['low'] < row['mean'] < row['high'] < 0  # people differ
   table = ablations.table(groups | {'seeds': [0, 1, 2]})
   parts = dict(zip(ablations.GROUPS, re.split(r'### .*\n', table)[1:], strict=True))
   for group, part in parts.items():
@@ -33,14 +33,13 @@ def test_differences_are_paired_by_frame_and_seed():
 
 
 def test_sources_are_out_of_domain_and_always_the_same():
-  world = ablations.out_of_domain
   ordinary = np.full(47, 0.5)
-  for kind in ('inside', *world.KINDS):
-    identity, outfit = world.appearance(kind, 3, ordinary)
-    again = world.appearance(kind, 3, ordinary)
+  for kind in ('inside', *out_of_domain.KINDS):
+    identity, outfit = out_of_domain.appearance(kind, 3, ordinary)
+    again = out_of_domain.appearance(kind, 3, ordinary)
     np.testing.assert_array_equal(identity, again[0])
     np.testing.assert_array_equal(outfit, again[1])
     outside = (identity < 0) | (identity > 1)
-    assert outside.sum() == (world.PUSHED if kind == 'beyond' else 0)
+    assert outside.sum() == (out_of_domain.PUSHED if kind == 'beyond' else 0)
     worn = sum(outfit[k] > 0 for k, (low, _) in enumerate(OUTFIT.values()) if low < 0)
-    assert worn == (kind in world.WORN), kind
+    assert worn == (kind in out_of_domain.WORN), kind

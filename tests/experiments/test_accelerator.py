@@ -1,5 +1,6 @@
 """The training step of the accelerator script: calibrated statistics, and loud failures."""
 
+import functools
 import json
 
 import jax
@@ -16,21 +17,15 @@ from hybrid_jax.training import steps
 
 @pytest.fixture(scope='module')
 def start():
-  """(networks, step, state with a calibrated encoder, frozen, batch) of the paper's depth."""
+  """(networks, step, state, frozen, batch) of the paper's depth, calibrated."""
   config = small_config()
-  config.model.encoder_units = (3, 4, 14, 3)
+  config.model.update(encoder_units=(3, 4, 14, 3), arcface_units=(3, 4, 14, 3))
   nets = networks.build(config.model)
   batch = accelerator_parts.random_batch(4, SIZE)
-
-  @jax.jit
-  def init(key, batch):
-    state = steps.init_state(nets, config, key)
-    encoder = accelerator_parts.calibrated(nets, state.encoder, batch)
-    return state, encoder, networks.random_frozen(nets, key)
-
-  state, encoder, frozen = init(jax.random.key(0), batch)
-  step = jax.jit(steps.make_step(nets, config))
-  return nets, step, state, state.replace(encoder=encoder), frozen, batch
+  state, frozen = jax.jit(
+    lambda key, batch: accelerator_parts.random_start(nets, config, key, batch)
+  )(jax.random.key(0), batch)
+  return nets, jax.jit(steps.make_step(nets, config)), state, frozen, batch
 
 
 def results(capsys) -> list[dict]:
@@ -39,34 +34,38 @@ def results(capsys) -> list[dict]:
 
 
 def test_calibrated_statistics_are_those_of_the_batch(start):
-  """With them the encoder computes in evaluation what it computes in training."""
-  nets, _, fresh, state, _, batch = start
-  frames = jnp.concatenate([from_uint8(batch[role]) for role in accelerator_parts.ROLES])
+  """With them a network computes in evaluation what it computes in training."""
+  nets, _, state, frozen, batch = start
+  images = jnp.concatenate([from_uint8(batch[role]) for role in accelerator_parts.ROLES])
 
   @jax.jit
-  def levels(E):
-    apply = nets.hybrid.encoder.apply
-    trained, _ = apply(E, frames, train=True, method='pyramid', mutable=['batch_stats'])
-    return trained, apply(E, frames, method='pyramid')
+  def coarse(E):
+    """The coarse level in training, in evaluation, and with the statistics of a fresh network."""
+    apply = functools.partial(nets.hybrid.encoder.apply, method='pyramid')
+    trained, _ = apply(E, images, train=True, mutable=['batch_stats'])
+    fresh = jax.tree_util.tree_map_with_path(
+      lambda path, x: jnp.full_like(x, path[-1].key == 'var'), E['batch_stats']
+    )
+    return trained[0], apply(E, images)[0], apply(E | {'batch_stats': fresh}, images)[0]
 
-  trained, evaluated = levels(state.encoder)
-  for a, b in zip(trained, evaluated, strict=True):
-    # Running variances are unbiased: at 2 x 2 px of 12 frames they are 48 / 47 of the batch's.
-    assert float(jnp.abs(a - b).max()) < 0.1 * float(jnp.abs(a).max())
-  _, untrained = levels(fresh.encoder)
-  for a, b in zip(evaluated, untrained, strict=True):
-    assert float(jnp.abs(b).max()) > 10 * float(jnp.abs(a).max())
+  trained, evaluated, fresh = coarse(state.encoder)
+  scale = float(jnp.abs(trained).max())
+  # Running variances are unbiased: at 2 x 2 px of 12 images they are 48 / 47 of the batch's.
+  assert float(jnp.abs(trained - evaluated).max()) < 0.1 * scale
+  assert float(jnp.abs(fresh).max()) > 10 * scale
+  stats = jax.tree.leaves(frozen['arcface']['batch_stats'])
+  assert all(np.isfinite(x).all() for x in stats) and any(np.abs(x).max() > 0 for x in stats)
 
 
 def test_steps_from_calibrated_statistics_are_finite(start, capsys):
-  _, step, _, state, frozen, batch = start
+  _, step, state, frozen, batch = start
   accelerator_parts.time_steps('small', step, state, frozen, batch, 3)
   (result,) = results(capsys)
   assert result['name'] == 'small' and result['finite'] is True and result['value'] > 0
 
 
 def test_a_step_that_is_not_finite_names_its_values_and_fails(start, capsys):
-  _, step, _, state, frozen, batch = start
+  _, step, state, frozen, batch = start
   stats = state.encoder['batch_stats']
   nan = state.encoder | {'batch_stats': jax.tree.map(lambda x: x * np.nan, stats)}
   with pytest.raises(FloatingPointError, match='small: step 1: .*latent_consistency.* not finite'):

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from experiments.paper import tables
+from experiments.paper import inputs, table3, tables
 from hybrid_jax.evaluation import pairing
 from hybrid_jax.media import video
 from hybrid_jax.training.triplets import split_people
@@ -30,7 +30,7 @@ def test_of_hdtf_the_spans_of_people_held_out_are_taken(tmp_path):
   for subset, rows in lines.items():
     (tmp_path / f'{subset}_annotion_time.txt').write_text('\n'.join(rows))
   options = [f'--videos={tmp_path / "videos"}', f'--hdtf={tmp_path}', '--output=x']
-  found = tables.videos_of(tables.parser('').parse_args(options))
+  found = inputs.videos_of(tables.parser('').parse_args(options))
   unseen = split_people(people, 0.2)['validation']
   # One clip of each person comes first.
   assert list(found) == [f'{name}0_{k}' for k in range(2) for name in people if name in unseen]
@@ -39,16 +39,14 @@ def test_of_hdtf_the_spans_of_people_held_out_are_taken(tmp_path):
   assert [int(f.rgb[0, 0, 0]) for f in frames] == list(range(10, 20))
   # The division is that of the whole set, whoever is at hand, or what packing wrote down.
   (tmp_path / 'videos' / f'{min(unseen)}0.mp4').unlink()
-  assert set(tables.videos_of(tables.parser('').parse_args(options))) < set(found)
+  assert set(inputs.videos_of(tables.parser('').parse_args(options))) < set(found)
   rows = [{'identity': name} for name in people if name != 'Cleo']
   (tmp_path / 'clips.json').write_text(json.dumps({'splits': {'train': rows}}))
   options += [f'--packed={tmp_path}']
-  assert set(tables.videos_of(tables.parser('').parse_args(options))) == {'Cleo0_0', 'Cleo0_1'}
+  assert set(inputs.videos_of(tables.parser('').parse_args(options))) == {'Cleo0_0', 'Cleo0_1'}
 
 
 def test_deviations_over_sources_and_drivers():
-  from experiments.paper import table3 as table3
-
   def clip(s, d):
     pair = types.SimpleNamespace(name=f'p_s{s}_as_p_d{d}')
     return types.SimpleNamespace(pair=pair, values={'l1': 10.0 * s + d})
@@ -94,8 +92,8 @@ def test_tables_of_rendered_heads(tmp_path, script, clips):
   record = json.loads((tmp_path / 'table.json').read_text())
   ours = record['rows']['ours']
   assert ours['protocol']['clips'] == clips == len(list((tmp_path / 'kept' / 'ours').glob('*.mp4')))
-  told = [line for line in ours['problems'] if 'no action units' not in line]
-  assert not told and len(ours['problems']) == clips - ('table1' in script)
+  others = [line for line in ours['problems'] if 'no action units' not in line]
+  assert not others and len(ours['problems']) == clips - ('table1' in script)
   assert ours['metrics']['pose_correlation_truth']['mean'] > 0.5
   if 'table1' in script:
     assert ours['metrics']['au_correlation']['mean'] == pytest.approx(1)
@@ -111,7 +109,7 @@ def test_tables_of_rendered_heads(tmp_path, script, clips):
 
 @pytest.mark.slow
 def test_figure_5_of_rendered_heads_and_of_real_clips(tmp_path, shared):
-  done = run('figure5_anchor.py', tmp_path, '--people=3', '--moments=4')
+  done = run('figure5', tmp_path, '--people=3', '--moments=4')
   assert not done.returncode, done.stderr
   record = json.loads((tmp_path / 'table.json').read_text())
   assert record['people'] == 3 and 0 < record['variance_ratio']['yaw'] < 0.1
@@ -121,7 +119,7 @@ def test_figure_5_of_rendered_heads_and_of_real_clips(tmp_path, shared):
     (tmp_path / 'videos' / path.name).symlink_to(path)
   options = [f'--videos={tmp_path / "videos"}', '--frames=20', '--moments=3']
   options += [f'--cropper={shared("models/yunet_n_dynamic.onnx")}']
-  done = run('figure5_anchor.py', tmp_path, *options)
+  done = run('figure5', tmp_path, *options)
   assert not done.returncode, done.stderr
   record = json.loads((tmp_path / 'table.json').read_text())
   assert record['people'] == 2 and record['variance_ratio'].startswith('not available')

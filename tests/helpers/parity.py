@@ -1,4 +1,4 @@
-"""Golden vectors of the original code, and how far an array is from one."""
+"""Golden vectors of the original code, and the relative error of an array against one."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""The re-enactment command in tests: a small random model, its inputs, and what was written."""
+"""The re-enactment command in tests: a small random model, its inputs, and reading of outputs."""
 
 import av
 import jax
@@ -14,7 +14,7 @@ from hybrid_jax.reenactment.run import reenact
 
 
 def random_model():
-  """Random, with deformation heads that answer to the frame; nothing is compiled for it."""
+  """A random model whose deformation depends on the frame; nothing is compiled to make it."""
   config = ConfigDict(small_config())
   nets = networks.build(config.model)
   rng = np.random.default_rng(0)
@@ -31,7 +31,7 @@ def random_model():
 
 
 def write_inputs(folder):
-  """(portrait, driving clip, its times)"""
+  """Writes the inputs; returns (portrait, driving clip, its times)."""
   times = write_clip(folder / 'driver.mp4', 5, frames=23)
   write_clip(folder / 'person.mp4', 1, frames=2)
   rgb = next(video.read_frames(folder / 'person.mp4')).rgb

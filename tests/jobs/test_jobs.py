@@ -39,7 +39,7 @@ def test_a_table_with_bad_rows(tmp_path):
   first, second = jobs[0].options, jobs[1].options
   assert (first.layout, first.gain, first.output) == ('pasted', 2, '1.mp4')
   assert (second.layout, second.gain, second.face) == ('grid', 2, 'like=my face.png')
-  errors = ('invalid choice', 'has no driving', 'has not 4 cells', 'also that of row 1')
+  errors = ('invalid choice', 'has no driving', 'does not have 4 cells', 'also that of row 1')
   errors += ('No closing quotation', '--workdir is an option of the command')
   for job, error in zip(jobs[2:], errors, strict=True):
     assert job.options is None and error in job.error, job
@@ -65,8 +65,8 @@ def test_json_lines(tmp_path):
     'text or an object',
     'unrecognized arguments: --no-qualty',
     'also an input of row 1',
-    'is no JSON (',
-    'no JSON object',
+    'is not JSON (',
+    'is not a JSON object',
   )
   for job, error in zip(jobs[3:], errors, strict=True):
     assert job.options is None and error in job.error, job
@@ -85,7 +85,7 @@ def test_no_table(tmp_path, name, text, message):
   with pytest.raises(InputError, match=message):
     table.read(write(tmp_path / name, text))
   with pytest.raises(InputError, match='cannot be read'):
-    table.read(str(tmp_path / 'gone.csv'))
+    table.read(str(tmp_path / 'missing.csv'))
 
 
 def test_shards_cover_every_row_once():
@@ -117,10 +117,10 @@ def test_slurm():
 
 @pytest.fixture(scope='module')
 def first(model, inputs, tmp_path_factory):
-  """Two good rows, of which one has a name to escape, and a bad one, done."""
+  """Two good rows, one with a name that HTML must escape, and a bad row, all of them run."""
   tmp_path = tmp_path_factory.mktemp('jobs')
   rows = [(inputs[0], inputs[1], tmp_path / name, '--batch-size=4') for name in ('1.mp4', '<2>')]
-  rows.append((tmp_path / 'gone & lost.png', inputs[1], tmp_path / '3.mp4', ''))
+  rows.append((tmp_path / 'missing & lost.png', inputs[1], tmp_path / '3.mp4', ''))
   with (tmp_path / 'jobs.csv').open('w', newline='') as file:
     csv.writer(file).writerows([('source', 'driving', 'output', 'options'), *rows])
   jobs, lines = table.read(str(tmp_path / 'jobs.csv')), []
@@ -131,7 +131,7 @@ def first(model, inputs, tmp_path_factory):
 
 @pytest.fixture
 def done(first):
-  """The same, put back afterwards."""
+  """The same; the marks are restored afterwards."""
   jobs, folder = first
   marks = {path: path.read_bytes() for path in (folder / 'report' / 'rows').glob('*.json')}
   yield jobs, folder
@@ -139,7 +139,7 @@ def done(first):
     path.write_bytes(data)
 
 
-def test_what_is_finished_is_skipped_and_what_is_not_is_done(done, model):
+def test_finished_rows_are_skipped_and_others_run(done, model):
   jobs, folder = done
   again = lambda: work.run_rows(jobs, lambda: model, folder / 'report', lambda line: None)  # noqa: E731
   assert again() == {'done': 0, 'skipped': 2, 'low quality': 0, 'failed': 1}
@@ -153,7 +153,7 @@ def test_what_is_finished_is_skipped_and_what_is_not_is_done(done, model):
   assert mark['sha256'] == whole and work.is_finished(jobs[0], mark, work.key(jobs[0], model))
 
 
-def test_rows_that_move_in_the_table_keep_what_became_of_them(done, model):
+def test_rows_that_move_in_the_table_keep_their_marks(done, model):
   jobs, folder = done
   moved = [dataclasses.replace(job, number=job.number + 1) for job in jobs]
   new = dataclasses.replace(jobs[0].options, output=str(folder / 'new.mp4'))
@@ -163,7 +163,7 @@ def test_rows_that_move_in_the_table_keep_what_became_of_them(done, model):
   assert counts == {'done': 0, 'skipped': 2, 'low quality': 0, 'failed': 1}
 
 
-def test_a_row_that_cannot_be_looked_at_stops_no_other(done, model, tmp_path):
+def test_a_row_with_a_damaged_direction_stops_no_other(done, model, tmp_path):
   jobs, folder = done
   (tmp_path / 'cut.npz').write_bytes(b'PK\x03\x04 cut off')
   options = dataclasses.replace(jobs[0].options, edit='cut=1', directions=str(tmp_path))
@@ -174,7 +174,7 @@ def test_a_row_that_cannot_be_looked_at_stops_no_other(done, model, tmp_path):
   assert 'cut.npz' in work.read_mark(folder / 'report', bad)['error']
 
 
-def test_low_quality_is_not_forgotten(model, inputs, tmp_path):
+def test_low_quality_is_reported_again(model, inputs, tmp_path):
   options = Options(*inputs[:2], str(tmp_path / 'a.mp4'), quality=True, batch_size=4)
   job = table.Job(1, options.source, options.driving, options.output, options)
   again = lambda: work.run_rows([job], lambda: model, tmp_path / 'report', lambda line: None)  # noqa: E731
@@ -186,7 +186,19 @@ def test_low_quality_is_not_forgotten(model, inputs, tmp_path):
   assert again()['done'] == 1
 
 
-def test_a_row_that_another_process_is_at_is_left_to_it(done, model):
+def test_tables_of_a_smallest_identity_must_exist_too(tmp_path):
+  output = tmp_path / 'a.mp4'
+  options = Options('a.png', 'b.mp4', str(output), min_identity=0.5)
+  job = table.Job(1, 'a.png', 'b.mp4', str(output), options)
+  for name in ('a.mp4', 'a.mp4.json', 'a.mp4.quality.csv', 'a.mp4.quality.png'):
+    (tmp_path / name).write_text(name)
+  mark = {'status': 'done', 'key': 'k', 'sha256': sidecar.digests(output)}
+  assert work.is_finished(job, mark, 'k')
+  (tmp_path / 'a.mp4.quality.csv').unlink()
+  assert not work.is_finished(job, mark, 'k')
+
+
+def test_a_row_of_another_process_is_left_to_it(done, model):
   jobs, folder = done
   with work.mark_of(folder / 'report', jobs[0]).with_suffix('.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -227,12 +239,12 @@ def test_the_report(done):
   assert rows[0]['frames'] == '23' and 'no such file' in rows[2]['error']
   page = (folder / 'report' / 'index.html').read_text()
   assert page.count('src="data:image/jpeg;base64,') == 2
-  assert '&lt;2&gt;' in page and '<2>' not in page and 'gone &amp; lost.png' in page
+  assert '&lt;2&gt;' in page and '<2>' not in page and 'missing &amp; lost.png' in page
   assert not any(text in page for text in ('http', '<script', '<link', 'url('))
 
 
-def test_a_mistake_of_ours_stops_one_row(done, model):
-  """A model that breaks in the middle is not an InputError, and has a log."""
+def test_a_bug_stops_one_row(done, model):
+  """An error other than InputError fails the row, with a traceback in its log."""
   jobs, folder = done
 
   class Broken:

@@ -37,7 +37,7 @@ def test_one_of_three_processes_is_killed(model, inputs, tmp_path):
     rows = csv.writer(file)
     rows.writerow(('source', 'driving', 'output', 'options'))
     for n in range(1, ROWS + 1):
-      source = tmp_path / 'gone.png' if n == 5 else inputs[0]
+      source = tmp_path / 'missing.png' if n == 5 else inputs[0]
       options = '--layout=upside-down' if n == 14 else ('', '--layout=grid')[n % 2]
       rows.writerow((source, tmp_path / f'driver_{n % 4}.mp4', tmp_path / f'{n}.mp4', options))
 
@@ -61,25 +61,27 @@ def test_one_of_three_processes_is_killed(model, inputs, tmp_path):
   before = {n: (tmp_path / f'{n}.mp4').stat().st_mtime_ns for n in marked()}
   running[0].communicate()
   running[0] = start(0)
-  said = [process.communicate(timeout=1200)[0] for process in running]
+  outputs = [process.communicate(timeout=1200)[0] for process in running]
   codes = [process.returncode for process in running]
-  assert codes == [0, 1, 0 if all(n % 3 != 0 for n in BAD) else 1], said  # rows 5 and 14 are of 1
+  assert codes == [0, 1, 0 if all(n % 3 != 0 for n in BAD) else 1], (
+    outputs
+  )  # rows 5 and 14 are of 1
 
-  # The restarted process left alone what was finished, and did the rest.
-  assert said[0].count('finished before') == len(before)
+  # The restarted process skipped the finished rows and ran the others.
+  assert outputs[0].count('finished earlier') == len(before)
   again = [n for n, at in before.items() if (tmp_path / f'{n}.mp4').stat().st_mtime_ns != at]
   assert not again
-  # Every good output once and whole, and nothing half-done beside it.
+  # Every good output exists once and complete, without partial files beside it.
   good = [n for n in range(1, ROWS + 1) if n not in BAD]
   assert sorted(int(p.stem) for p in tmp_path.glob('[0-9]*.mp4')) == good
   assert not list(tmp_path.glob('.*.parts')) and not list(tmp_path.glob('.*.part.*'))
   for n in good:
     assert len(frames_of(tmp_path / f'{n}.mp4')) == 20 + n % 4
     assert verify(str(tmp_path / f'{n}.mp4')).verdict == 'verified'
-  # The report says so.
-  told = list(csv.DictReader((report / 'report.csv').open()))
-  assert [int(row['row']) for row in told] == list(range(1, ROWS + 1))
-  for row in told:
+  # The report agrees.
+  written = list(csv.DictReader((report / 'report.csv').open()))
+  assert [int(row['row']) for row in written] == list(range(1, ROWS + 1))
+  for row in written:
     n = int(row['row'])
     if n in BAD:
       assert row['status'] == 'failed' and BAD[n] in row['error']
@@ -96,11 +98,11 @@ def test_one_of_three_processes_is_killed(model, inputs, tmp_path):
     'killed_after_rows': len(before),
     'good_outputs_that_exist_once': len(good),
     'outputs_rendered_again': len(again),
-    'failed_rows_in_report': sum(row['status'] == 'failed' for row in told),
+    'failed_rows_in_report': sum(row['status'] == 'failed' for row in written),
     'seconds': round(time.time() - began, 1),
-    'seconds_a_row_median': float(np.median([float(row['took_s']) for row in told])),
+    'seconds_a_row_median': float(np.median([float(row['took_s']) for row in written])),
     'device': f'{os.cpu_count()} CPU cores',
-    'command': 'pytest -m slow tests/test_jobs_long.py',
+    'command': 'pytest -m slow tests/jobs/test_jobs_long.py',
   }
   path = ROOT / 'experiments' / 'results' / 'jobs.json'
   path.write_text(json.dumps(result, indent=1) + '\n')

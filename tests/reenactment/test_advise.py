@@ -12,7 +12,7 @@ from hybrid_jax.media import stills, video
 
 @pytest.fixture(scope='module')
 def given(model, inputs, tmp_path_factory):
-  """(advice, best first, its sheet, table and best picture) of a picture, a clip and a bad file."""
+  """Returns advice on a picture, a clip and a bad file: ranked, sheet, table, best picture."""
   folder = tmp_path_factory.mktemp('advice')
   (folder / 'bad.png').write_bytes(b'no picture')
   files = [inputs[0], str(folder / 'bad.png'), inputs[1]]
@@ -29,8 +29,8 @@ def test_figures_are_those_of_the_model(model, inputs, given):
   for advice in ranked:
     crop = frames[advice.frame] if advice.source.moving else stills.read_image(inputs[0])
     (F,) = model.deformations([crop], 1)
-    made = list(model.images(model.identity(crop), [F, F * 0], 2))
-    levels = [np.abs(x.astype(float) - crop).mean() for x in made]
+    images = list(model.images(model.identity(crop), [F, F * 0], 2))
+    levels = [np.abs(x.astype(float) - crop).mean() for x in images]
     np.testing.assert_allclose([advice.reconstruction, advice.anchor], levels, atol=0.05)
     assert advice.score == advice.reconstruction + advice.anchor
 
@@ -49,7 +49,7 @@ def test_all_are_ranked_in_the_table_and_the_first_on_the_sheet(inputs, given):
   np.testing.assert_array_equal(stills.read_image(best), ranked[0].pictures[0])
 
 
-def test_files_that_cannot_be_used_are_told(model, tmp_path):
+def test_unusable_files_are_reported(model, tmp_path):
   (tmp_path / 'bad.png').write_bytes(b'no picture')
   with pytest.raises(InputError, match='bad.png'):
     advise.advise(model, advise.parse_args([str(tmp_path / 'bad.png'), '--output=x.png']))
@@ -60,6 +60,6 @@ def test_files_that_cannot_be_used_are_told(model, tmp_path):
     with pytest.raises(InputError, match='is an input'):
       advise.advise(model, args)
   with pytest.raises(InputError, match='its folder does not exist'):
-    advise.advise(model, advise.parse_args(['a.png', f'--output={tmp_path}/gone/x.png']))
+    advise.advise(model, advise.parse_args(['a.png', f'--output={tmp_path}/missing/x.png']))
   with pytest.raises(SystemExit):
     advise.parse_args(['a.png', '--count=0'])

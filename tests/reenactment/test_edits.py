@@ -1,4 +1,4 @@
-"""Edits: how they are written, the real FFHQ directions, what they add, and the sheet of them."""
+"""Edits: their syntax, public FFHQ directions, what they add to the latents, and the sheet."""
 
 import json
 import pathlib
@@ -29,7 +29,7 @@ NOW = np.zeros(1)
 
 @pytest.fixture(scope='module')
 def large():
-  """The 1024 px model with random weights; its encoder, which no edit asks for, is absent."""
+  """The 1024 px model with random weights and without an encoder, which no edit uses."""
   config = ConfigDict(common.paper())
   nets = networks.build(config.model)
   generator, rng = nets.hybrid.generator, np.random.default_rng(0)
@@ -77,7 +77,7 @@ def test_strengths_and_curves_are_read():
     'age=3@4s',
   ],
 )
-def test_what_cannot_be_read_is_told(text):
+def test_wrong_syntax_is_refused(text):
   with pytest.raises(InputError, match='--edit: '):
     edits.parse(text)
 
@@ -100,7 +100,7 @@ def test_the_real_directions_edit_a_latent_of_the_1024_px_generator(shared, larg
     np.testing.assert_allclose((after - before)[0], expected, atol=2e-3)
 
 
-def test_damaged_directions_are_told(model, tmp_path):
+def test_damaged_directions_are_refused(model, tmp_path):
   (tmp_path / 'cut.npz').write_bytes(b'PK\x03\x04 cut off')
   np.save(tmp_path / 'empty.npy', np.zeros(0, np.float32))
   for name in ('cut', 'empty'):
@@ -108,7 +108,7 @@ def test_damaged_directions_are_told(model, tmp_path):
       edits.resolve(f'{name}=1', str(tmp_path), model)
 
 
-def test_what_does_not_fit_is_told(shared, large, model, tmp_path):
+def test_directions_that_do_not_fit_are_refused(shared, large, model, tmp_path):
   folder = str(shared('directions'))
   for text, of, where, why in (
     ('beard=1', large, folder, "no direction 'beard' in .*there are: age, ffhq_pca, pose"),
@@ -116,7 +116,7 @@ def test_what_does_not_fit_is_told(shared, large, model, tmp_path):
     ('ffhq_pca:0=1', model, folder, r'components of 512 do not fit W\+ of 16'),
     ('ffhq_pca:99999=1', large, folder, 'counted from 0'),
     ('ffhq_pca:0:4-18=1', large, folder, 'rows of this model are 0 to 17'),
-    ('age:0=1', large, folder, 'age.pt: not a file of GANSpace'),
+    ('age:0=1', large, folder, 'age.pt: not a GANSpace file'),
     ('ganspace:0=1', large, folder, 'no file .*ganspace.pt'),
     ('age=1', large, str(tmp_path / 'none'), 'no such folder'),
     ('glasses=1', model, '', 'give --directions'),
@@ -125,8 +125,8 @@ def test_what_does_not_fit_is_told(shared, large, model, tmp_path):
       edits.resolve(text, where, of)
 
 
-def test_ganspace_moves_the_source_to_the_strength_that_is_asked(shared, large, W_S):
-  """As the public code does: afterwards the source's first row lies at that deviation."""
+def test_a_ganspace_strength_is_the_coordinate_after_the_edit(shared, large, W_S):
+  """As in the public code: the coordinate of the first row, in standard deviations."""
   folder = shared('directions')
   dW, _ = added(large, 'ffhq_pca:3:2-6=1.5', folder, W_S)
   assert not dW[0, :2].any() and not dW[0, 7:].any()
@@ -174,7 +174,7 @@ def test_a_video_is_edited_over_time(model, inputs, tmp_path):
     model, inputs, tmp_path / 'edited.mp4', directions=str(tmp_path), codec='ffv1', audio=False,
     edit=f'older=0@0s,3@{seconds[-1]:.6f}s,style:3:2=0@0s,5@{seconds[-1]:.6f}s',
   )  # fmt: skip
-  made = reenacting.pixels(tmp_path / 'edited.mp4')
+  result = reenacting.pixels(tmp_path / 'edited.mp4')
   hybrid, portrait = model.networks.hybrid, stills.read_image(inputs[0])
   W_S = model.identity(portrait)
   F = np.stack(list(model.deformations(reenacting.pixels(inputs[1]), 4)))
@@ -191,12 +191,12 @@ def test_a_video_is_edited_over_time(model, inputs, tmp_path):
     return np.clip(np.round(np.asarray(image) * 127.5 + 127.5), 0, 255)
 
   for k in (0, 11, 22):
-    assert np.abs(made[k] - expected(k, seconds[k] / seconds[-1])).max() <= 1, k
-  assert np.abs(made[22] - expected(22, 0)).mean() > 5
+    assert np.abs(result[k] - expected(k, seconds[k] / seconds[-1])).max() <= 1, k
+  assert np.abs(result[22] - expected(22, 0)).mean() > 5
 
 
-def test_the_rendered_world_has_edits_of_its_own():
-  """On unseen people with another's motion, each edit changes the picture as the truth changes."""
+def test_edits_of_the_bundled_model():
+  """On unseen people with another's motion, each edit changes the picture as ground truth does."""
   shipped, draw = inference.load_model(''), rendered.renderer(rendered.SIZE)
   traits = {'glasses': 1.0, 'beard': 0.6, 'skin': 0.8, 'hair_dark': 0.8}
   text = ','.join(f'{name}={value}' for name, value in traits.items())

@@ -1,4 +1,4 @@
-"""Motion: files of it, relative, smoothed, at another rate, and where there is no face."""
+"""Motion: files, relative, smoothed, at another frame rate, and frames without a face."""
 
 import dataclasses
 from fractions import Fraction
@@ -27,7 +27,7 @@ def test_a_motion_file_drives_as_the_clip_does(model, inputs, tmp_path):
   run(model, inputs, tmp_path / 'b.mkv', codec='ffv1', driving=str(path))
   np.testing.assert_array_equal(pixels(tmp_path / 'a.mkv'), pixels(tmp_path / 'b.mkv'))
 
-  with pytest.raises(InputError, match='shows the driving video'):
+  with pytest.raises(InputError, match='shows the driving clip, and a motion file has no pictures'):
     run(model, inputs, tmp_path / 'c.mkv', driving=str(path), layout='grid')
   other = dataclasses.replace(model, E=jax.tree.map(lambda x: x + 1, model.E))
   with pytest.raises(InputError, match='another model'):
@@ -72,10 +72,8 @@ def test_smoothed_motion_and_its_jitter(model, inputs, tmp_path, capsys):
   made = np.stack(list(model.images(W_S, [row.astype(np.float32) for row in rows], 4)))
   assert np.abs(pixels(tmp_path / 'a.mkv').astype(int) - made).max() <= 1
   jitter = lambda x: (np.square(np.diff(x, 2, 0)).sum() / np.square(np.diff(x, 1, 0)).sum()) ** 0.5  # noqa: E731
-  told = (
-    f'jitter of the motion: {jitter(np.stack(rows)):.2f}, {jitter(F):.2f} before it was smoothed'
-  )
-  assert told in capsys.readouterr().out
+  line = f'jitter of the motion: {jitter(np.stack(rows)):.2f}, {jitter(F):.2f} before smoothing'
+  assert line in capsys.readouterr().out
   assert jitter(np.stack(rows)) < 0.8 * jitter(F)
 
 
@@ -93,7 +91,7 @@ def test_jitter_of_known_motion():
 
 
 def missing_clip(tmp_path, inputs):
-  """Landmarks of the driver's blob, but for frames 0, 5, 6 and 7."""
+  """Options with landmarks of the driver's blob, missing in frames 0, 5, 6 and 7."""
   points = np.array([(10, 12), (22, 12), (16, 16), (11, 22), (21, 22)], float)
   points = np.stack([points + 0.2 * k for k in range(len(inputs[2]))])
   points[[0, 5, 6, 7]] = np.nan
@@ -104,15 +102,15 @@ def missing_clip(tmp_path, inputs):
 def test_frames_without_a_face(model, inputs, tmp_path, capsys):
   options = missing_clip(tmp_path, inputs)
   made = {}
-  for how in ('hold', 'interpolate', 'skip'):
-    run(model, inputs, tmp_path / 'a.mp4', on_missing=how, **options)
-    made[how] = frames_of(tmp_path / 'a.mp4')
-    assert f'no face in 4 of 23 frames (0, 5-7): {how}' in capsys.readouterr().out
+  for rule in ('hold', 'interpolate', 'skip'):
+    run(model, inputs, tmp_path / 'a.mp4', on_missing=rule, **options)
+    made[rule] = frames_of(tmp_path / 'a.mp4')
+    assert f'no face in 4 of 23 frames (0, 5-7): {rule}' in capsys.readouterr().out
   times = [frame.time for frame in made['hold']]
   assert times == [frame.time for frame in made['interpolate']] == inputs[2]
   kept = [k for k in range(23) if k not in (0, 5, 6, 7)]
   assert [frame.time for frame in made['skip']] == [inputs[2][k] for k in kept]
-  held, between = (np.stack([f.rgb for f in made[how]]) for how in ('hold', 'interpolate'))
+  held, between = (np.stack([f.rgb for f in made[rule]]) for rule in ('hold', 'interpolate'))
   np.testing.assert_array_equal(held[kept], np.stack([f.rgb for f in made['skip']]))
   np.testing.assert_array_equal(held[kept], between[kept])
   for frames in (held, between):

@@ -1,4 +1,4 @@
-"""What is measured of each frame, and what the command does with it."""
+"""The measurements of each frame, and what the command writes of them."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from hybrid_jax.weights import shipped
 
 
 def rendered_world():
-  """A model of the rendered world without weights, of which only the sizes are asked."""
+  """A model of the rendered world without weights; only its sizes are used."""
   config = ConfigDict(common.heads())
   return Model(config, networks.build(config.model), {}, {}, 0, 'shipped')
 
@@ -69,7 +69,7 @@ def test_identity_is_the_cosine_of_the_judge_whatever_the_batch(world, tmp_path)
   assert {row['confidence'] for row in table} == {'not available'}
 
 
-def test_a_resumed_run_measures_what_a_quiet_one_does(world, tmp_path):
+def test_a_resumed_run_measures_what_an_uninterrupted_one_does(world, tmp_path):
   pictures = pictures_of(6)
   tables = []
   for name, cuts in (('quiet', (6,)), ('killed', (4, 6))):
@@ -102,7 +102,7 @@ def test_jitter_is_that_of_the_summary(world, tmp_path):
   np.testing.assert_allclose([float(row['jitter']) for row in table[2:]], wanted, rtol=1e-4)
 
 
-def test_a_render_that_is_not_finite_says_in_which_frame(world, tmp_path):
+def test_the_table_ends_at_the_frame_that_is_not_finite(world, tmp_path):
   def broken():
     yield from pictures_of(2)
     raise FloatingPointError('frames 2 to 2 of the result are not finite')
@@ -131,7 +131,7 @@ def test_the_command_writes_table_and_picture(model, inputs, tmp_path, capsys):
     run(model, inputs, tmp_path / 'b.mp4', min_identity=0.5)
 
 
-def test_a_frame_below_the_least_identity():
+def test_a_frame_below_the_smallest_identity_wanted():
   figures = {'identity': {'mean': 0.9, 'min': 0.4, 'min_frame': 7}}
   assert quality.below(figures, 0.4, 'a.mp4') == quality.below(figures, None, 'a.mp4') == ''
   assert 'identity 0.400 in frame 7, below' in quality.below(figures, 0.41, 'a.mp4')

@@ -1,4 +1,4 @@
-"""The re-enactment command on a small random model: clocks, layouts, kills, refusals."""
+"""The re-enactment command on a small random model: times, layouts, resuming, refused options."""
 
 import csv
 import dataclasses
@@ -31,7 +31,7 @@ from hybrid_jax.world.films import write_sound
 SHIPPED = shipped.FOLDER
 
 
-def test_ffv1_is_what_the_model_makes(model, inputs, tmp_path):
+def test_ffv1_holds_the_frames_of_the_model(model, inputs, tmp_path):
   source, driving, times = inputs
   assert run(model, inputs, tmp_path / 'a.mkv', codec='ffv1') == len(times)
   W_S = model.identity(stills.read_image(source))
@@ -41,7 +41,7 @@ def test_ffv1_is_what_the_model_makes(model, inputs, tmp_path):
   np.testing.assert_array_equal(made, expected)
   assert np.abs(made[0].astype(int) - made[-1]).max() > 3  # the motion is seen
   left = sorted(path.name for path in tmp_path.iterdir())
-  assert left == ['a.mkv', 'a.mkv.json']  # nothing else is left behind
+  assert left == ['a.mkv', 'a.mkv.json']  # no other file remains
 
 
 @pytest.mark.parametrize('suffix', ['mp4', 'mov', 'mkv', 'webm'])
@@ -76,7 +76,7 @@ class Killed(Exception):
 
 
 def kill_and_resume(model, inputs, tmp_path, after, monkeypatch):
-  """Renders once in one go, and once killed after so many frames; returns both."""
+  """Renders once without interruption, and once killed after `after` frames; returns both."""
   monkeypatch.setattr(render, 'SEGMENT', 8)
   options = {'layout': 'grid', 'edit': 'sefa:0=0@0s,9@1s'}  # a curve goes on where it was
   run(model, inputs, tmp_path / 'whole.mp4', **options)
@@ -103,12 +103,12 @@ def assert_equal(a, b):
     np.testing.assert_array_equal(one.rgb, other.rgb)
 
 
-def test_a_killed_render_goes_on(model, inputs, tmp_path, monkeypatch, capsys):
+def test_a_killed_render_resumes(model, inputs, tmp_path, monkeypatch, capsys):
   assert_equal(*kill_and_resume(model, inputs, tmp_path, 19, monkeypatch))
   assert '16 of them were rendered by an earlier run' in capsys.readouterr().out
 
 
-def test_a_render_killed_while_it_was_joined_goes_on(model, inputs, tmp_path, monkeypatch):
+def test_a_render_killed_while_joining_resumes(model, inputs, tmp_path, monkeypatch):
   run(model, inputs, tmp_path / 'whole.mp4', layout='grid')
 
   def killed(*_):
@@ -132,14 +132,30 @@ def test_parts_of_another_job_are_not_used(tmp_path):
   assert not (folder / '00000.mp4').exists()
 
 
+def test_segments_of_another_generator_are_not_used(model, inputs, tmp_path, monkeypatch):
+  monkeypatch.setattr(render, 'SEGMENT', 8)
+  other = model.with_generator(jax.tree.map(lambda x: 1.5 * x, model.G), 'other')
+  run(other, inputs, tmp_path / 'whole.mkv', codec='ffv1')
+
+  def killed(*_):
+    raise Killed
+
+  with monkeypatch.context() as patch:
+    patch.setattr(segments.VideoTarget, 'finish', killed)
+    with pytest.raises(Killed):
+      run(model, inputs, tmp_path / 'killed.mkv', codec='ffv1')
+  run(other, inputs, tmp_path / 'killed.mkv', codec='ffv1')
+  np.testing.assert_array_equal(pixels(tmp_path / 'killed.mkv'), pixels(tmp_path / 'whole.mkv'))
+
+
 def test_the_seam_in_the_summary(model, inputs, tmp_path, capsys):
   run(model, inputs, tmp_path / 'a.mkv', codec='ffv1')
   run(model, inputs, tmp_path / 'b.mkv', codec='ffv1', layout='pasted')
   rgb = stills.read_image(inputs[0])
   paste = Paste(align.upright((0, 0, SIZE, SIZE)), (SIZE, SIZE))
   seams = [paste(rgb, head)[1] for head in pixels(tmp_path / 'a.mkv')]
-  told = f'seam: {np.mean(seams):.1f} grey levels across the border on average, {max(seams):.1f} at'
-  assert told in capsys.readouterr().out
+  line = f'seam: {np.mean(seams):.1f} grey levels across the border on average, {max(seams):.1f} at'
+  assert line in capsys.readouterr().out
 
 
 def test_a_sheet_of_what_the_model_sees(model, inputs, tmp_path):
@@ -190,7 +206,7 @@ def test_every_option_of_the_command_reaches_the_job(capsys):
 
 
 def test_the_shipped_model(monkeypatch, tmp_path):
-  """The line where there is none yet, and that it is taken once its two files are there."""
+  """Without its two files there is one line of error; with them the model is loaded."""
   monkeypatch.setattr(shipped, 'FOLDER', tmp_path)
   with pytest.raises(InputError, match='no encoder comes .* give --workdir'):
     load_model('')
@@ -248,7 +264,7 @@ def test_a_moving_source_keeps_moving(model, inputs, tmp_path):
     assert (frame.rgb[12:20, 10:18] != back.rgb[12:20, 10:18]).any()
 
 
-def test_a_batch_that_half_precision_cannot_hold_is_done_again(model, inputs):
+def test_a_batch_that_overflows_half_precision_is_computed_again(model, inputs):
   """Latents whose styles are beyond float16: not finite there, finite in float32."""
   config = model.config.copy_and_resolve_references()
   config.model.update(half_dtype='float16', half_from=8)
@@ -266,20 +282,20 @@ def test_a_batch_that_half_precision_cannot_hold_is_done_again(model, inputs):
 @pytest.mark.parametrize(
   'options, message',
   [
-    ({'source': 'gone.png'}, 'gone.png: no such file'),
-    ({'driving': 'gone.mp4'}, 'gone.mp4: no such file'),
-    ({'output': 'gone/a.mp4'}, 'the folder .* does not exist'),
+    ({'source': 'missing.png'}, 'missing.png: no such file'),
+    ({'driving': 'missing.mp4'}, 'missing.mp4: no such file'),
+    ({'output': 'missing/a.mp4'}, 'the folder .* does not exist'),
     ({'output': 'a.gif'}, 'a.gif: h264 goes into'),
     ({'output': 'a.mov', 'codec': 'ffv1'}, 'ffv1 goes into'),
     ({'output': 'a.webm'}, 'webm takes vp9'),
     ({'crop': 'ffhq'}, 'needs --face-detector'),
-    ({'face_detector': 'gone.onnx'}, 'gone.onnx: no such face detector'),
-    ({'face_detector': 'gone.task'}, 'gone.task: no such file'),
+    ({'face_detector': 'missing.onnx'}, 'missing.onnx: no such face detector'),
+    ({'face_detector': 'missing.task'}, 'missing.task: no such file'),
     ({'face': 'like=me.png'}, 'like=me.png: needs --face-detector'),
     ({'face': 'tallest'}, '--face=tallest: give largest'),
   ],
 )
-def test_what_is_refused(model, inputs, tmp_path, monkeypatch, options, message):
+def test_wrong_options_are_refused(model, inputs, tmp_path, monkeypatch, options, message):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(InputError, match=message) as caught:
     run(model, inputs, **{'output': 'a.mp4', **options})

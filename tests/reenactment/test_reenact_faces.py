@@ -36,13 +36,15 @@ def test_a_detector_finds_both_faces(model, inputs, shared, tmp_path, capsys):
   portrait = str(shared('faces/portraits/src_05_neutral_woman.jpeg'))
   options = {'driving': clip, 'source': portrait, 'face_detector': detector, 'layout': 'pasted'}
   assert run(model, inputs, tmp_path / 'a.mp4', **options) == 40
-  said = capsys.readouterr().out
-  assert said.count('crop ffhq') == 2 and said.count('no face in 10 of 40 frames (0-9): hold') == 2
+  output = capsys.readouterr().out
+  assert (
+    output.count('crop ffhq') == 2 and output.count('no face in 10 of 40 frames (0-9): hold') == 2
+  )
   assert pixels(tmp_path / 'a.mp4')[0].shape[:2] == even(stills.read_image(portrait)).shape[:2]
 
 
 def test_the_face_that_looks_like_a_picture(shared, tmp_path):
-  """The shipped embedder chooses between two people side by side, whoever is left."""
+  """The bundled embedder chooses between two people side by side, in either order."""
   paths = [
     shared(f'faces/portraits/{n}') for n in ('src_03_tom_cruise.jpg', 'src_05_neutral_woman.jpeg')
   ]
@@ -53,8 +55,8 @@ def test_the_face_that_looks_like_a_picture(shared, tmp_path):
   for order in ((0, 1), (1, 0)):
     stills.write_image(tmp_path / 'both.png', np.hstack([heads[k] for k in order]))
     for k, path in enumerate(paths):
-      how = CropOptions(detector, face=f'like={path}')
-      found = open_picture(str(tmp_path / 'both.png'), how, shipped)
+      crop_options = CropOptions(detector, face=f'like={path}')
+      found = open_picture(str(tmp_path / 'both.png'), crop_options, shipped)
       assert (found.squares[0, 0] < 256) == (order[0] == k)
 
 

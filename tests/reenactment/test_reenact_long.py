@@ -33,7 +33,7 @@ def workdir(model, tmp_path_factory):
 
 
 def test_killed_at_five_random_points(workdir, tmp_path):
-  """kill -9 while rendering; the frames equal those of a quiet run."""
+  """kill -9 while rendering; the frames equal those of an uninterrupted run."""
   frames, rng, at = 1100, np.random.default_rng(0), []
   reenact_memory.write_inputs(tmp_path, frames)
 
@@ -46,11 +46,11 @@ def test_killed_at_five_random_points(workdir, tmp_path):
     )
 
   def finish(process):
-    said, _ = process.communicate(timeout=1200)
-    assert process.returncode == 0, said[-2000:]
-    return said
+    output, _ = process.communicate(timeout=1200)
+    assert process.returncode == 0, output[-2000:]
+    return output
 
-  finish(start('quiet.mp4'))
+  finish(start('whole.mp4'))
   for segments in sorted(rng.integers(0, 4, 5).tolist()):
     process = start('killed.mp4')
     parts = tmp_path / '.killed.mp4.parts'
@@ -62,12 +62,12 @@ def test_killed_at_five_random_points(workdir, tmp_path):
     assert process.wait() == -signal.SIGKILL
     process.communicate()
     at.append(len(list(parts.glob('0*'))))
-  said = finish(start('killed.mp4'))
-  assert f'{256 * at[-1]} of them were rendered by an earlier run' in said or not at[-1]
-  quiet, killed = frames_of(tmp_path / 'quiet.mp4'), frames_of(tmp_path / 'killed.mp4')
-  assert len(quiet) == frames
-  assert [frame.time for frame in quiet] == [frame.time for frame in killed]
-  for a, b in zip(quiet, killed, strict=True):
+  output = finish(start('killed.mp4'))
+  assert f'{256 * at[-1]} of them were rendered by an earlier run' in output or not at[-1]
+  whole, killed = frames_of(tmp_path / 'whole.mp4'), frames_of(tmp_path / 'killed.mp4')
+  assert len(whole) == frames
+  assert [frame.time for frame in whole] == [frame.time for frame in killed]
+  for a, b in zip(whole, killed, strict=True):
     np.testing.assert_array_equal(a.rgb, b.rgb)
   result = {'killed_with_segments': at, 'of': -(-frames // 256), 'frames_equal': True}
   path = ROOT / 'experiments' / 'results' / 'reenact_interruptions.json'

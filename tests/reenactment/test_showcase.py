@@ -1,4 +1,4 @@
-"""The shipped model on people that no network has seen: the film, the sheet and the figures."""
+"""The bundled model on unseen people: the film, the sheet and the figures."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ def shown(tmp_path_factory):
     return folder, showcase.show('', str(folder))
 
 
-def test_the_shipped_model_is_nearer_to_the_truth_than_copies_are(shown):
+def test_the_bundled_model_beats_copies_of_its_inputs(shown):
   folder, result = shown
   assert json.loads((folder / 'reenacted.json').read_text()) == result
   mean = lambda name, metric: result[name][metric]['mean']  # noqa: E731

@@ -1,4 +1,4 @@
-"""Adjusted models: found again by content, whole or not at all, exported, refused where foreign."""
+"""Tuned models: cached by content, complete or absent, exported, refused for other generators."""
 
 import csv
 import dataclasses
@@ -33,7 +33,7 @@ def adjuster(model):
 
 @pytest.fixture(scope='module')
 def kept(adjuster, tmp_path_factory):
-  """(folder, tuned model, what was told) of one adjustment."""
+  """(folder, tuned model, message) of one adjustment."""
   folder = tmp_path_factory.mktemp('deltas')
   return folder, *adjuster.adjust(frames(0)[0], frames(1), folder)
 
@@ -48,9 +48,9 @@ def same(a, b):
 
 
 def test_an_adjustment_is_kept_with_its_curve_and_pictures(model, kept):
-  folder, tuned, told = kept
+  folder, tuned, message = kept
   path = delta_in(folder)
-  assert str(path) in told and '3 steps' in told
+  assert str(path) in message and '3 steps' in message
   rows = list(csv.DictReader(path.with_suffix('.csv').open()))
   assert [row['step'] for row in rows] == ['1', '2', '3']
   assert [bool(row['identity_similarity']) for row in rows] == [False, False, True]
@@ -66,8 +66,8 @@ def test_an_adjustment_is_kept_with_its_curve_and_pictures(model, kept):
 def test_the_same_job_is_read_and_gives_the_same_generator(model, adjuster, kept, monkeypatch):
   folder, tuned, _ = kept
   monkeypatch.setattr(cma.Tuner, 'tune', None)  # nothing is computed
-  again, told = adjuster.adjust(frames(0)[0], frames(1), folder)
-  assert 'earlier run' in told
+  again, message = adjuster.adjust(frames(0)[0], frames(1), folder)
+  assert 'earlier run' in message
   same(again.G, tuned.G)
   assert again.fast is model.fast
 
@@ -142,6 +142,30 @@ def test_the_command_reuses_its_adjustment_and_gives_identical_frames(
   assert (pixels(tmp_path / 'a.mkv') != pixels(tmp_path / 'c.mkv')).any()
 
 
+def test_the_api_tunes_as_the_command_does(model, inputs, tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  run(model, inputs, tmp_path / 'a.mkv', codec='ffv1', cma='cma', cma_steps=3)
+  quiet = {'progress': None, 'batch_size': 4}
+  tuned = model.tune(inputs[0], inputs[1], cma_steps=3, **quiet)
+  frames_of_tuned = tuned.reenact(*inputs[:2], **quiet).frames
+  np.testing.assert_array_equal(frames_of_tuned, pixels(tmp_path / 'a.mkv'))
+  assert (frames_of_tuned != model.reenact(*inputs[:2], **quiet).frames).any()
+  with pytest.raises(InputError, match='needs the driving clip'):
+    model.tune(inputs[0])
+
+
+def test_pti_needs_no_driving_clip(model, inputs, monkeypatch):
+  seen = []
+
+  def to_clip(model, options, head, crops, found, progress):
+    seen.append((options.method, head.shape, len(found)))
+    return model, ''
+
+  monkeypatch.setattr(tuning, 'to_clip', to_clip)
+  model.tune(inputs[0], method='pti', progress=None)
+  assert seen == [('pti', (SIZE, SIZE, 3), 0)]
+
+
 def test_motion_without_frames_is_refused(model, inputs, tmp_path):
   rows = np.zeros((2, sum(model.widths)), np.float32)
   path = str(tmp_path / 'talk.safetensors')
@@ -156,23 +180,23 @@ def test_motion_without_frames_is_refused(model, inputs, tmp_path):
 def test_an_adjusted_generator_is_exported(model, kept, tmp_path, monkeypatch):
   folder, tuned, _ = kept
   monkeypatch.setattr(inference, 'load_model', lambda workdir: model)
-  told = export.export('', str(tmp_path / 'g.pt'), 'generator', str(delta_in(folder)))
-  assert 'small, adjusted' in told
+  message = export.export('', str(tmp_path / 'g.pt'), 'generator', str(delta_in(folder)))
+  assert 'small, adjusted' in message
   read = torch_file.load(tmp_path / 'g.pt')
   tree, _ = key_maps.generator(read['g_ema'], read['latent_avg'])
   same(tree['params'], tuned.G['params'])
 
 
-def test_files_that_are_no_adjustment_of_this_model(model, kept, tmp_path):
+def test_files_without_an_adjustment_of_this_model(model, kept, tmp_path):
   path = delta_in(kept[0])
   (tmp_path / 'cut.safetensors').write_bytes(path.read_bytes()[:100])
   safetensors.numpy.save_file({'x': np.ones(2)}, tmp_path / 'other.safetensors')
-  for name, says in (
+  for name, message in (
     ('none.safetensors', 'no such file'),
     ('cut.safetensors', 'damaged'),
     ('other.safetensors', 'not an adjustment'),
   ):
-    with pytest.raises(InputError, match=says):
+    with pytest.raises(InputError, match=message):
       tuning.with_delta(model, tmp_path / name)
   other = model.with_generator(model.G | {'w_avg': model.G['w_avg'] + 1}, 'another')
   with pytest.raises(InputError, match='made for another generator than that of another'):
