@@ -32,10 +32,10 @@ def time_of(number):
 
 
 def clock(path):
-  """(pts, dts, duration) in ticks of the packets, in order of decoding."""
+  """(pts, dts) in ticks of the packets, in order of decoding, and the tick."""
   with av.open(str(path)) as container:
     packets = [p for p in container.demux(video=0) if p.dts is not None]
-    return [(p.pts, p.dts, p.duration) for p in packets], packets[0].time_base
+    return np.array([(p.pts, p.dts) for p in packets]).T, packets[0].time_base
 
 
 @pytest.mark.parametrize('cuts', [(0, 1), (0, 2), (0, 1, 2, 20), (0, 7, 20)])
@@ -50,9 +50,5 @@ def test_joined_segments(tmp_path, cuts, codec):
       np.testing.assert_array_equal(frame.rgb, expected)
   else:
     assert frames[0].rgb.shape == (32, 34, 3)
-  packets, tick = clock(path)
-  pts, dts, durations = np.array(packets).T
+  (pts, dts), tick = clock(path)
   assert tick == TIME_BASE and (np.diff(dts) > 0).all() and (dts <= pts).all()
-  order = pts.argsort()
-  np.testing.assert_array_equal(durations[order][:-1], np.diff(pts[order]))
-  assert durations[order][-1] == (durations[order][-2] if len(pts) > 1 else 1)
