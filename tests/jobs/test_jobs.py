@@ -159,8 +159,9 @@ def test_rows_that_move_in_the_table_keep_their_marks(done, model):
   new = dataclasses.replace(jobs[0].options, output=str(folder / 'new.mp4'))
   first = table.Job(1, new.source, new.driving, new.output, new)
   assert report.write([first, *moved], folder / 'report')['waiting'] == 1
-  counts = work.run_rows(moved, lambda: model, folder / 'report', lambda line: None)
-  assert counts == {'done': 0, 'skipped': 2, 'low quality': 0, 'failed': 1}
+  lines = []
+  counts = work.run_rows(moved, lambda: model, folder / 'report', lines.append)
+  assert counts == {'done': 0, 'skipped': 2, 'low quality': 0, 'failed': 1}, lines
 
 
 def test_a_row_with_a_damaged_direction_stops_no_other(done, model, tmp_path):

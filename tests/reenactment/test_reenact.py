@@ -208,7 +208,7 @@ def test_every_option_of_the_command_reaches_the_job(capsys):
 def test_the_shipped_model(monkeypatch, tmp_path):
   """Without its two files there is one line of error; with them the model is loaded."""
   monkeypatch.setattr(shipped, 'FOLDER', tmp_path)
-  with pytest.raises(InputError, match='no encoder comes .* give --workdir'):
+  with pytest.raises(InputError, match='has no bundled encoder: give --workdir'):
     load_model('')
   config = common.heads()
   nets = networks.build(ConfigDict(config).model)
