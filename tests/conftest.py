@@ -23,7 +23,7 @@ flags.FLAGS.mark_as_parsed()
 
 
 COMPILES_WHOLE_STEPS = {
-  'test_cma', 'test_doctor', 'test_encoder', 'test_export', 'test_finetune',
+  'test_accelerator', 'test_cma', 'test_doctor', 'test_encoder', 'test_export', 'test_finetune',
   'test_load', 'test_state', 'test_steps', 'test_train', 'test_tuning',
 }  # fmt: skip
 

