@@ -14,9 +14,7 @@ from hybrid_jax import latents
 from hybrid_jax.models.stylegan2 import Generator
 
 
-def grow(
-  params: Mapping, before: Sequence[int], after: Sequence[int], key: jax.Array
-) -> dict:
+def grow(params: Mapping, before: Sequence[int], after: Sequence[int], key: jax.Array) -> dict:
   """Parameters for channels `after` that draw what `params` drew for `before`, upsampled.
 
   New maps have random incoming weights and reach every existing map with weight zero; demodulation
