@@ -42,10 +42,10 @@ from experiments.world.growth_steps import (
   make_step,
 )
 from experiments.world.large_frames import SHARD, Shards
-from hybrid_jax import compilation
-from hybrid_jax.heads import latent, people
+from hybrid_jax import cli
 from hybrid_jax.media import replacing
 from hybrid_jax.weights import shipped
+from hybrid_jax.world import latent, people
 
 STAGES = (
   # Wider layers at 32 and 64 px learn where a step is cheapest: 1.4 s.
@@ -214,7 +214,7 @@ def main() -> None:
   if args.export:
     export(args.workdir, args.export)
     return
-  compilation.use_cache()
+  cli.use_compilation_cache()
   frames = args.frames or str(args.workdir / 'frames')
   held_out, train = (
     Shards(frames, 'validation', args.held_out),

@@ -10,7 +10,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from hybrid_jax import latents
+from hybrid_jax.models import latents
 from hybrid_jax.models.stylegan2 import Generator
 
 

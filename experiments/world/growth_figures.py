@@ -9,12 +9,12 @@ import numpy as np
 
 from experiments.world.growth_steps import W_DIM, channels
 from experiments.world.large_frames import Shards
-from hybrid_jax.heads import latent
 from hybrid_jax.media import stills
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8, upsample_skip
 from hybrid_jax.models.perceptual import LPIPS
 from hybrid_jax.models.stylegan2 import Generator
 from hybrid_jax.weights import key_maps, shipped
+from hybrid_jax.world import latent
 
 CHUNK = 32
 SHOWN = 12  # people of a sheet

@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import heads_generator
+from experiments.world import generator as regressing
 from experiments.world import growth
-from hybrid_jax import latents
-from hybrid_jax.heads import latent
+from hybrid_jax.models import latents
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
 from hybrid_jax.models.perceptual import LPIPS
 from hybrid_jax.models.stylegan2 import Generator, ImageDiscriminator
 from hybrid_jax.weights import shipped
+from hybrid_jax.world import latent
 
 W_DIM = shipped.GENERATOR['w_dim']
 CHANNEL_BASE, CHANNEL_MAX = 4096, 160  # 160 up to 16 px, then 128, 64, 32, 16
@@ -137,8 +137,8 @@ def generator_loss(trained, kept, state: State, stage: Stage, perceptual, batch)
   fake = generator(stage.size).apply({'params': growth.join(trained, kept)}, z)
   key = jax.random.fold_in(jax.random.key(0), state.step)
   terms = {
-    'regression': heads_generator.regression(fake, real, region),
-    'contrast': heads_generator.contrast(fake, real, region),
+    'regression': regressing.regression(fake, real, region),
+    'contrast': regressing.contrast(fake, real, region),
     'perceptual': perceptual_distance(perceptual, fake, real, key),
   }
   weights = {'regression': 1.0, 'contrast': CONTRAST_WEIGHT, 'perceptual': PERCEPTUAL_WEIGHT}

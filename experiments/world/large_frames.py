@@ -3,7 +3,7 @@
   python -m experiments.world.large_frames FRAMES --people 5120
 
 A row of a shard is one person's random moment, its twin (the same moment with another expression)
-and its double (the same moment with other rare traits): see `heads_frames`. A shard is two files:
+and its double (the same moment with other rare traits): see `frame_shards`. A shard is two files:
 NAME.pixels.npy (n, 3, 256, 256, 4) uint8, RGB and the mask of mouth, eyes and brows, read by memory
 mapping; and NAME.npz with `identity`, `motion` and `scene`, each (n, 3, k). The second is written
 last, so a shard without it is rendered again. Smaller pictures are these pooled.
@@ -17,14 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from experiments import heads_frames
-from hybrid_jax.heads import people, render
-from hybrid_jax.heads.clips import to_byte
+from experiments.world import frame_shards
 from hybrid_jax.media import replacing
+from hybrid_jax.world import people, render
+from hybrid_jax.world.clips import to_byte
 
 SIZE = 256  # px
 SHARD = 64  # people: 192 frames, a minute of one core
-KINDS = ('', 'twins', 'traits')  # of `heads_frames.MOMENTS`
+KINDS = ('', 'twins', 'traits')  # of `frame_shards.MOMENTS`
 CLIP = 0
 VECTORS = ('identity', 'motion', 'scene')
 
@@ -89,7 +89,7 @@ class Shards:
 
 def _moments(numbers):
   """`VECTORS` of people, each (n, 3, k)."""
-  kinds = [jax.vmap(heads_frames.MOMENTS[kind], (0, None))(numbers, CLIP) for kind in KINDS]
+  kinds = [jax.vmap(frame_shards.MOMENTS[kind], (0, None))(numbers, CLIP) for kind in KINDS]
   return tuple(jnp.stack(x, 1) for x in zip(*kinds, strict=True))
 
 

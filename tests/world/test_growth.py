@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.world import growth
-from hybrid_jax import latents
+from hybrid_jax.models import latents
 from hybrid_jax.models.ops import upsample_skip
 from hybrid_jax.models.stylegan2 import Generator
 from hybrid_jax.weights import shipped
