@@ -31,7 +31,7 @@ ADVERSARIAL_WEIGHT = 0.03
 R1_GAMMA, R1_STEPS = 0.5, 16
 CRITIC_RATE = 2e-3
 MAPPING_RATE = 100.0  # over the mapping network's own 0.01
-EMA_IMAGES = 6000  # half-life of the averaged weights
+EMA_IMAGES = 2000  # half-life of the averaged weights; stages are short
 WARMUP_STEPS = 50
 
 
@@ -191,7 +191,8 @@ def make_step(stage: Stage):
     )
     updates, opt = optimizer.update(grads, state.generator_opt)
     params = growth.join(optax.apply_updates(trained, updates), kept)
-    decay = 0.5 ** (1 / half_life)
+    # The mean of what there is at first: a new block starts far from its end.
+    decay = jnp.minimum(0.5 ** (1 / half_life), (1 + state.step) / (10 + state.step))
     average = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.average, params)
     state = state.replace(generator=params, average=average, generator_opt=opt)
     if stage.adversarial:
