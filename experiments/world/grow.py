@@ -17,7 +17,6 @@ Expected on one CPU core (seconds a step, measured): see the comments of `STAGES
 of which 1.4 are rendering.
 """
 
-import argparse
 import json
 import math
 import pathlib
@@ -31,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from experiments import script
 from experiments.world import growth, growth_figures
 from experiments.world.growth_steps import (
   W_DIM,
@@ -197,9 +197,7 @@ def export(workdir: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument('workdir', type=pathlib.Path)
   parser.add_argument('--frames', help='folder of rendered shards; WORKDIR/frames if not given')
   parser.add_argument('--people', type=int, default=5120, help='of three frames each')

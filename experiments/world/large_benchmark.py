@@ -14,20 +14,19 @@ Three seeds choose the people; intervals are 95 % by bootstrap over people. `goa
 figures with what was set before training. No network of this file was part of a loss.
 """
 
-import argparse
 import json
 import pathlib
-import sys
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from experiments.world import benchmark, growth_figures, measure
+from experiments import script
+from experiments.world import benchmark, growth_figures, limits
 from experiments.world.growth_steps import W_DIM
 from hybrid_jax import cli
-from hybrid_jax.evaluation import images, rendered
-from hybrid_jax.media import replacing, stills
+from hybrid_jax.evaluation import rendered
+from hybrid_jax.media import stills
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
 from hybrid_jax.models.perceptual import LPIPS
 from hybrid_jax.reenactment import showcase
@@ -35,7 +34,6 @@ from hybrid_jax.reenactment.model import load_model
 from hybrid_jax.weights import shipped
 from hybrid_jax.world import latent, parameters, people
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZE, SMALL = 256, rendered.SIZE  # px
 SEEDS = (0, 1, 2)
 CHUNK = 16
@@ -76,11 +74,7 @@ class Outside:
 
   def read(self, pictures: np.ndarray) -> list[dict | None]:
     """MediaPipe's readings; None where it finds no face."""
-    return measure.opinions(self._judges.outside, pictures)
-
-
-def summary(values: np.ndarray, groups: np.ndarray) -> dict:
-  return dict(zip(('mean', 'low', 'high'), images.bootstrap(values, groups), strict=True))
+    return limits.mediapipe_readings(self._judges.outside, pictures)
 
 
 def correlations(readings: list, motion: np.ndarray) -> dict[str, float]:
@@ -120,8 +114,8 @@ def measure_generator(params: dict, outside: Outside, count: int) -> dict:
   readings, true_readings = outside.read(drawn), outside.read(data['truth'])
   result = {
     'frames': len(drawn),
-    'l1': summary(l1.mean((1, 2, 3)), data['person']),
-    'lpips': summary(outside.lpips(drawn, data['truth']), data['person']),
+    'l1': script.interval(l1.mean((1, 2, 3)), data['person']),
+    'lpips': script.interval(outside.lpips(drawn, data['truth']), data['person']),
     'found': float(np.mean([reading is not None for reading in readings])),
     'found_in_truth': float(np.mean([reading is not None for reading in true_readings])),
   }
@@ -161,10 +155,12 @@ def measure_encoder(model, params: dict, judges, outside: Outside, args) -> tupl
     methods = methods_of(model, params, data)
     for name, pictures in methods.items():
       shrunk = np.asarray(from_uint8(pooled(pictures, SMALL).astype(np.float32)))
-      values = benchmark.measure(judges, shrunk, small, ends)
-      values['lpips_64'] = values.pop('perceptual')
+      values = rendered.measure(judges, shrunk, small, ends)
+      truth = np.asarray(from_uint8(small['truth'].astype(np.float32)))
+      values['lpips_64'] = judges.perceptual(shrunk, truth)
       values['lpips_256'] = outside.lpips(pictures, data['truth'])
-      values |= benchmark.outside(judges, from_uint8(pictures.astype(np.float32)), readings)
+      floats = from_uint8(pictures.astype(np.float32))
+      values |= benchmark.mediapipe_errors(judges, floats, readings)
       for metric, value in values.items():
         everything.setdefault(name, {}).setdefault(metric, []).append(np.asarray(value))
     groups.append(data['person'])
@@ -175,7 +171,7 @@ def measure_encoder(model, params: dict, judges, outside: Outside, args) -> tupl
       sheet = [list(column[k : k + 6]) for k in (0, 6) for column in shown]
   people_of = np.concatenate(groups)
   result: dict = {
-    name: {metric: summary(np.concatenate(x), people_of) for metric, x in metrics.items()}
+    name: {metric: script.interval(np.concatenate(x), people_of) for metric, x in metrics.items()}
     for name, metrics in everything.items()
   }
   copied = result['copy_source']
@@ -201,9 +197,7 @@ def compared(result: dict) -> dict[str, dict]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument('--output', type=pathlib.Path, required=True)
   parser.add_argument('--parts', default='generator,encoder')
   parser.add_argument('--generator', default='', help='.npz of weights (the shipped ones)')
@@ -215,9 +209,8 @@ def main() -> None:
   parser.add_argument('--frames', type=int, default=6, help='driving frames of each source')
   args = parser.parse_args()
   cli.use_compilation_cache()
-  command = ' '.join(['python -m experiments.world.large_benchmark', *map(_bare, sys.argv[1:])])
-  measured = measure.provenance('') | {'command': command}  # before anything is written
-  known = json.loads((ROOT / 'experiments/results/heads_world.json').read_text())
+  measured = script.record()  # before anything is written
+  known = json.loads((script.RESULTS / 'heads_world.json').read_text())
   judges = benchmark.Judges(args.squeeze, args.landmarker, known)
   outside = Outside(judges)
   tree = shipped.read(args.generator) if args.generator else shipped.generator(SIZE)
@@ -229,17 +222,9 @@ def main() -> None:
     result['encoder'], sheet = measure_encoder(model, tree['params'], judges, outside, args)
     stills.write_image(args.output.with_suffix('.png'), stills.grid(sheet))
   result |= {'goals': compared(result), 'seeds': list(SEEDS), 'measured': measured}
-  with replacing(args.output) as part:
-    part.write_text(json.dumps(result, indent=1) + '\n')
+  script.write_json(args.output, result)
   for name, goal in result['goals'].items():
     print(name, json.dumps(goal))
-
-
-def _bare(option: str) -> str:
-  """An option of the command with its file by name alone."""
-  name, _, value = option.partition('=')
-  is_path = name in ('--squeeze', '--landmarker', '--generator', '--ours', '--output')
-  return f'{name}={pathlib.PurePath(value).name}' if is_path else option
 
 
 if __name__ == '__main__':

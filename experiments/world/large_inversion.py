@@ -10,7 +10,6 @@ well, through the frozen generator. The model is that of configs/pretrain.py:hea
 saves and stops; the same command continues.
 """
 
-import argparse
 import json
 import math
 import pathlib
@@ -27,6 +26,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from configs import common
+from experiments import script
 from experiments.world import inversion, warm_start
 from experiments.world.large_frames import KINDS, Shards
 from hybrid_jax import cli
@@ -115,9 +115,7 @@ def train(args, state: inversion.State, step_fns: list, frozen: dict, inverter: 
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument('workdir', type=pathlib.Path)
   parser.add_argument('--frames', help='folder of rendered shards; WORKDIR/frames if not given')
   parser.add_argument('--people', type=int, default=5120, help='of three frames each')

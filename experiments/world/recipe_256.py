@@ -7,12 +7,12 @@ encoder, and the export of each into the package. Every part continues from its 
 that the same command continues after any interruption; SIGTERM is passed on to the running part.
 """
 
-import argparse
 import pathlib
 import signal
 import subprocess
 import sys
 
+from experiments import script
 from hybrid_jax.weights import shipped
 
 
@@ -46,9 +46,7 @@ def run(arguments: list[str]) -> None:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = script.parser(__doc__)
   parser.add_argument('workdir', type=pathlib.Path)
   parser.add_argument('--squeeze', default='', help='folder with squeezenet1_1.npz, for figures')
   args = parser.parse_args()
