@@ -31,6 +31,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import script
+from experiments.world import generator as regressing
 from experiments.world import growth, growth_figures
 from experiments.world.growth_steps import (
   W_DIM,
@@ -41,7 +42,7 @@ from experiments.world.growth_steps import (
   init,
   make_step,
 )
-from experiments.world.large_frames import SHARD, Shards
+from experiments.world.large_frames import KINDS, SHARD, Shards
 from hybrid_jax import cli
 from hybrid_jax.media import replacing
 from hybrid_jax.weights import shipped
@@ -84,7 +85,12 @@ def batch_at(shards: Shards, step: int, size: int) -> dict[str, np.ndarray]:
   chance = rarity(shards.vectors['motion']) if kind == 1 else None
   rng = np.random.default_rng((SEED, step))
   chosen = rng.choice(len(shards), size // 2, p=chance, replace=False)
-  return shards.rows(np.tile(chosen, 2), np.repeat((0, kind), size // 2))
+  batch = shards.rows(np.tile(chosen, 2), np.repeat((0, kind), size // 2))
+  if KINDS[kind] == 'traits':
+    # Glasses, beards and hair lie outside of mouth, eyes and brows: weigh what they change as well.
+    before, after = np.split(batch['image'].astype(np.int16), 2)
+    batch['region'][size // 2 :][np.abs(after - before).mean(-1) > regressing.CHANGED] = 255
+  return batch
 
 
 def load(path: pathlib.Path, like: State) -> State:

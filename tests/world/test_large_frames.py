@@ -42,3 +42,15 @@ def test_a_batch_is_moments_and_then_their_twins(quick, tmp_path):
   np.testing.assert_array_equal(traits['motion'][:3], traits['motion'][3:])
   assert np.any(expression['motion'][:3, 3:] != expression['motion'][3:, 3:])
   assert np.any(traits['identity'][:3] != traits['identity'][3:])
+
+
+def test_the_region_covers_what_other_traits_change(quick, tmp_path, monkeypatch):
+  monkeypatch.setattr(large_frames, '_draw', lambda i, m, s: jnp.zeros((4, 4, 4), jnp.uint8))
+  shards = large_frames.Shards(str(tmp_path), 'train', 8)
+  shards.render(8)
+  shards.pixels = [x.copy() for x in shards.pixels]
+  for x in shards.pixels:
+    x[:, 2, 3, :, :3] += 100  # the last line of pictures with other traits
+  batch = grow.batch_at(shards, 1, 6)
+  np.testing.assert_array_equal(batch['region'][:, :, 0], [[0, 0, 0, 0]] * 3 + [[0, 0, 0, 255]] * 3)
+  assert not np.any(grow.batch_at(shards, 0, 6)['region'])
