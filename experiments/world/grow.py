@@ -13,8 +13,8 @@ mouth, eyes and brows, `perceptual` by the world's network, `lpips` by SqueezeNe
 names the folder of squeezenet1_1.npz. Rows with "stage": "upsampled" have the same of the 64 px
 generator.
 
-Expected on one CPU core (seconds a step, measured): see the comments of `STAGES`; 14 hours in all,
-of which 1.4 are rendering.
+Expected: 12 hours of one CPU core, of which 1.4 are rendering: the sum of the seconds a step beside
+`STAGES`. Those of adversaries and of 256 px are of the slower polyphase lowering, on a busy CPU.
 """
 
 import json
@@ -49,7 +49,7 @@ from hybrid_jax.weights import shipped
 from hybrid_jax.world import latent, people
 
 STAGES = (
-  # The new block alone; the layers below have no backward pass: 1.5 s.
+  # The new block alone; the layers below have no backward pass: 1.8 s.
   Stage('128-new', 128, 150, 16, 4e-3, 4e-3, trained_from=128),
   # 2.2 s.
   Stage('128-all', 128, 5500, 16, 3e-3, 3e-4),
