@@ -253,6 +253,22 @@ def heads_full() -> dict:
   return config
 
 
+def heads_256() -> dict:
+  """The rendered world at 256 px: the grown generator, and an encoder that sees 128 px."""
+  config = heads_full()
+  config['model'] |= {
+    **shipped.GENERATOR_256,
+    'frame_size': 128,
+    # The four new rows read the fine level. The deformation stays on the layers up to 64 px.
+    'identity_split': (3, 4, 7),
+  }
+  # LPIPS and ArcFace were trained on 64 px frames; at 128 px the loss sees eyes and teeth.
+  config['loss'] |= {'resolution': 128}
+  config['optim'] |= {'encoder_lr': 5e-4}
+  config['train'] |= {'num_steps': 4_000}
+  return config
+
+
 def tiny() -> dict:
   """Returns a 64 px model with random frozen networks: every part runs, nothing is learnt."""
   config = paper()

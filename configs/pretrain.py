@@ -17,12 +17,13 @@ VARIANTS = {
   '': common.paper,
   'heads': common.heads,
   'heads_full': common.heads_full,
+  'heads_256': common.heads_256,
   'tiny': common.tiny,
 }
 
 
 def get_config(variant: str = '') -> ConfigDict:
-  """Returns the config of a variant: '' (the paper), 'heads', 'heads_full' or 'tiny'."""
+  """Returns the config of a variant of `VARIANTS`; '' is the paper's."""
   if variant not in VARIANTS:
     raise ValueError(f"configs/pretrain.py has no variant '{variant}'; it has {sorted(VARIANTS)}")
   return ConfigDict(VARIANTS[variant]())

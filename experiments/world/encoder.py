@@ -3,8 +3,8 @@
   python -m hybrid_jax.main --config=configs/pretrain.py:heads_full --workdir=WORKDIR
   python -m experiments.world.encoder WORKDIR
 
-Writes encoder_64.npz and .json into the package, and heads_reenacted.gif of two unseen people with
-the motion of two others into experiments/results.
+Writes encoder_SIZE.npz and .json into the package, and heads_reenacted.gif, of two unseen people
+with the motion of two others, into experiments/results.
 """
 
 import json
@@ -36,7 +36,7 @@ def export(workdir: str) -> None:
   shapes = jax.eval_shape(make, jax.random.key(0))
   step, encoder = checkpoint.restore_encoder(stages['finetune'], shapes, 'best')
   before, _ = checkpoint.restore_encoder(stages['pretrain'], shapes)
-  path = shipped.FOLDER / 'encoder_64.npz'
+  path = shipped.FOLDER / f'encoder_{config["model"]["resolution"]}.npz'
   with replacing(path) as part:
     shipped.save(part, encoder)
   config['trained_steps'] = {'pretrain': before, 'finetune': step}

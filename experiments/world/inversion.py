@@ -30,7 +30,7 @@ from experiments import script
 from experiments.world import frame_shards
 from hybrid_jax.media import replacing, stills
 from hybrid_jax.method import networks
-from hybrid_jax.models.ops import from_uint8, to_uint8
+from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
 from hybrid_jax.weights import shipped
 from hybrid_jax.world import latent
 
@@ -69,7 +69,8 @@ def make_step(nets: networks.Networks, optimizer: optax.GradientTransformation, 
     metrics['delta'] = jnp.linalg.norm(W[:, 1:] - W[:, :1], axis=-1).sum(1).mean()
     loss = metrics['latent'] + DELTA_WEIGHT * metrics['delta']
     if picture:
-      drawn = hybrid.reenact(G, W, None)
+      # The frame may be smaller than the picture.
+      drawn = adaptive_avg_pool(hybrid.reenact(G, W, None), image.shape[1])
       metrics['l1'] = jnp.abs(drawn - image).mean()
       metrics['perceptual'] = nets.lpips.apply(perceptual, drawn, image).mean()
       # The latent keeps a small weight, so that W stays near what is known to be right.

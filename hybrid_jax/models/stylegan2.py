@@ -89,6 +89,7 @@ class Generator(nn.Module):
     w_dim, mapping_layers, lr_multiplier: of the mapping network.
     polyphase_from: up-convolutions to at least this many px use the polyphase lowering, smaller
       ones the transposed (see `ops`); 0 where the generator's weights are trained.
+    up: the lowering that stands in for the polyphase one.
     half_dtype, half_from: layers of at least `half_from` px compute in `half_dtype`, when given;
       styles, demodulation and the RGB sum stay float32.
     remat_from: layers of at least this many px are recomputed in the backward pass.
@@ -100,6 +101,7 @@ class Generator(nn.Module):
   mapping_layers: int = 8
   lr_multiplier: float = 0.01
   polyphase_from: int = 512
+  up: str = 'polyphase'
   half_dtype: Any = None
   half_from: int = 128
   remat_from: int | None = None
@@ -121,7 +123,7 @@ class Generator(nn.Module):
       return wrap(ToRGB)(self.clamp)
     up = None
     if layer.kind == 'up_conv':
-      up = 'polyphase' if layer.resolution >= self.polyphase_from else 'transposed'
+      up = self.up if layer.resolution >= self.polyphase_from else 'transposed'
     return wrap(StyledConv)(layer.features, up, self.clamp)
 
   def map(self, z: jax.Array) -> jax.Array:

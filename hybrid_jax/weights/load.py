@@ -133,7 +133,7 @@ def _load_without_files(
     generator = load_generator(networks, paths, seed)
     return _random(networks, seed, ('lpips', 'arcface')) | {'generator': generator}, None
   # Of fixed sizes, so that config.model must be that of the rendered world.
-  frozen, expected = shipped.frozen(), _frozen_shapes(networks)
+  frozen, expected = shipped.frozen(_size(networks)), _frozen_shapes(networks)
   for name in ('generator', 'lpips', 'arcface'):
     shapes.check(frozen[name], expected[name], f'the shipped {name}', ('w_samples',))
   return frozen, load_inversion(networks)
@@ -147,7 +147,7 @@ def load_generator(networks: Networks, paths: Mapping[str, str], seed: int) -> d
   """
   path = paths['e4e']
   if path == 'shipped':
-    return shipped.generator()
+    return shipped.generator(_size(networks))
   if path == 'random':
     # The same seed gives the generator that `load` draws beside the other networks: re-enactment
     # must meet the generator of the training.
@@ -179,7 +179,13 @@ def load_e4e(networks: Networks, path: str) -> tuple[dict, dict]:
 
 def load_inversion(networks: Networks) -> dict:
   """The shipped encoder of the rendered world that has the role of e4e, with untrained heads."""
-  return _with_heads(networks, shipped.load('inversion_64'), 'the shipped inversion encoder')
+  tree = shipped.load(f'inversion_{_size(networks)}')
+  return _with_heads(networks, tree, 'the shipped inversion encoder')
+
+
+def _size(networks: Networks) -> int:
+  """Side of the generator's images, px; the files of the shipped networks are named after it."""
+  return 4 << (len(networks.hybrid.generator.channels) - 1)
 
 
 def load_arcface(networks: Networks, path: str) -> dict:

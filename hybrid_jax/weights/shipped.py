@@ -28,9 +28,17 @@ GENERATOR = {
   'w_dim': 128,
   'mapping_layers': 6,
 }
-CHANNELS = latents.config_f_channels(
-  GENERATOR['resolution'], GENERATOR['channel_base'], GENERATOR['channel_max']
-)
+# The same grown to 256 px: wider from 32 px on.
+GENERATOR_256 = {**GENERATOR, 'resolution': 256, 'channel_base': 4096}
+
+
+def channels(size: int) -> tuple[int, ...]:
+  """Feature maps at 4, 8, ... px of the generator of `size` px."""
+  model = GENERATOR if size == GENERATOR['resolution'] else GENERATOR_256
+  return latents.config_f_channels(size, model['channel_base'], model['channel_max'])
+
+
+CHANNELS = channels(GENERATOR['resolution'])
 # The perceptual network is LPIPS over a narrow VGG16 layout; the embedder a small ArcFace.
 LPIPS = {'net': 'vgg', 'widths': (16, 32, 48, 64, 64)}
 ARCFACE = {
@@ -79,15 +87,15 @@ def save(path: pathlib.Path, tree: Mapping) -> None:
     np.savez_compressed(file, **{key: np.asarray(x, np.float16) for key, x in flat.items()})
 
 
-def generator() -> dict:
-  """{'params', 'noise_const', 'w_avg', 'w_samples'} of the 64 px generator.
+def generator(size: int = 64) -> dict:
+  """{'params', 'noise_const', 'w_avg', 'w_samples'} of the generator of `size` px.
 
   It was trained without noise, so its maps are zero. Its mapping takes parameters of rendered
   people in place of normal z; `w_samples` (1024, d) are latents of training people, for code
   that otherwise maps random z.
   """
-  tree = load('generator_64')
-  shapes = latents.noise_shapes(CHANNELS)
+  tree = load(f'generator_{size}')
+  shapes = latents.noise_shapes(channels(size))
   return {**tree, 'noise_const': tuple(jnp.zeros(shape) for shape in shapes)}
 
 
@@ -103,6 +111,6 @@ def config() -> dict:
   return json.loads(path.read_text())
 
 
-def frozen() -> dict:
+def frozen(size: int = 64) -> dict:
   """What training keeps frozen: generator and critics of the rendered world."""
-  return {'generator': generator(), 'lpips': load('perceptual'), 'arcface': load('identity')}
+  return {'generator': generator(size), 'lpips': load('perceptual'), 'arcface': load('identity')}
