@@ -22,7 +22,7 @@ def export(workdir: str, output: str, part: str = 'all', cma: str = '') -> str:
     workdir: of a training run, or an exported model; '' is the bundled model.
     output: path of the file, .pt or .safetensors.
     part: 'all' or 'generator'.
-    cma: file of an adjustment that is added to the generator; '' is none.
+    cma: file of an adjustment to add to the generator; '' adds nothing.
 
   Returns:
     One line that describes the file.

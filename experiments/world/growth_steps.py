@@ -1,20 +1,19 @@
 """The training step of a stage of growth: regression, perceptual distance, and the adversary.
 
 Images are NHWC in [-1, 1] at the stage's size. Losses of the regression are those of the 64 px
-generator (`heads_generator`); half of a batch are twins of the other half.
+generator (`generator.py`); half of a batch are twins of the other half.
 """
 
 import dataclasses
 import functools
-from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
 
 from experiments.world import generator as regressing
 from experiments.world import growth
+from experiments.world.generator import State
 from hybrid_jax.models import latents
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
 from hybrid_jax.models.perceptual import LPIPS
@@ -53,16 +52,6 @@ class Stage:
   last_rate: float
   trained_from: int = 0
   adversarial: bool = False
-
-
-@flax.struct.dataclass
-class State:
-  step: jax.Array
-  generator: Any
-  average: Any
-  generator_opt: Any
-  critic: Any
-  critic_opt: Any
 
 
 def channels(size: int) -> tuple[int, ...]:

@@ -48,18 +48,16 @@ def read_mark(report: pathlib.Path, job: Job) -> dict[str, Any] | None:
   return None if mark['status'] in FINISHED and not os.path.exists(job.output) else mark
 
 
-def key(job: Job, model: Model) -> str:
-  """SHA-256 of everything that an output depends on: options, weights, and bytes of the inputs."""
+def key(checked: run.Job) -> str:
+  """SHA-256 of everything that an output depends on: options, weights, and bytes of the files."""
   # Like a build system: the output is made again if anything that it was made from has changed,
-  # also under the same name. The bytes of the detector and of like=PICTURE count, since they choose
-  # the face; those of the directions are in their digest.
-  options = job.options
-  files = [options.source, options.driving, options.source_landmarks, options.driving_landmarks]
-  files += [options.face_detector, options.certificate, options.key]
-  files += [face.partition('=')[2] for face in (options.face, options.source_face)]
-  hashes = [environment.sha256(name) for name in files if os.path.isfile(name)]
-  hashes.append(edits.digest(edits.resolve(options.edit, options.directions, model)))
-  return hashlib.sha256(json.dumps([repr(options), model.digests, hashes]).encode()).hexdigest()
+  # also under the same name.
+  options = checked.options
+  signing = [p for p in (options.certificate, options.key) if os.path.isfile(p)]
+  hashes = [*checked.hashes.values(), *map(environment.sha256, signing)]
+  hashes.append(edits.digest(checked.edits))
+  facts = [repr(options), checked.model.digests, hashes]
+  return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def is_finished(job: Job, mark: dict[str, Any] | None, wanted: str) -> bool:
@@ -123,10 +121,11 @@ def _outcome(
   with log.open('a') as file:
     try:
       if job.options:
-        wanted = key(job, model)
+        checked = run.check(model, job.options)
+        wanted = key(checked)
         if is_finished(job, before, wanted):
           return before
-        finished = run.reenact(model, job.options, say=lambda line: file.write(f'{line}\n'))
+        finished = run.write(checked, say=lambda line: file.write(f'{line}\n'))
         file.writelines(f'{line}\n' for line in finished.lines())
         error = finished.low_quality
         status = 'low quality' if error else 'done'

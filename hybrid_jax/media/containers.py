@@ -41,7 +41,7 @@ def open_clip(path: str | os.PathLike) -> InputContainer:
 
 
 def video_stream(container: InputContainer, path: str | os.PathLike) -> av.VideoStream:
-  """Returns the first video track that can be decoded; raises MediaError if there is none."""
+  """Returns the first video track that can be decoded; raises MediaError without one."""
   for stream in container.streams.video:
     # An attached picture is the cover of a song; a codec that FFmpeg lacks has no context.
     if stream.codec_context and not stream.disposition & stream.disposition.attached_pic:

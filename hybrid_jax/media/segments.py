@@ -169,11 +169,13 @@ class PictureTarget:
     # Refused before any frame is rendered.
     if self.path.exists() and not (self.path.is_dir() and _holds_pictures(self.path)):
       raise MediaError(
-        f'{self.path}: exists and is no folder of pictures of ours; give the name of a new folder'
+        f'{self.path}: exists, and is not a folder of pictures of hybrid_jax; give a new name'
       )
 
   def done(self, folder: pathlib.Path) -> int:
     """Returns how many segments are finished, counted from the first."""
+    if not (folder / 'pictures').is_dir() and not self.path.is_dir():
+      return 0  # moved by an earlier run, and deleted since
     return next(k for k in itertools.count() if not (folder / f'{k:05d}.times').is_file())
 
   def _times(self, folder: pathlib.Path, count: int) -> list[str]:
@@ -200,6 +202,8 @@ class PictureTarget:
 
   def finish(self, folder: pathlib.Path, count: int) -> str:
     """Writes `timestamps.csv`, signs the pictures and moves their folder to its place."""
+    if not (folder / 'pictures').is_dir():
+      return ''  # moved by an earlier run, which was killed before it removed `folder`
     with (folder / 'pictures' / 'timestamps.csv').open('w', newline='') as file:
       table = csv.writer(file)
       table.writerow(('file', 'seconds', 'exact'))

@@ -240,7 +240,7 @@ def squares(clip: Track, crop: str, scale: float, seconds: float) -> np.ndarray:
       shot around all places of the face (First Order Motion Model's preparation); 'whole' is the
       whole frame, which must be square.
     scale: side of the box over that of the face, for 'square'.
-    seconds: standard deviation of the smoothing over time, for 'ffhq'; 0 is none.
+    seconds: standard deviation of the smoothing over time, for 'ffhq'; 0 turns it off.
 
   Raises:
     MediaError: 'whole', and the frames are not square.

@@ -240,7 +240,7 @@ def modulated_conv(
   Args:
     x: (n, h, w, i). kernel: (k, k, i, o), float32, already equalised. styles: (n, i), float32.
     demodulate: scale each output map to unit variance.
-    up: None, or the lowering that doubles the resolution: 'transposed' or 'polyphase'.
+    up: None, or the lowering that doubles the resolution, one of `UP_CONV`.
   """
   # Scale the input, convolve with the shared kernel, scale the output: equal to the grouped form up
   # to rounding, several times faster, and the batch axis stays free to be sharded.

@@ -22,7 +22,7 @@ SUFFIXES = ('.mp4', '.m4v', '.mov', '.png', '.gif')
 LABEL = 'hybrid_jax.provenance'
 TEST = 'test'  # in place of a certificate: a chain that is generated for this process
 _SOURCE_TYPES = 'http://cv.iptc.org/newscodes/digitalsourcetype/'
-# Reading a file must not tell a remote host about it, and writing must work without a network.
+# Reading a file must not reveal it to a remote host, and writing must work without a network.
 # A thumbnail would be one more copy of the picture.
 _OFFLINE = {
   'builder': {'thumbnail': {'enabled': False}},

@@ -82,8 +82,7 @@ def judge(
   """Returns the verdict and its reason.
 
   Args:
-    written_record, signed_record: of the sidecar and of valid content credentials; None if there
-      is none.
+    written_record, signed_record: of the sidecar and of valid content credentials, or None.
   """
   # The order matters: a broken signature outweighs a sidecar, which anybody can rewrite.
   if of_credentials.status == 'broken':

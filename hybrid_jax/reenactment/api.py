@@ -26,9 +26,10 @@ from hybrid_jax.media.composite import even
 from hybrid_jax.progress import Progress, silent
 from hybrid_jax.provenance import record as provenance
 from hybrid_jax.reenactment import edits, motion_file, run
-from hybrid_jax.reenactment.inputs import Input, crop_picture, open_picture
+from hybrid_jax.reenactment.inputs import Input, crop_picture, open_picture, recrop
 from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.reenactment.options import CropOptions, Options
+from hybrid_jax.reenactment.output import open_signer, open_target
 from hybrid_jax.reenactment.quality import Measured
 from hybrid_jax.reenactment.report import Report
 
@@ -57,7 +58,7 @@ def crop(
   *,
   landmarks: str | os.PathLike = '',
   face: str = 'largest',
-  kind: str = 'ffhq',
+  kind: str = '',
 ) -> Input:
   """Returns the cropped head of a portrait, a source for `Model.reenact`; notebooks show it.
 
@@ -67,12 +68,14 @@ def crop(
       picture must be a square crop already.
     landmarks: a file of landmarks instead.
     face: which face: largest, left, right or a number from 0, counted from the left.
-    kind: 'ffhq' (upright along the eyes) or 'square' (a box, as in First Order Motion Model).
+    kind: 'ffhq' (upright along the eyes) or 'square' (a box, as in First Order Motion Model). By
+      default the kind that each model was trained on; the notebook shows 'ffhq'.
 
   Raises:
     InputError: unreadable, no face, or not square where nothing locates the face.
   """
-  # Without a model: the crop does not depend on its size, only on how its frames were cropped.
+  if kind not in ('', 'ffhq', 'square'):
+    raise InputError(f"kind={kind!r}: choose from 'ffhq', 'square'")
   options = CropOptions(os.fspath(detector), os.fspath(landmarks), face, kind)
   name = _name(picture)
   rgb = picture if isinstance(picture, np.ndarray) else stills.read_image(name)
@@ -135,8 +138,8 @@ class Video:
     refuse_overwriting([path], run.given_files(options))
     # The options of this file: codec and quality are chosen here, not when it was rendered.
     record = self.record | {'options': provenance.public_options(dataclasses.asdict(options))}
-    sign = run.open_signer(options, record)
-    target = run.open_target(options, self._time_base(), json.dumps(record), sign)
+    sign = open_signer(options, record)
+    target = open_target(options, self._time_base(), json.dumps(record), sign)
     # Beside the output, since a finished file or folder can only be renamed within a file system.
     with tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
       with target.segment(pathlib.Path(folder), 0, self.frames.shape[1:3]) as write:
@@ -280,6 +283,8 @@ def _job(
   if isinstance(source, np.ndarray):
     source = open_picture(source, chosen.crop_options('source'), model)
   opened = source if isinstance(source, Input) else None
+  if opened is not None and not opened.kind:
+    opened = recrop(opened, chosen.crop or model.crop, model.config.data.crop_scale)
   hashes = {path: environment.sha256(path) for path in (name, clip) if os.path.isfile(path)}
   # The provenance names a hash of each input: of an array that of its bytes stands in for a file's.
   if opened is not None:

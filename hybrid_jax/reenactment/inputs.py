@@ -34,7 +34,7 @@ class Input:
     track: times and landmarks; a still has one frame.
     squares: (t, 4), one for each frame.
     picture: (h, w, 3) uint8 of a still; None for a clip, whose frames are decoded when needed.
-    kind: of the crop, see `tracking.squares`.
+    kind: of the crop, see `tracking.squares`; '' is 'ffhq' until a model is chosen, see `recrop`.
     located: whether the face was located by a detector or by landmarks.
   """
 
@@ -193,8 +193,14 @@ def crop_picture(
   if face is not None:
     track = dataclasses.replace(track, boxes=np.array([face.box]))
   kind = options.crop if options.locates else 'whole'
-  squares = _squares(name, track, kind, scale, options.smooth)
+  squares = _squares(name, track, kind or 'ffhq', scale, options.smooth)
   return Input(name, track, squares, rgb, kind, options.locates)
+
+
+def recrop(picture: Input, kind: str, scale: float) -> Input:
+  """The same picture with another `kind` of crop around the face that was found."""
+  squares = _squares(picture.path, picture.track, kind, scale, 0)
+  return dataclasses.replace(picture, kind=kind, squares=squares)
 
 
 def open_clip(

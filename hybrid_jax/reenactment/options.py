@@ -7,6 +7,7 @@
 import argparse
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -163,12 +164,19 @@ class Options:
   key: str = _option('', 'private key of the certificate, PEM')
 
   def __post_init__(self):
-    """Raises InputError for a value outside its choices or range, whoever made the object."""
+    """Raises InputError for a value of another type, or outside its choices or range."""
     for field in dataclasses.fields(self):
       value, choices = getattr(self, field.name), field.metadata.get('choices')
       # A default may lie outside of its type: None means that the option is off.
-      if value == field.default:
+      if value is field.default:
         continue
+      if field.type is str:
+        if not isinstance(value, str | os.PathLike):
+          raise InputError(f'{field.name}={value!r}: give text or a path')
+        value = os.fspath(value)
+        object.__setattr__(self, field.name, value)  # the dataclass is frozen
+      if field.type is bool and not isinstance(value, bool):
+        raise InputError(f'{field.name}={value!r}: give True or False')
       if choices and value not in choices:
         allowed = ', '.join(repr(choice) for choice in choices if choice)
         raise InputError(f'{field.name}={value!r}: choose from {allowed}')
@@ -178,9 +186,8 @@ class Options:
           checked = kind(str(value))
         except (argparse.ArgumentTypeError, ValueError) as error:
           raise InputError(f'{field.name}={value!r}: {error}') from None
-        # fps=25 becomes a fraction, which the clock needs; the dataclass is frozen.
-        if isinstance(checked, Fraction):
-          object.__setattr__(self, field.name, checked)
+        # As from the command line: fps=25 becomes a fraction, which the clock needs.
+        object.__setattr__(self, field.name, checked)
 
   def crop_options(self, role: str) -> CropOptions:
     """The crop options of the input of a `role`, 'source' or 'driving'."""

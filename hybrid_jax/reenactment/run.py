@@ -6,6 +6,7 @@ a folder beside the output, from which a killed run resumes.
 
 import dataclasses
 import json
+import os
 import pathlib
 import shutil
 import time
@@ -17,9 +18,8 @@ import numpy as np
 
 from hybrid_jax import environment
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import refuse_overwriting, replacing, stills, video
+from hybrid_jax.media import refuse_overwriting, stills
 from hybrid_jax.media.landmarkers import open_landmarker
-from hybrid_jax.media.segments import PictureTarget, VideoTarget
 from hybrid_jax.method import cma
 from hybrid_jax.progress import Progress, silent
 from hybrid_jax.provenance import record as provenance
@@ -27,7 +27,8 @@ from hybrid_jax.reenactment import edits, motion, motion_file, quality, tuning
 from hybrid_jax.reenactment.inputs import Input, Inputs, open_clip, open_input
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.motion import DrivingMotion
-from hybrid_jax.reenactment.options import CODECS, Options
+from hybrid_jax.reenactment.options import Options
+from hybrid_jax.reenactment.output import open_signer, open_target, work_folder
 from hybrid_jax.reenactment.render import Layout, Rendered, Scene, render
 from hybrid_jax.reenactment.report import Report
 
@@ -39,7 +40,7 @@ class Job:
   """A re-enactment whose options have been checked, before any work.
 
   Attributes:
-    hashes: SHA-256 of each input file by its path, computed once.
+    hashes: SHA-256 of each file that the pictures depend on by its path, computed once.
     edits: resolved from the options.
     source: the cropped source, if it was given as such and not as a file.
   """
@@ -55,6 +56,15 @@ def given_files(options: Options) -> list[str]:
   """Returns the input files of a re-enactment."""
   files = (options.source, options.driving, options.source_landmarks, options.driving_landmarks)
   return [name for name in files if name]
+
+
+def hash_files(options: Options) -> dict[str, str]:
+  """Returns the SHA-256 of every file that the pictures depend on, by its path."""
+  files = given_files(options)
+  # They choose the face: another detector of the same name gives another track.
+  files += [options.face_detector]
+  files += [face.removeprefix('like=') for face in (options.source_face, options.face)]
+  return {path: environment.sha256(path) for path in files if os.path.isfile(path)}
 
 
 def check(model: Model, options: Options) -> Job:
@@ -75,10 +85,9 @@ def check(model: Model, options: Options) -> Job:
   refuse_overwriting([options.output, options.save_crops], given)
   open_target(options, Fraction(1, 1000))  # raises if suffix and codec do not fit; opens no file
   check_options(model, options)
-  # After the cheap checks: hashing reads every byte of the clip.
-  hashes = {path: environment.sha256(path) for path in given}
   resolved = edits.resolve(options.edit, options.directions, model)
-  return Job(model, options, hashes, resolved)
+  # After the cheap checks: hashing reads every byte of the clip.
+  return Job(model, options, hash_files(options), resolved)
 
 
 def check_options(model: Model, options: Options) -> None:
@@ -94,55 +103,6 @@ def check_options(model: Model, options: Options) -> None:
     raise InputError(f'--crop={options.crop}: needs --face-detector or a file of landmarks')
 
 
-def open_target(
-  options: Options,
-  time_base: Fraction,
-  comment: str = '',
-  sign: Callable[[pathlib.Path], None] | None = None,
-) -> VideoTarget | PictureTarget:
-  """The file or folder to write. Raises InputError if the output cannot hold the codec."""
-  suffix = pathlib.Path(options.output).suffix.lower()
-  if not suffix:
-    return PictureTarget(options.output, comment=comment, sign=sign)
-  encoder, suffixes = CODECS[options.codec]
-  if suffix not in suffixes:
-    raise InputError(
-      f'{options.output}: {options.codec} goes into {", ".join(suffixes)} (.webm takes vp9); '
-      'without a suffix it is a folder of PNG files'
-    )
-  has_sound = options.audio and not motion_file.is_motion(options.driving)
-  return VideoTarget(
-    options.output,
-    time_base,
-    codec=encoder,
-    crf=options.crf,
-    audio_from=options.driving if has_sound and video.probe(options.driving).audio else None,
-    comment=comment,
-    sign=sign,
-  )
-
-
-def work_folder(
-  output: str, hashes: Mapping[str, str], options: object, model: str
-) -> pathlib.Path:
-  """Returns the folder beside `output` for the parts of this job; removes parts of other jobs."""
-  path = pathlib.Path(output)
-  folder = path.with_name(f'.{path.name}.parts')
-  # Contents and not names: segments of two versions of a clip must never be joined.
-  job = json.dumps([repr(options), model, list(hashes.values())])
-  note = folder / 'job.json'
-  if not note.is_file() or note.read_text() != job:
-    if folder.exists():
-      shutil.rmtree(folder)
-    try:
-      folder.mkdir()
-    except OSError as error:
-      raise InputError(f'{folder}: cannot be made ({error.strerror})') from error
-    with replacing(note) as part:
-      part.write_text(job)
-  return folder
-
-
 def reenact(
   model: Model, options: Options, *, progress: Progress = silent, say: Say = lambda line: None
 ) -> Report:
@@ -156,10 +116,15 @@ def reenact(
     InputError: an input or an option that cannot be used.
     FloatingPointError: a result is not finite.
   """
-  job = check(model, options)
+  return write(check(model, options), progress=progress, say=say)
+
+
+def write(job: Job, *, progress: Progress = silent, say: Say = lambda line: None) -> Report:
+  """Does what `reenact` does, of a job that has been checked."""
+  options = job.options
   record = provenance_record(job)
   sign = open_signer(options, record)
-  weights = ''.join(model.digests.values()) + edits.digest(job.edits)
+  weights = ''.join(job.model.digests.values()) + edits.digest(job.edits)
   folder = work_folder(options.output, job.hashes, options, weights)
   try:
     report = run(job, record, sign, folder, progress, say)
@@ -362,20 +327,6 @@ def render_measured(
       watch.measured(seconds, scene.plan.rows).write(options.output, options.min_identity)
     raise
   return rendered, watch.measured(seconds, scene.plan.rows) if watch else None
-
-
-def open_signer(
-  options: Options, record: Mapping[str, Any]
-) -> Callable[[pathlib.Path], None] | None:
-  """Returns what signs a file of the output, see `provenance.open_signer`."""
-  return provenance.open_signer(
-    options.output,
-    options.codec,
-    options.certificate,
-    options.key,
-    record,
-    composite=options.layout != 'result',
-  )
 
 
 def provenance_record(job: Job) -> dict[str, Any]:

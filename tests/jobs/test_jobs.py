@@ -11,6 +11,7 @@ import pytest
 from hybrid_jax.errors import InputError
 from hybrid_jax.jobs import report, shard, table, work
 from hybrid_jax.provenance import sidecar
+from hybrid_jax.reenactment import run
 from hybrid_jax.reenactment.options import Options
 
 HEADER = 'source,driving,output,options\n'
@@ -150,7 +151,9 @@ def test_finished_rows_are_skipped_and_others_run(done, model):
   assert again()['skipped'] == 2
   whole = sidecar.digests(folder / '1.mp4')
   mark = work.read_mark(folder / 'report', jobs[0])
-  assert mark['sha256'] == whole and work.is_finished(jobs[0], mark, work.key(jobs[0], model))
+  assert mark['sha256'] == whole and work.is_finished(
+    jobs[0], mark, work.key(run.check(model, jobs[0].options))
+  )
 
 
 def test_rows_that_move_in_the_table_keep_their_marks(done, model):
@@ -213,7 +216,7 @@ def test_another_direction_under_the_same_name_is_another_job(done, model, tmp_p
   job, keys = dataclasses.replace(done[0][0], options=options), []
   for value in (0, 1, 0):
     np.save(tmp_path / 'age.npy', np.full(model.config.model.w_dim, value, np.float32))
-    keys.append(work.key(job, model))
+    keys.append(work.key(run.check(model, job.options)))
   assert keys[0] == keys[2] != keys[1]
 
 

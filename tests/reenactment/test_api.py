@@ -1,5 +1,6 @@
 """The Python API: equal to the command, arrays equal to files, one clear line for wrong inputs."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -19,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def reenact(model, source, driving, **options):
-  return model.reenact(source, driving, batch_size=4, progress=None, **options)
+  return model.reenact(source, driving, progress=None, **{'batch_size': 4, **options})
 
 
 def test_frames_and_times_are_those_of_the_command(model, inputs, tmp_path):
@@ -124,6 +125,10 @@ GREY = np.zeros((40, 40, 3), np.uint8)
     (None, None, {'output': 'a.mp4'}, 'output: not an option'),
     (None, None, {'fps': 0}, 'fps=0: 0: must be above 0'),
     (None, None, {'gain': float('nan')}, 'gain=nan: must be a finite number'),
+    (None, None, {'gain': 'much'}, "gain='much': could not convert"),
+    (None, None, {'batch_size': 4.0}, 'batch_size=4.0: invalid literal'),
+    (None, None, {'edit': 3}, 'edit=3: give text or a path'),
+    (None, None, {'audio': 'no'}, "audio='no': give True or False"),
     (None, None, {'edit': 'hat=1'}, 'hat'),
   ],
 )
@@ -135,6 +140,29 @@ def test_wrong_inputs_are_one_line(model, inputs, source, driving, options, mess
   with pytest.raises(hybrid_jax.InputError, match=message) as caught:
     reenact(model, source, driving, **options)
   assert '\n' not in str(caught.value)
+
+
+def test_a_crop_is_of_the_kind_that_the_model_was_trained_on(model, inputs, tmp_path):
+  """Where none is asked for; a folder of videos is cropped in upright boxes."""
+  points = np.array([[(8, 12), (20, 14), (14, 18), (10, 22), (18, 23)]], float)
+  np.savez(tmp_path / 'face.npz', landmarks=points)
+  config = model.config.copy_and_resolve_references()
+  config.data.videos = 'videos'
+  options = {'source_landmarks': str(tmp_path / 'face.npz')}
+  for other in (model, dataclasses.replace(model, config=config)):
+    expected = reenact(other, inputs[0], inputs[1], **options).frames
+    source = hybrid_jax.crop(inputs[0], landmarks=tmp_path / 'face.npz')
+    np.testing.assert_array_equal(reenact(other, source, inputs[1]).frames, expected)
+  fixed = hybrid_jax.crop(inputs[0], landmarks=tmp_path / 'face.npz', kind='ffhq')
+  assert (reenact(other, fixed, inputs[1]).frames != expected).any()
+  with pytest.raises(hybrid_jax.InputError, match="kind='oval': choose from 'ffhq', 'square'"):
+    hybrid_jax.crop(inputs[0], kind='oval')
+
+
+def test_options_take_paths_and_numbers(model, inputs, tmp_path):
+  options = {'save_crops': tmp_path / 'seen.png', 'fps': 25, 'crf': 20}
+  result = reenact(model, pathlib.Path(inputs[0]), pathlib.Path(inputs[1]), **options)
+  assert (tmp_path / 'seen.png').is_file() and np.diff(result.times) == pytest.approx(1 / 25)
 
 
 def test_latents_of_wrong_arrays_are_refused(model):

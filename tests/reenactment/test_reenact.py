@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import shutil
 from fractions import Fraction
 
 import jax
@@ -24,7 +25,8 @@ from hybrid_jax.reenactment import options as reenact_options
 from hybrid_jax.reenactment import render
 from hybrid_jax.reenactment.model import load_model
 from hybrid_jax.reenactment.options import Options
-from hybrid_jax.reenactment.run import work_folder
+from hybrid_jax.reenactment.output import work_folder
+from hybrid_jax.reenactment.run import hash_files
 from hybrid_jax.weights import shipped
 from hybrid_jax.world.films import write_sound
 
@@ -66,13 +68,52 @@ def test_pictures_have_their_times_beside_them(model, inputs, tmp_path, monkeypa
   run(model, inputs, tmp_path / 'pictures', batch_size=3)  # as a video replaces a video
   assert len(list((tmp_path / 'pictures').iterdir())) == len(table) + 1
   (tmp_path / 'pictures' / 'timestamps.csv').unlink()
-  with pytest.raises(InputError, match='no folder of pictures of ours'):
+  with pytest.raises(InputError, match='is not a folder of pictures of hybrid_jax'):
     run(model, inputs, tmp_path / 'pictures')
   assert len(list((tmp_path / 'pictures').iterdir())) == len(table)
 
 
 class Killed(Exception):
   pass
+
+
+def kill_before_joining(model, inputs, path, monkeypatch, **options):
+  """Runs until all segments are rendered."""
+
+  def killed(*_):
+    raise Killed
+
+  with monkeypatch.context() as patch:
+    patch.setattr(segments.VideoTarget, 'finish', killed)
+    with pytest.raises(Killed):
+      run(model, inputs, path, **options)
+
+
+def test_pictures_killed_after_they_were_moved(model, inputs, tmp_path, monkeypatch):
+  """The parts are still there: the next run finishes, and a deleted output is rendered again."""
+  finish = segments.PictureTarget.finish
+
+  def killed(*arguments):
+    finish(*arguments)
+    raise Killed
+
+  output = tmp_path / 'pictures'
+  with monkeypatch.context() as patch:
+    patch.setattr(segments.PictureTarget, 'finish', killed)
+    with pytest.raises(Killed):
+      run(model, inputs, output)
+  assert (tmp_path / '.pictures.parts').is_dir() and not (tmp_path / 'pictures.json').exists()
+  run(model, inputs, output)
+  assert len(list(output.glob('*.png'))) == len(inputs[2])
+  assert (tmp_path / 'pictures.json').is_file()
+  with monkeypatch.context() as patch:
+    patch.setattr(segments.PictureTarget, 'finish', killed)
+    with pytest.raises(Killed):
+      run(model, inputs, output)
+  shutil.rmtree(output)
+  run(model, inputs, output)
+  assert len(list(output.glob('*.png'))) == len(inputs[2])
+  assert not (tmp_path / '.pictures.parts').exists()
 
 
 def kill_and_resume(model, inputs, tmp_path, after, monkeypatch):
@@ -110,14 +151,7 @@ def test_a_killed_render_resumes(model, inputs, tmp_path, monkeypatch, capsys):
 
 def test_a_render_killed_while_joining_resumes(model, inputs, tmp_path, monkeypatch):
   run(model, inputs, tmp_path / 'whole.mp4', layout='grid')
-
-  def killed(*_):
-    raise Killed
-
-  with monkeypatch.context() as patch:
-    patch.setattr(segments.VideoTarget, 'finish', killed)
-    with pytest.raises(Killed):
-      run(model, inputs, tmp_path / 'killed.mp4', layout='grid')
+  kill_before_joining(model, inputs, tmp_path / 'killed.mp4', monkeypatch, layout='grid')
   assert run(model, inputs, tmp_path / 'killed.mp4', layout='grid') == len(inputs[2])
   assert_equal(frames_of(tmp_path / 'whole.mp4'), frames_of(tmp_path / 'killed.mp4'))
 
@@ -132,18 +166,27 @@ def test_parts_of_another_job_are_not_used(tmp_path):
   assert not (folder / '00000.mp4').exists()
 
 
+def test_what_chooses_the_face_is_part_of_the_job(tmp_path):
+  """A detector, or a picture to look like, of the same name and with other bytes."""
+  given = {name: str(tmp_path / name) for name in ('source', 'driving', 'detector', 'alike')}
+  for path in given.values():
+    pathlib.Path(path).write_text('old')
+  options = Options(
+    given['source'], given['driving'], 'out.mp4', face_detector=given['detector'],
+    face=f'like={given["alike"]}',
+  )  # fmt: skip
+  before = hash_files(options)
+  assert set(before) == set(given.values())
+  for path in given.values():
+    pathlib.Path(path).write_text('new')
+    assert hash_files(options)[path] != before[path]
+
+
 def test_segments_of_another_generator_are_not_used(model, inputs, tmp_path, monkeypatch):
   monkeypatch.setattr(render, 'SEGMENT', 8)
   other = model.with_generator(jax.tree.map(lambda x: 1.5 * x, model.G), 'other')
   run(other, inputs, tmp_path / 'whole.mkv', codec='ffv1')
-
-  def killed(*_):
-    raise Killed
-
-  with monkeypatch.context() as patch:
-    patch.setattr(segments.VideoTarget, 'finish', killed)
-    with pytest.raises(Killed):
-      run(model, inputs, tmp_path / 'killed.mkv', codec='ffv1')
+  kill_before_joining(model, inputs, tmp_path / 'killed.mkv', monkeypatch, codec='ffv1')
   run(other, inputs, tmp_path / 'killed.mkv', codec='ffv1')
   np.testing.assert_array_equal(pixels(tmp_path / 'killed.mkv'), pixels(tmp_path / 'whole.mkv'))
 

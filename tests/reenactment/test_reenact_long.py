@@ -74,7 +74,7 @@ def test_killed_at_five_random_points(workdir, tmp_path):
   path.write_text(json.dumps(result) + '\n')
 
 
-@pytest.mark.skipif(not hasattr(os, 'wait4'), reason='the peak of a process is asked of the kernel')
+@pytest.mark.skipif(not hasattr(os, 'wait4'), reason='needs os.wait4, for peak memory')
 def test_memory_does_not_grow_with_the_length(workdir):
   runs = reenact_memory.repeated([500, 10_000], 3, workdir)
   assert reenact_memory.slope(reenact_memory.medians(runs)) <= 1, runs
