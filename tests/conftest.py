@@ -22,15 +22,22 @@ jax.config.update('jax_default_matmul_precision', 'float32')
 flags.FLAGS.mark_as_parsed()
 
 
-COMPILES_WHOLE_STEPS = {
-  'test_accelerator', 'test_cma', 'test_doctor', 'test_encoder', 'test_export', 'test_finetune',
-  'test_load', 'test_state', 'test_steps', 'test_train', 'test_tuning',
-}  # fmt: skip
+# They share the program of a training step (`small.start`), thus a process too.
+TRAINING = ('test_train', 'test_finetune', 'test_steps', 'test_doctor')
+COMPILES_WHOLE_STEPS = (
+  *TRAINING, 'test_tuning', 'test_cma', 'test_accelerator', 'test_export', 'test_encoder',
+  'test_load', 'test_state',
+)  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-  """Quick ones first."""
-  items.sort(key=lambda item: item.path.stem in COMPILES_WHOLE_STEPS)
+  """Quick ones first, then the long ones from the longest, so that both processes end together."""
+  last = {stem: k for k, stem in enumerate(COMPILES_WHOLE_STEPS, 1)}
+  items.sort(key=lambda item: last.get(item.path.stem, 0))
+  for item in items:
+    group = 'training' if item.path.stem in TRAINING else str(item.path)
+    item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope='module', autouse=True)

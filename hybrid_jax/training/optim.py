@@ -31,17 +31,18 @@ def centralize(gradient: jax.Array) -> jax.Array:
   return gradient - jnp.mean(gradient, axis=tuple(range(gradient.ndim - 1)), keepdims=True)
 
 
-def _radam_step(
-  m: jax.Array,
-  v: jax.Array,
-  t: jax.Array,
-  learning_rate: float,
-  b1: float,
-  b2: float,
-  eps: float,
-  sma_threshold: float,
-) -> jax.Array:
-  """Returns RAdam's step (Liu et al. 2020), to be subtracted from a parameter."""
+class Coefficients(NamedTuple):
+  """What a step of RAdam takes from the step number alone, each (leaves,)."""
+
+  rate: jax.Array  # learning rate, first moment's bias corrected
+  rectified: jax.Array  # bool: whether the second moment is used
+  rectification: jax.Array
+
+
+def radam_coefficients(
+  t: jax.Array, learning_rate: float, b1: float, b2: float, sma_threshold: float
+) -> Coefficients:
+  """Returns the coefficients of RAdam (Liu et al. 2020) of leaves at their steps t (leaves,)."""
   # 1 - b^t by expm1: in float32 the plain difference is off by 1e-4 in the first steps.
   t = jnp.maximum(t, 1).astype(jnp.float32)
   decay1, decay2 = (-jnp.expm1(t * math.log(b)) for b in (b1, b2))
@@ -51,8 +52,7 @@ def _radam_step(
   rectified = n > sma_threshold
   ratio = (n - 4) / (n_max - 4) * (n - 2) / n * n_max / (n_max - 2)
   rectification = jnp.sqrt(decay2 * jnp.where(rectified, ratio, 1.0))
-  adaptive = rectification * m / (jnp.sqrt(v) + eps)
-  return learning_rate / decay1 * jnp.where(rectified, adaptive, m)
+  return Coefficients(learning_rate / decay1, rectified, rectification)
 
 
 def ranger(
@@ -92,21 +92,27 @@ def ranger(
     # PyTorch skips a parameter without a gradient, so that its count and warm-up start at its first
     # gradient. Without this, a head that is switched on late would start with v near zero, no bias
     # correction left, and steps of several learning rates.
-    count = jax.tree.map(
-      lambda t, g: jnp.where((t > 0) | jnp.any(g != 0), t + 1, 0), state.count, grads
-    )
+    t = jnp.stack(jax.tree.leaves(state.count))
+    moved = jnp.stack([jnp.any(g != 0) for g in jax.tree.leaves(grads)])
+    t = jnp.where((t > 0) | moved, t + 1, 0)
     mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
     nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
+    # The scalars of all leaves are computed at once: one by one, they were a fifth of the program.
+    c = radam_coefficients(t, learning_rate, b1, b2, sma_threshold)
+    synchronise = (t > 0) & (t % slow_steps == 0)
 
-    def update_leaf(p, m, v, t, slow):
-      step = _radam_step(m, v, t, learning_rate, b1, b2, eps, sma_threshold)
-      fast = jnp.where(t > 0, p * (1 - weight_decay * learning_rate) - step, p)
-      synchronise = (t > 0) & (t % slow_steps == 0)
-      slow = jnp.where(synchronise, slow + slow_rate * (fast - slow), slow)
-      return jnp.where(synchronise, slow, fast) - p, slow
+    def update_leaf(i, p, m, v, slow):
+      adaptive = c.rectification[i] * m / (jnp.sqrt(v) + eps)
+      step = c.rate[i] * jnp.where(c.rectified[i], adaptive, m)
+      fast = jnp.where(t[i] > 0, p * (1 - weight_decay * learning_rate) - step, p)
+      slow = jnp.where(synchronise[i], slow + slow_rate * (fast - slow), slow)
+      return jnp.where(synchronise[i], slow, fast) - p, slow
 
-    pairs = jax.tree.map(update_leaf, params, mu, nu, count, state.slow)
-    updates, slow = jax.tree.transpose(jax.tree.structure(params), None, pairs)
+    leaves, structure = jax.tree.flatten(params)
+    index = jax.tree.unflatten(structure, range(len(leaves)))
+    count = jax.tree.map(lambda i: t[i], index)
+    pairs = jax.tree.map(update_leaf, index, params, mu, nu, state.slow)
+    updates, slow = jax.tree.transpose(structure, None, pairs)
     return updates, RangerState(count, mu, nu, slow)
 
   return optax.GradientTransformation(init, update)

@@ -190,6 +190,9 @@ def read_folder(
   return clips, skipped
 
 
+READ_AHEAD = grain.ReadOptions(num_threads=8, prefetch_buffer_size=8)  # batches
+
+
 class DrawTriplet(grain.transforms.RandomMap):
   """Maps a clip index to two different frames of that clip and one frame of another person.
 
@@ -249,4 +252,6 @@ def triplets(
   dataset = grain.MapDataset.range(len(clips.identities)).seed(seed).shuffle().repeat()
   dataset = dataset.random_map(DrawTriplet(clips, masks))
   dataset = dataset.batch(batch_size // count, drop_remainder=True)
-  return dataset[index::count].to_iter_dataset()
+  # Grain's default reads 500 batches ahead: 2.4 GB of 8 triplets at 256 px, and at the start of a
+  # run all cores are busy with them.
+  return dataset[index::count].to_iter_dataset(READ_AHEAD)

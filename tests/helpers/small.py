@@ -1,13 +1,21 @@
 """A model small enough to compile and step in seconds, and batches for it."""
 
+import dataclasses
+import functools
 from fractions import Fraction
+from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs import common
 from hybrid_jax.media import video
+from hybrid_jax.method import networks
 from hybrid_jax.models.latents import first_convolutions
+from hybrid_jax.training import parallel, steps
+from hybrid_jax.training.preflight import machine
+from hybrid_jax.weights import load
 
 SIZE = 32
 
@@ -33,6 +41,52 @@ def small_config(**train_fields):
   config.progressive.start_steps, config.progressive.every_steps = 2, 1
   config.train.update(num_steps=4, log_steps=1, sample_steps=2, checkpoint_steps=2)
   config.train.update(train_fields)
+  return config
+
+
+@dataclasses.dataclass
+class Start:
+  """The state before the first step of a config, and its step over all devices.
+
+  Most of the time of a test of the step is its compilation. All of them take this program, which is
+  the one that `loop.train` compiles for the same config, so the suite compiles it once.
+  """
+
+  config: ConfigDict
+  networks: networks.Networks
+  state: Any
+  frozen: Any
+  compiled: Any
+
+  def step(self, state, batch, frozen=None):
+    """Steps from `state`, which stays, with a batch on the host."""
+    state = jax.tree.map(jax.numpy.copy, state)  # the step reuses the buffers of its state
+    batch = parallel.put_batch(batch, parallel.make_mesh())
+    return self.compiled(state, self.frozen if frozen is None else frozen, batch)
+
+
+@functools.cache
+def start(stage='pretrain'):
+  """The `Start` of `small_config()`, or of stage 2 on it."""
+  config = small_config() if stage == 'pretrain' else finetune_config()
+  nets, mesh = networks.build(config.model), parallel.make_mesh()
+  _, replicated = parallel.shardings(mesh)
+  frozen, _ = load.load(nets, config.weights, config.train.seed)
+  init = jax.jit(lambda key: steps.init_state(nets, config, key), out_shardings=replicated)
+  step = parallel.jit_step(steps.make_step(nets, config), mesh)
+  compiled = step.lower(*machine.step_arguments(config, nets)).compile()
+  state = init(jax.random.key(config.train.seed))
+  return Start(config, nets, state, jax.device_put(frozen, replicated), compiled)
+
+
+def finetune_config():
+  """Stage 2 of the small model."""
+  config = small_config()
+  config.stage = 'finetune'
+  config.progressive.every_steps = 0
+  config.optim.encoder_lr = 1e-3
+  with config.unlocked():
+    config.loss.weights.feature_reconstruction = 1.0
   return config
 
 

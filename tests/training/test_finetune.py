@@ -4,26 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import SIZE, random_batch, small_config
+from small import SIZE, finetune_config, random_batch, small_config, start
 
 from configs import common
 from hybrid_jax import main
 from hybrid_jax.errors import InputError
 from hybrid_jax.method import losses, networks, objective
 from hybrid_jax.models.ops import from_uint8
-from hybrid_jax.training import checkpoint, config_check, steps
+from hybrid_jax.training import checkpoint, config_check
 
-N = 2
-
-
-def finetune_config():
-  config = small_config()
-  config.stage = 'finetune'
-  config.progressive.every_steps = 0
-  config.optim.encoder_lr = 1e-3
-  with config.unlocked():
-    config.loss.weights.feature_reconstruction = 1.0
-  return config
+N = 4
 
 
 def batch_with_masks():
@@ -35,17 +25,12 @@ def batch_with_masks():
 @pytest.fixture(scope='module')
 def stepped():
   """State before and after three steps, and the metrics of the first."""
-  config = finetune_config()
-  nets = networks.build(config.model)
-  state, frozen = jax.jit(
-    lambda key: (steps.init_state(nets, config, key), networks.random_frozen(nets, key))
-  )(jax.random.key(0))
-  step = jax.jit(steps.make_step(nets, config))
-  batch, now, seen = batch_with_masks(), state, []
+  begin = start('finetune')
+  batch, now, seen = batch_with_masks(), begin.state, []
   for _ in range(3):
-    now, metrics = step(now, frozen, batch)
+    now, metrics = begin.step(now, batch)
     seen.append(jax.device_get(metrics))
-  return config, nets, frozen, batch, state, now, seen
+  return begin.config, begin.networks, begin.frozen, batch, begin.state, now, seen
 
 
 def test_only_the_heads_learn(stepped):
@@ -116,12 +101,13 @@ def test_configs_of_stage_2():
 def test_stage_2_follows_at_once_where_the_config_says_so(tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   config = small_config(num_steps=2, val_steps=9, sample_steps=9)
-  config.data.update(rendered_people=2, frames_per_clip=2, batch_size=4)
+  config.data.update(rendered_people=2, frames_per_clip=2)
   with config.unlocked():
     config.then = {
       'stage': 'finetune',
       'loss': {'weights': {'feature_reconstruction': 1.0}},
       'progressive': {'every_steps': 0},
+      'optim': {'encoder_lr': 1e-3},  # as in `finetune_config`: one program
       'train': {'num_steps': 1},
     }
   main.run(config, str(tmp_path / 'run'))

@@ -7,10 +7,11 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from parity import SHARED
-from small import SIZE, random_batch, small_config, write_clip
+from small import SIZE, random_batch, small_config, start, write_clip
 
 from configs import common, pretrain
 from hybrid_jax.errors import InputError
@@ -81,8 +82,8 @@ def test_training_starts_from_a_workdir_or_a_shipped_tree(trained, videos, tmp_p
   _, encoder = checkpoint.restore_encoder(str(trained), shapes)
   path = tmp_path / 'encoder.npz'
   shipped.save(path, encoder)
-  for name, start in (('workdir', trained), ('tree', path)):
-    loop.train(config_for(videos, init_from=str(start)), str(tmp_path / name))
+  for name, source in (('workdir', trained), ('tree', path)):
+    loop.train(config_for(videos, init_from=str(source)), str(tmp_path / name))
   key = 'pretrain/self_reconstruction'
   fresh, one, two = (
     float(rows(folder)[0][key]) for folder in (trained, tmp_path / 'workdir', tmp_path / 'tree')
@@ -146,33 +147,25 @@ def test_batches_do_not_change_the_images_and_nan_is_reported(trained, videos):
 
 def test_one_and_four_devices_give_the_same_losses():
   assert jax.device_count() >= 4
-  config = small_config()
-  nets = networks.build(config.model)
-  key = jax.random.key(0)
-  start = jax.jit(
-    lambda key: (steps.init_state(nets, config, key), networks.random_frozen(nets, key))
-  )(key)
-  results = []
-  for devices in (1, 4):
-    mesh, traces = parallel.make_mesh(devices), []
-    _, replicated = parallel.shardings(mesh)
-    # jnp.copy: the step donates its state, and the second mesh needs it once more.
-    state, frozen = jax.device_put(jax.tree.map(jax.numpy.copy, start), replicated)
-    pretrain_step = steps.make_step(nets, config)
+  begin = start()
+  mesh, traces = parallel.make_mesh(1), []
+  _, single = parallel.shardings(mesh)
+  inner = steps.make_step(begin.networks, begin.config)
 
-    def counted(*args, step=pretrain_step, traces=traces):
-      traces.append(1)
-      return step(*args)
+  def counted(*args):
+    traces.append(1)
+    return inner(*args)
 
-    step, history = parallel.jit_step(counted, mesh), []
-    for _ in range(4):
-      state, metrics = step(state, frozen, parallel.put_batch(random_batch(8), mesh))
-      history.append(jax.device_get(metrics))
-    assert len(traces) == 1  # the progressive schedule and lazy R1 recompile nothing
-    results.append(history)
-  for a, b in zip(*results, strict=True):
-    for name in a:
-      np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-7, err_msg=name)
+  step = parallel.jit_step(counted, mesh)
+  # A copy: the step donates its state, and on the first device a moved array is the same memory.
+  copy = jax.tree.map(jnp.copy, (begin.state, begin.frozen))
+  (one, frozen), four, batch = jax.device_put(copy, single), begin.state, random_batch(4)
+  for _ in range(4):
+    four, of_four = begin.step(four, batch)
+    one, of_one = step(one, frozen, parallel.put_batch(batch, mesh))
+    for name, value in jax.device_get(of_one).items():
+      np.testing.assert_allclose(value, of_four[name], rtol=1e-5, atol=1e-7, err_msg=name)
+  assert len(traces) == 1  # the progressive schedule and lazy R1 recompile nothing
 
 
 def test_paper_step_lowers_with_abstract_arrays():

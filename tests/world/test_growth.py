@@ -1,5 +1,7 @@
 """The growth of a generator changes no picture, and freezing leaves what is frozen."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,7 @@ def grown():
 def test_the_grown_generator_draws_the_upsampled_picture(grown):
   w = shipped.generator()['w_samples'][:2]
 
+  @functools.partial(jax.jit, static_argnums=1)
   def draw(params, channels):
     net = Generator(channels, w_dim=w.shape[1], mapping_layers=shipped.GENERATOR['mapping_layers'])
     w_plus = jnp.repeat(w[:, None], latents.num_ws(channels), 1)

@@ -44,12 +44,6 @@ def test_the_same_vectors_give_the_same_image(draw):
   assert masks.shape == (SIZE, SIZE, len(render.REGIONS)) and points.shape == (68, 2)
 
 
-def test_render_is_the_image_of_render_regions(draw):
-  vectors = people.moment(5, 0)
-  alone = jax.jit(lambda *v: render.render(*v, SIZE))(*vectors)
-  np.testing.assert_allclose(alone, draw(*vectors)[0], atol=2e-3)
-
-
 def test_finite_over_10_000_draws():
   """Over the whole cube of parameters, corners included, at 4 px."""
 
@@ -60,7 +54,9 @@ def test_finite_over_10_000_draws():
     image, masks = render.render_regions(i, m, s, 4)
     return jnp.isfinite(image).all() & jnp.isfinite(masks).all() & (image.std() > 0)
 
-  good = jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(jax.random.key(0), 10_000))
+  good = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=100))(
+    jax.random.split(jax.random.key(0), 10_000)
+  )
   assert bool(good.all())
 
 
