@@ -40,7 +40,12 @@ def test_a_table_with_bad_rows(tmp_path):
   first, second = jobs[0].options, jobs[1].options
   assert (first.layout, first.gain, first.output) == ('pasted', 2, '1.mp4')
   assert (second.layout, second.gain, second.face) == ('grid', 2, 'like=my face.png')
-  errors = ('invalid choice', 'has no driving', 'does not have 4 cells', 'also that of row 1')
+  errors = (
+    'invalid choice',
+    'has no driving',
+    'has 2 cells, and the first line 4',
+    'also that of row 1',
+  )
   errors += ('No closing quotation', '--workdir is an option of the command')
   for job, error in zip(jobs[2:], errors, strict=True):
     assert job.options is None and error in job.error, job
