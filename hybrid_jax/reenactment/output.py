@@ -103,10 +103,11 @@ def work_folder(
       shutil.rmtree(folder)
     try:
       folder.mkdir()
+      with replacing(note) as part:
+        part.write_text(job)
     except OSError as error:
+      shutil.rmtree(folder, ignore_errors=True)
       raise InputError(f'{folder}: cannot be made ({error.strerror})') from error
-    with replacing(note) as part:
-      part.write_text(job)
   else:
     say(f'note     goes on from the parts of an earlier run in {folder}')
   return folder

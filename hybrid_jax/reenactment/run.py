@@ -5,6 +5,7 @@ a folder beside the output, from which a killed run resumes.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ import numpy as np
 
 from hybrid_jax import environment
 from hybrid_jax.errors import InputError, memory_named
-from hybrid_jax.media import refuse_overwriting, stills
+from hybrid_jax.media import reason, refuse_overwriting, stills
 from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.method import cma
 from hybrid_jax.progress import Progress, silent
@@ -33,6 +34,7 @@ from hybrid_jax.reenactment.render import Layout, Rendered, Scene, render
 from hybrid_jax.reenactment.report import Report
 
 Say = Callable[[str], None]  # takes one line about the run
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, and of what a user may have of it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,8 +120,14 @@ def reenact(
 
 def write(job: Job, *, progress: Progress = silent, say: Say = lambda line: None) -> Report:
   """Does what `reenact` does, of a job that has been checked."""
-  with only_run(job.options.output), memory_named(less_memory(job.options)):
-    return _write(job, progress, say)
+  output = job.options.output
+  try:
+    with only_run(output), memory_named(less_memory(job.options)):
+      return _write(job, progress, say)
+  except OSError as error:
+    if error.errno not in _FULL:
+      raise
+    raise InputError(f'{output}: cannot be written ({reason(error)}); make room') from error
 
 
 def _write(job: Job, progress: Progress, say: Say) -> Report:
@@ -130,6 +138,11 @@ def _write(job: Job, progress: Progress, say: Say) -> Report:
   folder = work_folder(options.output, job.hashes, options, weights, say)
   try:
     report = run(job, record, sign, folder, progress, say)
+    if report.measured:
+      report.measured.write(options.output, options.min_identity)
+    figures = {'frames': report.frames, 'size': list(report.shape)}
+    # Last of all files: a sidecar means that the output and its tables are complete.
+    provenance.seal(options.output, record, figures | report.quality, signed=sign is not None)
   except BaseException as error:
     # A wrong option leaves nothing beside the output, unless finished segments can be resumed.
     if isinstance(error, InputError) and not any(folder.glob('0*')):
@@ -137,11 +150,6 @@ def _write(job: Job, progress: Progress, say: Say) -> Report:
     else:
       say(f'note     {folder} is kept: the same command goes on from it; or remove it')
     raise
-  if report.measured:
-    report.measured.write(options.output, options.min_identity)
-  figures = {'frames': report.frames, 'size': list(report.shape)}
-  # Last of all files: a sidecar means that the output and its tables are complete.
-  provenance.seal(options.output, record, figures | report.quality, signed=sign is not None)
   shutil.rmtree(folder)
   return report
 

@@ -33,10 +33,12 @@ def test_a_table_with_bad_rows(tmp_path):
     + 'a.png,b.mp4\n'
     + 'a.png,b.mp4,./1.mp4,\n'
     + "a.png,b.mp4,7.mp4,'\n"
-    + 'a.png,b.mp4,8.mp4,--workdir=runs\n',
+    + 'a.png,b.mp4,8.mp4,--workdir=runs\n'
+    + 'a.png, b.mp4,9.mp4,\n'
+    + 'a.png,b.mp4,10.mp4,,hello\n',
   )
   jobs = table.read(path, '--gain=2 --layout=pasted')
-  assert [job.number for job in jobs] == list(range(1, 9))
+  assert [job.number for job in jobs] == list(range(1, 11))
   first, second = jobs[0].options, jobs[1].options
   assert (first.layout, first.gain, first.output) == ('pasted', 2, '1.mp4')
   assert (second.layout, second.gain, second.face) == ('grid', 2, 'like=my face.png')
@@ -47,6 +49,7 @@ def test_a_table_with_bad_rows(tmp_path):
     'also that of row 1',
   )
   errors += ('No closing quotation', '--workdir is an option of the command')
+  errors += ("its driving has spaces around it: ' b.mp4'", 'has 5 cells, and the first line 4')
   for job, error in zip(jobs[2:], errors, strict=True):
     assert job.options is None and error in job.error, job
 
@@ -56,6 +59,9 @@ def test_json_lines(tmp_path):
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '1.mp4', 'options': {'gain': 1.5}},
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '2.mp4', 'options': {'quality': True}},
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '3.mp4', 'options': {'audio': False}},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': 'off.mp4', 'options': {'cma': False}},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': 'on.mp4', 'options': {'cma': True}},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': 'no.mp4', 'options': {'fps': None}},
     {'source': 'a.png', 'driving': 3, 'output': '4.mp4'},
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '5.mp4', 'gain': 2},
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '6.mp4', 'options': 3},
@@ -65,6 +71,7 @@ def test_json_lines(tmp_path):
   text = '\n'.join(map(json.dumps, rows)) + '\n{"source": \n[1]\n'
   jobs = table.read(write(tmp_path / 'jobs.jsonl', text))
   assert jobs[0].options.gain == 1.5 and jobs[1].options.quality and not jobs[2].options.audio
+  assert [job.options.cma for job in jobs[3:6]] == ['', 'cma', '']
   errors = (
     'has no driving',
     'unknown: gain',
@@ -74,7 +81,7 @@ def test_json_lines(tmp_path):
     'is not JSON (',
     'is not a JSON object',
   )
-  for job, error in zip(jobs[3:], errors, strict=True):
+  for job, error in zip(jobs[6:], errors, strict=True):
     assert job.options is None and error in job.error, job
 
 
@@ -83,7 +90,13 @@ def test_json_lines(tmp_path):
   [
     ('a.csv', HEADER, 'has no rows'),
     ('a.csv', '', 'its columns must be'),
-    ('a.csv', 'source,output\na,b\n', 'its columns must be'),
+    ('a.csv', 'source,output\na,b\n', "line is 'source,output'; missing: 'driving'"),
+    ('a.csv', 'source;driving;output\na;b;c\n', 'is separated by semicolons: write commas'),
+    ('a.csv', 'source\tdriving\toutput\na\tb\tc\n', 'is separated by tabs: write commas'),
+    ('a.csv', 'source driving output\na b c\n', 'is separated by spaces: write commas'),
+    ('a.csv', 'source,driving,output,note\na,b,c,d\n', "output,note'; unknown: 'note'"),
+    ('a.csv', 'Source, driving,output\na,b,c\n', "misspelled .* 'Source', ' driving', missing"),
+    ('a.csv', 'source,driving,output,output\na,b,c,d\n', "twice: 'output'"),
     ('a.xlsx', 'x', '.csv or .jsonl'),
   ],
 )
