@@ -150,11 +150,12 @@ def first(model, inputs, tmp_path_factory):
 
 @pytest.fixture
 def done(first):
-  """The same; the marks are restored afterwards."""
+  """The same; marks are restored afterwards, with the outputs whose bytes they hold."""
   jobs, folder = first
-  marks = {path: path.read_bytes() for path in (folder / 'report' / 'rows').glob('*.json')}
+  files = [*(folder / 'report' / 'rows').glob('*.json'), *folder.glob('1.mp4*')]
+  before = {path: path.read_bytes() for path in files}
   yield jobs, folder
-  for path, data in marks.items():
+  for path, data in before.items():
     path.write_bytes(data)
 
 
