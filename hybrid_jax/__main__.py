@@ -3,6 +3,8 @@
 import ast
 import pathlib
 
+from hybrid_jax import cli
+
 COMMANDS = (
   'main', 'reenact', 'extract_motion', 'edit_sheet', 'advise', 'jobs', 'evaluate', 'verify',
   'convert', 'export', 'doctor', 'world',
@@ -26,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  cli.command(main)

@@ -21,7 +21,7 @@ import pathlib
 
 from hybrid_jax import cli
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import refuse_overwriting, replacing, stills
+from hybrid_jax.media import refuse_overwriting, refuse_target, replacing, stills
 from hybrid_jax.reenactment import advice
 from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.reenactment.options import CropOptions, add_arguments
@@ -33,9 +33,11 @@ def advise(model: Model, args: argparse.Namespace) -> list[advice.Advice]:
   if output.suffix.lower() == '.csv' or not output.suffix:
     raise InputError(f'{output}: give a picture, such as advice.png; the table goes beside it')
   refuse_overwriting([output, output.with_suffix('.csv'), args.best], args.sources)
+  if args.best and pathlib.Path(args.best).resolve() == output.resolve():
+    raise InputError(f'--best={args.best}: is --output too; give another name')
+  refuse_target(output.with_suffix('.csv'))
   for path in filter(None, (output, args.best)):
-    if not pathlib.Path(path).absolute().parent.is_dir():
-      raise InputError(f'{path}: its folder does not exist; make it first')
+    stills.check_target(path)
   crop = CropOptions(args.face_detector, '', args.face, args.crop)
   ranked, errors = advice.rank(model, args.sources, crop, args.count, cli.progress)
   stills.write_image(output, advice.sheet(ranked[: args.shown]))
@@ -88,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  cli.command(main)

@@ -14,23 +14,33 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any
+from typing import Any, TextIO
 
-from hybrid_jax.errors import InputError
+from hybrid_jax.errors import InputError, memory_named
 
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 _libc = ctypes.CDLL(None) if platform.libc_ver()[0] == 'glibc' else None
+# What to do if the memory is too small for a training.
+LESS_TRAINING = (
+  'lower --config.data.batch_size, or recompute the layers of the generator from 64 px on: '
+  '--config.model.remat_from=64'
+)
 TRIM_EVERY = 32  # items of a progress bar between two calls of `trim_heap`
 
 
 @contextlib.contextmanager
 def running(
-  stopped: str = 'stopped', *, compilation_cache: str | None = None, shared_heap: bool = True
+  stopped: str = 'stopped',
+  *,
+  lower: str = 'take a device with more memory, or JAX_PLATFORMS=cpu',
+  compilation_cache: str | None = None,
+  shared_heap: bool = True,
 ) -> Iterator[None]:
   """Prepares the heap, the compilation cache and logging; ends an error with one line.
 
   Args:
     stopped: the line printed after Ctrl-C.
+    lower: what to do if memory runs out.
     compilation_cache: see `use_compilation_cache`.
     shared_heap: see `share_heap`.
   """
@@ -42,11 +52,55 @@ def running(
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.ERROR)  # Orbax warns about each checkpoint that it reads
   try:
-    yield
+    with memory_named(lower):
+      yield
   except (InputError, FloatingPointError) as error:
     sys.exit(f'error: {error}')
+  except OSError as error:  # a full disk, a name that is too long, a folder that is not ours
+    sys.exit(f'error: {error.filename or "a file"}: cannot be used ({error.strerror or error})')
   except KeyboardInterrupt:
     sys.exit(stopped)
+
+
+class _Outlived:
+  """A text stream that is read by another program, which may end first: the rest is dropped."""
+
+  def __init__(self, stream: TextIO):
+    self._stream = stream
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
+
+  def write(self, text: str) -> int:
+    """Writes, or drops, the text."""
+    with self._until_closed():
+      self._stream.write(text)
+    return len(text)
+
+  def flush(self) -> None:
+    """Writes, or drops, what is buffered."""
+    with self._until_closed():
+      self._stream.flush()
+
+  @contextlib.contextmanager
+  def _until_closed(self) -> Iterator[None]:
+    try:
+      yield
+    except BrokenPipeError:
+      # The interpreter flushes at its end too, what is still buffered included.
+      with open(os.devnull, 'w') as nowhere:
+        os.dup2(nowhere.fileno(), self._stream.fileno())
+
+
+def command(main: Callable[[], Any]) -> None:
+  """Runs a command to its end also where its output is piped into one that ends, as `head -1`."""
+  # The result of most commands is a file: it must not depend on who reads the messages.
+  sys.stdout, sys.stderr = _Outlived(sys.stdout), _Outlived(sys.stderr)
+  try:
+    main()
+  finally:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def use_compilation_cache(path: str | None = None) -> None:

@@ -22,7 +22,7 @@ _NO_COMPILE = flags.DEFINE_bool('no-compile', False, 'Do not compile the trainin
 def main(argv: list[str]) -> None:
   """Prints the checks of --config."""
   del argv  # cli.parse_flags has refused positional arguments
-  with cli.running(shared_heap=False):
+  with cli.running(lower=cli.LESS_TRAINING, shared_heap=False):
     from hybrid_jax.training import preflight
 
     counts = dict.fromkeys(preflight.STATUSES, 0)
@@ -39,4 +39,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == '__main__':
   flags.mark_flags_as_required(['config'])
-  app.run(main, flags_parser=functools.partial(cli.parse_flags, _CONFIG))
+  parser = functools.partial(cli.parse_flags, _CONFIG)
+  cli.command(lambda: app.run(main, flags_parser=parser))

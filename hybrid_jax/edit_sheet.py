@@ -31,6 +31,7 @@ from hybrid_jax.reenactment.options import CropOptions, add_arguments
 def edit_sheet(model: Model, args: argparse.Namespace) -> None:
   """Writes the sheet. Raises InputError."""
   refuse_overwriting([args.output], [args.source, args.driving])
+  stills.check_target(args.output)
   options = CropOptions(args.face_detector, '', args.source_face, args.crop)
   paths = args.source, args.driving or args.source
   crops = [open_picture(path, options, model).head(model.size) for path in paths]
@@ -89,9 +90,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
   """Runs the command."""
   args = parse_args()
-  with cli.running():
+  with cli.running(lower='give fewer --strengths, which are drawn together'):
     edit_sheet(load_model(args.workdir), args)
 
 
 if __name__ == '__main__':
-  main()
+  cli.command(main)

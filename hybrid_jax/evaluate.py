@@ -24,7 +24,6 @@ from tqdm import tqdm
 from hybrid_jax import cli
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import folders, measure, networks, pairing
-from hybrid_jax.media import reason
 
 
 def add_networks(parser: argparse.ArgumentParser) -> None:
@@ -122,14 +121,10 @@ def main() -> None:
   add('--rendered', action='store_true', help='rendered heads: use the judges of that world')
   add_networks(parser)
   args = parser.parse_args()
-  with cli.running():
+  with cli.running(lower='lower --batch-size, --size or --clip-length'):
     cli.map_large_blocks()
-    try:
-      run(args)
-    except OSError as error:
-      file = error.filename or 'a file'
-      raise InputError(f'{file}: cannot be read ({reason(error)})') from error
+    run(args)
 
 
 if __name__ == '__main__':
-  main()
+  cli.command(main)

@@ -12,6 +12,7 @@ import tempfile
 
 from hybrid_jax import cli, environment
 from hybrid_jax.errors import InputError
+from hybrid_jax.media import refuse_overwriting, refuse_target
 from hybrid_jax.reenactment import motion, motion_file
 from hybrid_jax.reenactment.inputs import open_clip
 from hybrid_jax.reenactment.model import Model, load_model
@@ -27,6 +28,8 @@ def extract_motion(model: Model, args: argparse.Namespace) -> int:
   """Writes the file and returns the number of frames. Raises InputError as `run.reenact`."""
   if not motion_file.is_motion(args.output):
     raise InputError(f'{args.output}: a motion file ends in .safetensors')
+  refuse_target(args.output)
+  refuse_overwriting([args.output], [args.driving, args.driving_landmarks])
   if not pathlib.Path(args.driving).is_file():
     raise InputError(f'{args.driving}: no such file')
   detector = '' if args.driving_landmarks else args.face_detector
@@ -62,9 +65,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
   """Runs the command."""
   args = parse_args()
-  with cli.running():
+  with cli.running(lower=f'lower --batch-size (now {args.batch_size})'):
     extract_motion(load_model(args.workdir), args)
 
 
 if __name__ == '__main__':
-  main()
+  cli.command(main)

@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
   """Trains --config in --workdir."""
   del argv  # cli.parse_flags has refused positional arguments
   # Imported here: data worker processes import this module again and need none of it.
-  with cli.running(compilation_cache=_CACHE.value, shared_heap=False):
+  with cli.running(lower=cli.LESS_TRAINING, compilation_cache=_CACHE.value, shared_heap=False):
     from hybrid_jax import environment
     from hybrid_jax.training import parallel
 
@@ -87,4 +87,5 @@ def run(config: Any, workdir: str, report: Callable[[str], None] = print) -> Non
 
 if __name__ == '__main__':
   flags.mark_flags_as_required(['config'])
-  app.run(main, flags_parser=functools.partial(cli.parse_flags, _CONFIG))
+  parser = functools.partial(cli.parse_flags, _CONFIG)
+  cli.command(lambda: app.run(main, flags_parser=parser))

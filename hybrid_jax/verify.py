@@ -15,6 +15,7 @@ Checks the sidecar (OUTPUT.json) and content credentials (C2PA), if the file hol
 import argparse
 import sys
 
+from hybrid_jax import cli
 from hybrid_jax.errors import InputError
 from hybrid_jax.provenance import verification
 
@@ -43,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  cli.command(main)

@@ -220,7 +220,9 @@ class Aligned:
 
 def _reach(intervals: list, counted: bool) -> float:
   """Returns how far a frame with these intervals to its neighbours may be from the time wanted."""
-  return min([*(x / 2 + TICK for x in intervals), 0.5 if counted else FARTHEST])
+  # A clip of one frame has no intervals: it is compared with the reference's first frame alone.
+  reach = min(intervals, default=0) / 2 + TICK
+  return min(reach, 0.5 if counted else FARTHEST)
 
 
 Timed = tuple[Fraction | int, Frame, int, Fraction | int | None]
@@ -269,7 +271,8 @@ def nearest(reference: np.ndarray, generated: np.ndarray) -> np.ndarray:
   near = np.where(
     np.abs(generated[right] - reference) <= np.abs(generated[left] - reference), right, left
   )
-  # The first and the last frame have one neighbour, and reach outwards as far as `FARTHEST`.
+  # The first and the last frame have one neighbour, a single one has none.
   interval = np.diff(generated, prepend=-np.inf, append=np.inf)
+  interval = interval if len(generated) > 1 else np.zeros(2)
   reach = np.minimum(np.minimum(interval[near], interval[near + 1]) / 2 + TICK, FARTHEST)
   return np.where(np.abs(generated[near] - reference) <= reach, near, -1)

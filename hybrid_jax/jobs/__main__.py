@@ -20,7 +20,7 @@ import os
 import pathlib
 import sys
 
-from hybrid_jax.cli import running
+from hybrid_jax import cli
 from hybrid_jax.jobs import report, shard, table, work
 from hybrid_jax.reenactment.model import load_model
 
@@ -79,9 +79,9 @@ def run(args: argparse.Namespace) -> int:
 def main() -> None:
   """Runs the command."""
   args = parse_args()
-  with running('stopped; the same command resumes with the unfinished rows'):
+  with cli.running('stopped; the same command resumes with the unfinished rows'):
     sys.exit(run(args))
 
 
 if __name__ == '__main__':
-  main()
+  cli.command(main)

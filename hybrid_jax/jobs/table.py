@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import pathlib
 import shlex
 from collections.abc import Iterator, Sequence
@@ -87,11 +88,36 @@ def _csv_rows(path: str, text: str) -> Iterator[dict | str]:
   # newline='': a quoted cell may contain line breaks.
   table = csv.DictReader(io.StringIO(text, newline=''), restkey='more')
   header = tuple(table.fieldnames or ())
-  if set(header) not in ({*COLUMNS}, {*COLUMNS, 'options'}):
-    raise InputError(f'{path}: its columns must be source, driving, output and optionally options')
+  if set(header) not in ({*COLUMNS}, {*COLUMNS, 'options'}) or len(header) != len(set(header)):
+    raise InputError(
+      f'{path}: its columns must be source, driving, output and optionally options; '
+      + _found(header)
+    )
   for row in table:
-    whole = 'more' not in row and None not in row.values()
-    yield row if whole else f'does not have {len(header)} cells'
+    # DictReader fills missing cells with None, and collects those beyond the header in 'more'.
+    cells = len(header) - list(row.values()).count(None) + len(row.get('more', ()))
+    yield row if cells == len(header) else f'has {cells} cells, and the first line {len(header)}'
+
+
+def _found(header: Sequence[str]) -> str:
+  """Returns what the first line of a table holds in place of its columns."""
+  line = ','.join(header)[:200]
+  if not line.strip():
+    return 'its first line is empty'
+  for separator, name in ((';', 'semicolons'), ('\t', 'tabs'), ('|', 'bars'), (' ', 'spaces')):
+    if len(header) == 1 and separator in line:
+      return f'its first line, {line!r}, is separated by {name}: write commas'
+  known = (*COLUMNS, 'options')
+  nearly = [name for name in header if name not in known and name.strip().lower() in known]
+  other = [name for name in header if name not in known and name not in nearly]
+  missing = [name for name in COLUMNS if name not in header]
+  twice = sorted({name for name in header if header.count(name) > 1})
+  parts = (
+    (nearly, 'misspelled (spaces or capitals)'), (other, 'unknown'), (missing, 'missing'),
+    (twice, 'twice'),
+  )  # fmt: skip
+  faults = ', '.join(f'{what}: {", ".join(map(repr, names))}' for names, what in parts if names)
+  return f'its first line is {line!r}; {faults}'
 
 
 def _jsonl_rows(path: str, text: str) -> Iterator[dict | str]:
@@ -114,6 +140,9 @@ def _job(number: int, row: dict | str, common: str) -> Job:
     for name, text in zip(COLUMNS, texts, strict=True):
       if not isinstance(text, str) or not text:
         raise InputError(f'has no {name}')
+      # Most spreadsheets and programs that write ", " mean no space; a name may have one though.
+      if text != text.strip() and not os.path.exists(text):
+        raise InputError(f'its {name} has spaces around it: {text!r}')
     return Job(number, *shown, _options(shown, common, row.get('options') or ''))
   except (InputError, ValueError) as error:  # of shlex: no closing quotation
     return Job(number, *shown, None, str(error))
@@ -122,11 +151,14 @@ def _job(number: int, row: dict | str, common: str) -> Job:
 def _spelled(name: str, value: object) -> list[str]:
   """Returns a JSON option as command-line arguments."""
   name = name.replace('_', '-')
+  default = getattr(Options, name.replace('-', '_'), None)
+  # false and null leave out an option whose default is to be off, as `cma`.
+  off = value is None or (value is False and default in ('', None))
+  # Flags have one spelling, the one that changes the default; the default itself has none.
+  if value is default or (off and hasattr(Options, name.replace('-', '_'))):
+    return []
   if not isinstance(value, bool):
     return [f'--{name}={value}']
-  # Flags have one spelling, the one that changes the default; the default itself has none.
-  if value is getattr(Options, name.replace('-', '_'), None):
-    return []
   return [f'--{name}' if value else f'--no-{name}']
 
 

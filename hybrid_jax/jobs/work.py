@@ -152,8 +152,9 @@ def _facts(options: Options) -> dict[str, Any]:
   """Returns what the report shows of a finished row."""
   written = sidecar.read(sidecar.place(options.output))
   facts = {'sha256': written['result']['sha256'], 'figures': written['figures']}
-  table = pathlib.Path(f'{options.output}.quality.csv')
-  if table.is_file():
+  # A row without --quality leaves the table of an earlier run beside its output.
+  if options.quality or options.min_identity is not None:
+    table = pathlib.Path(f'{options.output}.quality.csv')
     rows = np.genfromtxt(table, delimiter=',', names=True, dtype=None, encoding=None)
     values = np.atleast_1d(rows['identity'])
     # Text, if the identity is not available.

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 
 from hybrid_jax.errors import InputError
 
+_NAME_BYTES = 255  # the longest name of a file, on Linux
+
 
 class MediaError(InputError):
   """An error with a message of one line: the file, what is wrong, and what to do."""
@@ -34,6 +36,30 @@ def refuse_overwriting(written: Iterable[str], given: Iterable[str]) -> None:
       raise MediaError(f'{name}: is an input, and would be overwritten; take another name')
 
 
+def refuse_target(path: str | os.PathLike) -> None:
+  """Raises MediaError if `replacing` cannot write `path`: to be called before any work."""
+  path = pathlib.Path(path)
+  folder = path.absolute().parent
+  # `os.path`, since pathlib raises for a name that is too long.
+  if os.path.isdir(path):
+    raise MediaError(f'{path}: is a folder; give the name of a file')
+  if not os.path.isdir(folder):
+    raise MediaError(f'{path}: the folder {folder} does not exist; make it first')
+  if not os.access(folder, os.W_OK):
+    raise MediaError(f'{path}: the folder {folder} cannot be written; give another')
+  # In bytes, which file systems count; the temporary name is the longer one.
+  over = len(os.fsencode(_part(path).name)) - _NAME_BYTES
+  if over > 0:
+    raise MediaError(f'{path}: its name is too long; shorten it by {over} bytes')
+
+
+def _part(path: pathlib.Path) -> pathlib.Path:
+  """Returns the temporary path of `path`."""
+  # In the same folder, since a rename is atomic only within one file system; hidden, so that a
+  # reader of the folder does not take it for a result.
+  return path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """Yields a temporary path beside `path` and renames it to `path` when the block succeeds.
@@ -42,17 +68,12 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   suffix is kept, because encoders choose the format by it.
 
   Raises:
-    MediaError: `path` is a folder, or its parent does not exist or cannot be written.
+    MediaError: see `refuse_target`; or the file cannot be renamed.
   """
   path = pathlib.Path(path)
   # Checked first, so that an hour of rendering does not end in a file that cannot be renamed.
-  if path.is_dir():
-    raise MediaError(f'{path}: is a folder; give the name of a file')
-  if not path.parent.is_dir():
-    raise MediaError(f'{path}: the folder {path.parent} does not exist; make it first')
-  # In the same folder, since a rename is atomic only within one file system; hidden, so that a
-  # reader of the folder does not take it for a result.
-  part = path.with_name(f'.{path.stem}.{os.getpid()}.part{path.suffix}')
+  refuse_target(path)
+  part = _part(path)
   try:
     yield part
     try:

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hybrid_jax.media import align, stills
 
+_BAND = 64  # rows that are blended together, so that their float32 values stay in the cache
 FEATHER = 0.12  # width of the transition inside the border of a crop, of its side
 
 
@@ -47,6 +48,7 @@ class Paste:
       self.mask = self._warped(feather(self._side), cv2.BORDER_CONSTANT)
     else:
       self.mask = np.zeros((0, 0), np.float32)
+    self._border = ((self.mask > 0) & (self.mask < 1)).astype(np.uint8)
 
   def _warped(self, crop: np.ndarray, border: int) -> np.ndarray:
     matrix = align.to_picture(self._square, len(crop))
@@ -68,15 +70,18 @@ class Paste:
       return result, 0.0
     if len(crop) > self._side:
       crop = cv2.resize(crop, (self._side, self._side), interpolation=cv2.INTER_AREA)
-    old = rgb[self.rows, self.columns].astype(np.float32)
     # Replicated, because black from outside would darken the border of a turned crop.
-    new = self._warped(crop, cv2.BORDER_REPLICATE).astype(np.float32)
-    # In this form a pixel whose crop equals the picture stays bit for bit the same.
-    blend = old + self.mask[..., None] * (new - old)
-    result[self.rows, self.columns] = np.rint(blend).astype(np.uint8)
-    blended = (self.mask > 0) & (self.mask < 1)
-    seam = float(np.abs(new - old)[blended].mean()) if blended.any() else 0.0
-    return result, seam
+    new = self._warped(crop, cv2.BORDER_REPLICATE)
+    region, steps = result[self.rows, self.columns], 0.0
+    for start in range(0, len(region), _BAND):
+      band = slice(start, start + _BAND)
+      old, mask = region[band], self.mask[band]
+      steps += sum(cv2.sumElems(cv2.copyTo(cv2.absdiff(new[band], old), self._border[band])))
+      # In this form a pixel whose crop equals the picture stays bit for bit the same.
+      change = cv2.subtract(new[band], old, dtype=cv2.CV_32F)
+      change = cv2.multiply(change, cv2.merge((mask, mask, mask)), dst=change)
+      region[band] = cv2.add(old, change, dtype=cv2.CV_8U)  # rounded to the nearest
+    return result, steps / max(3 * int(self._border.sum()), 1)
 
 
 def fit(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,11 +1,14 @@
 """MediaPipe's FaceLandmarker: the one place that opens its `.task` file.
 
-The package `mediapipe` is an optional dependency and imported only here. It writes its own log to
-the standard error stream, which neither its Python API nor GLOG_minloglevel turns off.
+The package `mediapipe` is an optional dependency and imported only here.
 """
 
+import contextlib
 import os
+import sys
+import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,26 @@ import numpy as np
 from hybrid_jax.media import MediaError, reason
 
 _MODEL = 'face_landmarker_v2_with_blendshapes.task'
+
+_redirecting = threading.Lock()
+
+
+@contextlib.contextmanager
+def _without_log() -> Iterator[None]:
+  """Drops what is written to the standard error stream, by C++ too.
+
+  MediaPipe logs its start there, and neither its Python API nor GLOG_minloglevel turns that off.
+  """
+  # One thread at a time: a second one would take the null device for the stream to restore.
+  with _redirecting, open(os.devnull, 'w') as nowhere:
+    sys.stderr.flush()
+    stream = os.dup(2)
+    os.dup2(nowhere.fileno(), 2)
+    try:
+      yield
+    finally:
+      os.dup2(stream, 2)
+      os.close(stream)
 
 
 class FaceLandmarker:
@@ -31,8 +54,9 @@ class FaceLandmarker:
     if not os.path.isfile(model_path):
       raise MediaError(f"{model_path}: no such file; give {_MODEL} of MediaPipe's models")
     try:
-      import mediapipe
-      from mediapipe.tasks.python import BaseOptions, vision
+      with _without_log():
+        import mediapipe
+        from mediapipe.tasks.python import BaseOptions, vision
     except ImportError:
       raise MediaError(
         f'{model_path}: needs MediaPipe; pip install mediapipe, or use a YuNet .onnx file'
@@ -40,9 +64,12 @@ class FaceLandmarker:
     self._mediapipe = mediapipe
     base = BaseOptions(model_asset_path=os.fspath(model_path))
     try:
-      self._net = vision.FaceLandmarker.create_from_options(
-        vision.FaceLandmarkerOptions(base_options=base, **options)
-      )
+      with _without_log():
+        self._net = vision.FaceLandmarker.create_from_options(
+          vision.FaceLandmarkerOptions(base_options=base, **options)
+        )
+        # Its threads log their start until the first picture is done.
+        self(np.zeros((64, 64, 3), np.uint8))
     except (RuntimeError, ValueError) as error:
       raise MediaError(
         f'{model_path}: is not a FaceLandmarker model ({reason(error)}); give {_MODEL}'

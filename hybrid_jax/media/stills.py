@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from hybrid_jax.media import MediaError, reason, replacing
+from hybrid_jax.media import MediaError, reason, refuse_target, replacing
 from hybrid_jax.media.pixels import over_white
 
 # A closed list: other readers of Pillow start external programs (EPS) or allocate without limit.
@@ -71,7 +71,19 @@ def write_image(path: str | os.PathLike, rgb: np.ndarray, comment: str = '') -> 
       # Each format ignores the options of the others.
       iio.imwrite(part, rgb, plugin='pillow', quality=_JPEG_QUALITY, pnginfo=text)
     except (OSError, ValueError, KeyError) as error:
-      raise MediaError(f'{path}: cannot be written ({reason(error)}); try .png') from error
+      # A full disk is no fault of the format.
+      other = '' if getattr(error, 'errno', None) else '; try .png'
+      raise MediaError(f'{path}: cannot be written ({reason(error)}){other}') from error
+
+
+def check_target(path: str | os.PathLike) -> None:
+  """Raises MediaError if `write_image` cannot write `path`: to be called before any work."""
+  refuse_target(path)
+  suffix = pathlib.Path(path).suffix
+  try:
+    iio.imwrite('<bytes>', np.zeros((8, 8, 3), np.uint8), plugin='pillow', extension=suffix)
+  except Exception as error:  # KeyError, ValueError and OSError of the writers, for one fault
+    raise MediaError(f'{path}: no picture is written as {suffix!r}; give .png or .jpg') from error
 
 
 def grid(rows: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

@@ -20,16 +20,17 @@ from typing import Any
 import numpy as np
 
 from hybrid_jax import environment
-from hybrid_jax.errors import InputError
+from hybrid_jax.errors import InputError, memory_named
 from hybrid_jax.media import refuse_overwriting, stills, video
 from hybrid_jax.media.composite import even
 from hybrid_jax.progress import Progress, silent
 from hybrid_jax.provenance import record as provenance
 from hybrid_jax.reenactment import edits, motion_file, run
 from hybrid_jax.reenactment.inputs import Input, crop_picture, open_picture, recrop
+from hybrid_jax.reenactment.lock import only_run
 from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.reenactment.options import CropOptions, Options
-from hybrid_jax.reenactment.output import open_signer, open_target
+from hybrid_jax.reenactment.output import check_target, open_signer, open_target
 from hybrid_jax.reenactment.quality import Measured
 from hybrid_jax.reenactment.report import Report
 
@@ -125,8 +126,6 @@ class Video:
       InputError: the path cannot be written or cannot hold the codec.
     """
     path = pathlib.Path(path)
-    if not path.absolute().parent.is_dir():
-      raise InputError(f'{path}: the folder {path.absolute().parent} does not exist; make it first')
     codec = codec or ('vp9' if path.suffix.lower() == '.webm' else 'h264')
     # A driving clip given as an array was a temporary file without sound, and is deleted by now.
     sound = audio and os.path.isfile(self._options.driving)
@@ -136,12 +135,14 @@ class Video:
     )  # fmt: skip
     # The driving clip is still read: its sound is copied while the output is written.
     refuse_overwriting([path], run.given_files(options))
+    # No tables are written here: the measurements are in `quality`.
+    check_target(dataclasses.replace(options, quality=False, min_identity=None, save_crops=''))
     # The options of this file: codec and quality are chosen here, not when it was rendered.
     record = self.record | {'options': provenance.public_options(dataclasses.asdict(options))}
     sign = open_signer(options, record)
     target = open_target(options, self._time_base(), json.dumps(record), sign)
     # Beside the output, since a finished file or folder can only be renamed within a file system.
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
+    with only_run(path), tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
       with target.segment(pathlib.Path(folder), 0, self.frames.shape[1:3]) as write:
         for frame, time in zip(self.frames, self._exact_times, strict=True):
           write(frame, time)
@@ -223,7 +224,8 @@ def reenact(
     job = _job(model, source, driving, driving_fps, folder, {**options, 'quality': quality})
     run.check_options(model, job.options)
     record, target = run.provenance_record(job), _MemoryTarget()
-    report = run.run(job, record, None, folder, _bars(progress), lambda line: None, target)
+    with memory_named(run.less_memory(job.options)):
+      report = run.run(job, record, None, folder, _bars(progress), lambda line: None, target)
   return Video(
     frames=np.stack(target.frames),
     times=np.array([float(time) for time in target.times]),
@@ -260,7 +262,8 @@ def tune(
     missing = inputs.driving.missing if inputs.driving else np.zeros(0, bool)
     head = inputs.source.head(model.size)
     # The drivers are frames of the clip that show a face (eqs. (15)-(18)); PTI takes none.
-    tuned, _ = run.tune(model, job.options, head, inputs.driving, missing, bars)
+    with memory_named('take a device with more memory, or JAX_PLATFORMS=cpu'):
+      tuned, _ = run.tune(model, job.options, head, inputs.driving, missing, bars)
   return tuned
 
 

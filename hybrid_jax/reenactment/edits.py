@@ -158,6 +158,8 @@ def _resolve(name: str, curve: Curve, folder: str, model: Model) -> Edit:
     here = (np.arange(rows) >= first) & (np.arange(rows) <= last)
     if method == 'sefa':
       step, gauge = _pick(name, sefa(model.G, generator.channels, np.flatnonzero(here)), k), None
+    elif not folder:
+      raise InputError(f'--edit: {name}: give --directions=FOLDER with the file {method}.pt in it')
     else:
       step, gauge = _ganspace(name, pathlib.Path(folder) / f'{method}.pt', k, width)
     return Edit(name, curve, direction=here[:, None] * step, gauge=gauge)
@@ -185,7 +187,7 @@ def read_direction(name: str, folder: pathlib.Path) -> np.ndarray:
   Raises:
     InputError: no such file (the message lists the others), or no direction in it.
   """
-  known = sorted(p for p in folder.glob('*') if p.suffix in SUFFIXES)
+  known = sorted(p for p in folder.glob('*') if p.suffix.lower() in SUFFIXES)
   found = [path for path in known if path.stem == name]
   if not found:
     names = ', '.join(path.stem for path in known) or 'none'
@@ -193,7 +195,9 @@ def read_direction(name: str, folder: pathlib.Path) -> np.ndarray:
   path = found[0]
   # Neither reader runs code of the file: directions are downloaded from anywhere.
   try:
-    content = torch_file.load(path) if path.suffix == '.pt' else np.load(path, allow_pickle=False)
+    content = (
+      torch_file.load(path) if path.suffix.lower() == '.pt' else np.load(path, allow_pickle=False)
+    )
     if isinstance(content, np.lib.npyio.NpzFile):
       content = content['direction']
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -101,7 +101,9 @@ def extract(
   found = np.flatnonzero(~missing)
   # Only frames with a face are encoded; `fill` makes the others' rows from these.
   heads = prefetch(driving.crops(found.tolist(), model.size), READ_AHEAD)
-  rows = model.deformations(progress(heads, 'reading motion', len(found)), batch_size)
+  # A clip that is shorter than a batch is not padded to it.
+  batch = min(batch_size, len(found))
+  rows = model.deformations(progress(heads, 'reading motion', len(found)), batch)
   kept = found if on_missing == 'skip' else np.arange(len(track))
   motion_file.write(
     store,
@@ -117,7 +119,7 @@ def extract(
 
 
 def adapt(
-  model: Model, options: Options, motion: Motion, head: np.ndarray
+  model: Model, options: Options, driven: DrivingMotion, head: np.ndarray
 ) -> tuple[Iterator[np.ndarray], int | None]:
   """Returns the rows to render, smoothed and, if wanted, relative; and the reference row.
 
@@ -125,19 +127,29 @@ def adapt(
   relative motion starts from.
 
   Raises:
-    InputError: the clip has no frame of the number `options.reference`.
+    InputError: the motion has no row of the frame `options.reference`.
   """
+  motion = driven.motion
   rows = smoothed(motion, options.smooth_motion)
   if options.motion == 'absolute':
     return rows, None
   # The reference is a row of the motion before smoothing, so that --reference=K means the same
   # frame's expression whatever the smoothing.
-  k = neutral(motion) if options.reference is None else options.reference
-  if not 0 <= k < len(motion):
-    raise InputError(f'--reference={k}: {options.driving} has frames 0 to {len(motion) - 1}')
+  k = neutral(motion) if options.reference is None else _row_of(options.reference, driven, options)
   # In a batch of the size that follows: the program is compiled for it anyway.
-  own = next(model.deformations([head], options.batch_size))
+  own = next(model.deformations([head], min(options.batch_size, len(motion))))
   return relative(rows, np.array(motion.rows[k]), own, options.gain), k
+
+
+def _row_of(frame: int, driven: DrivingMotion, options: Options) -> int:
+  """Returns the row of a driving frame; with frames skipped, rows have other numbers."""
+  row = int(np.searchsorted(driven.frames, frame))
+  if row < len(driven.frames) and driven.frames[row] == frame:
+    return row
+  last = max(len(driven.missing), len(driven.frames)) - 1
+  if 0 <= frame <= last:
+    raise InputError(f'--reference={frame}: no face in this frame of {options.driving}; skipped')
+  raise InputError(f'--reference={frame}: {options.driving} has frames 0 to {last}')
 
 
 def missing_line(missing: np.ndarray, on_missing: str) -> str:

@@ -174,4 +174,4 @@ def read(path: str | os.PathLike) -> Motion:
 def is_motion(path: str | os.PathLike) -> bool:
   """Whether a path is that of a motion file, by its suffix."""
   # By name alone: options are checked before any file is opened.
-  return pathlib.Path(path).suffix == '.safetensors'
+  return pathlib.Path(path).suffix.lower() == '.safetensors'

@@ -5,34 +5,36 @@ a folder beside the output, from which a killed run resumes.
 """
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from hybrid_jax import environment
-from hybrid_jax.errors import InputError
-from hybrid_jax.media import refuse_overwriting, stills
+from hybrid_jax.errors import InputError, memory_named
+from hybrid_jax.media import reason, refuse_overwriting, stills
 from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.method import cma
 from hybrid_jax.progress import Progress, silent
 from hybrid_jax.provenance import record as provenance
 from hybrid_jax.reenactment import edits, motion, motion_file, quality, tuning
 from hybrid_jax.reenactment.inputs import Input, Inputs, open_clip, open_input
+from hybrid_jax.reenactment.lock import only_run
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.motion import DrivingMotion
 from hybrid_jax.reenactment.options import Options
-from hybrid_jax.reenactment.output import open_signer, open_target, work_folder
+from hybrid_jax.reenactment.output import check_target, open_signer, open_target, work_folder
 from hybrid_jax.reenactment.render import Layout, Rendered, Scene, render
 from hybrid_jax.reenactment.report import Report
 
 Say = Callable[[str], None]  # takes one line about the run
+_FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, and of what a user may have of it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,17 +75,12 @@ def check(model: Model, options: Options) -> Job:
   Raises:
     InputError: an option or a file that cannot be used.
   """
-  output, given = pathlib.Path(options.output), given_files(options)
-  if output.name in ('', '..'):
-    raise InputError(f'--output={options.output}: give the name of a file, or of a new folder')
-  folder = output.absolute().parent
-  if not folder.is_dir():
-    raise InputError(f'{options.output}: the folder {folder} does not exist; make it first')
+  given = given_files(options)
   for path in given:
-    if not pathlib.Path(path).is_file():
+    if not os.path.isfile(path):
       raise InputError(f'{path}: no such file')
   refuse_overwriting([options.output, options.save_crops], given)
-  open_target(options, Fraction(1, 1000))  # raises if suffix and codec do not fit; opens no file
+  check_target(options)
   check_options(model, options)
   resolved = edits.resolve(options.edit, options.directions, model)
   # After the cheap checks: hashing reads every byte of the clip.
@@ -93,6 +90,8 @@ def check(model: Model, options: Options) -> Job:
 def check_options(model: Model, options: Options) -> None:
   """Raises InputError for options that exclude each other, or that this model cannot serve."""
   quality.refuse(model, options.min_identity)
+  if options.save_crops:
+    stills.check_target(options.save_crops)
   if options.cma == 'cma' and motion_file.is_motion(options.driving):
     raise InputError(
       f'{options.driving}: has motion only, and --cma needs driving frames; give the clip, or '
@@ -121,25 +120,45 @@ def reenact(
 
 def write(job: Job, *, progress: Progress = silent, say: Say = lambda line: None) -> Report:
   """Does what `reenact` does, of a job that has been checked."""
+  output = job.options.output
+  try:
+    with only_run(output), memory_named(less_memory(job.options)):
+      return _write(job, progress, say)
+  except OSError as error:
+    if error.errno not in _FULL:
+      raise
+    raise InputError(f'{output}: cannot be written ({reason(error)}); make room') from error
+
+
+def _write(job: Job, progress: Progress, say: Say) -> Report:
   options = job.options
   record = provenance_record(job)
   sign = open_signer(options, record)
   weights = ''.join(job.model.digests.values()) + edits.digest(job.edits)
-  folder = work_folder(options.output, job.hashes, options, weights)
+  folder = work_folder(options.output, job.hashes, options, weights, say)
   try:
     report = run(job, record, sign, folder, progress, say)
-  except InputError:
+    if report.measured:
+      report.measured.write(options.output, options.min_identity)
+    figures = {'frames': report.frames, 'size': list(report.shape)}
+    # Last of all files: a sidecar means that the output and its tables are complete.
+    provenance.seal(options.output, record, figures | report.quality, signed=sign is not None)
+  except BaseException as error:
     # A wrong option leaves nothing beside the output, unless finished segments can be resumed.
-    if not any(folder.glob('0*')):
+    if isinstance(error, InputError) and not any(folder.glob('0*')):
       shutil.rmtree(folder)
+    else:
+      say(f'note     {folder} is kept: the same command goes on from it; or remove it')
     raise
-  if report.measured:
-    report.measured.write(options.output, options.min_identity)
-  figures = {'frames': report.frames, 'size': list(report.shape)}
-  # Last of all files: a sidecar means that the output and its tables are complete.
-  provenance.seal(options.output, record, figures | report.quality, signed=sign is not None)
   shutil.rmtree(folder)
   return report
+
+
+def less_memory(options: Options) -> str:
+  """Returns what to do if a re-enactment runs out of memory."""
+  if options.batch_size > 1:
+    return f'lower --batch-size (now {options.batch_size})'
+  return 'take a device with more memory, or JAX_PLATFORMS=cpu'
 
 
 # --- The stages ----------------------------------------------------------------------------------
@@ -237,18 +256,20 @@ def stage(
     say(f'{options.cma:<9}{summary}')
     tuning_line = f'{options.cma}: {summary}'
     record['weights']['adjusted_generator_sha256'] = model.digests['generator']
-  rows, reference = motion.adapt(model, options, driven.motion, head)
+  rows, reference = motion.adapt(model, options, driven, head)
   if reference is not None:
-    at = float(driven.motion.time(reference))
-    say(f'motion   relative to frame {reference} at {at:.2f} s, gain {options.gain:g}')
+    frame, at = driven.frames[reference], float(driven.motion.time(reference))
+    say(f'motion   relative to frame {frame} at {at:.2f} s, gain {options.gain:g}')
   jitter = motion.Jitter()
   rows = jitter(rows)
-  # The untuned model judges, so that the identity is comparable between runs.
-  watch = open_watch(job, head, folder)
-  rows = watch.motion(rows) if watch else rows
   plan = motion.plan(driven.motion, options.fps)
+  # Of the whole clip and not of what is left of it: a resumed run then has the same batches.
+  batch = min(options.batch_size, len(plan))
+  # The untuned model judges, so that the identity is comparable between runs.
+  watch = open_watch(job, head, folder, batch)
+  rows = watch.motion(rows) if watch else rows
   layout = Layout(options.layout, inputs, model.resolution)
-  scene = Scene(model, W_S, rows, plan, driven.frames, layout, job.edits, options.batch_size)
+  scene = Scene(model, W_S, rows, plan, driven.frames, layout, job.edits, batch)
   return Staged(scene, tuning_line, jitter, watch)
 
 
@@ -286,13 +307,15 @@ def describe_model(model: Model, options: Options) -> Iterator[str]:
     yield 'note     its frozen networks are RANDOM: the video shows that the parts run, not a face'
 
 
-def open_watch(job: Job, head: np.ndarray, folder: pathlib.Path) -> quality.Watch | None:
-  """Returns what measures the results, if the options ask for it."""
+def open_watch(
+  job: Job, head: np.ndarray, folder: pathlib.Path, batch: int
+) -> quality.Watch | None:
+  """Returns what measures the results, `batch` at a time, if the options ask for it."""
   options = job.options
   if not options.quality and options.min_identity is None:
     return None
   detector = open_landmarker(options.face_detector) if options.face_detector else None
-  return quality.Watch(job.model, head, detector, folder / 'quality.txt', options.batch_size)
+  return quality.Watch(job.model, head, detector, folder / 'quality.txt', batch)
 
 
 def write_crops(path: str, head: np.ndarray, driving: Input | None) -> None:

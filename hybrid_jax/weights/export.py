@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hybrid_jax.errors import InputError
+from hybrid_jax.media import refuse_target
 from hybrid_jax.method.networks import Networks
 from hybrid_jax.models import latents
 from hybrid_jax.weights import exported, files, key_maps, torch_writer
@@ -143,9 +144,10 @@ def _heads_apart(E: Mapping, deformation: bool) -> dict:
 
 
 def check_path(path: str) -> None:
-  """Raises InputError for a name without one of `SUFFIXES`."""
+  """Raises InputError for a name without one of `SUFFIXES`, or where no file can be written."""
   if pathlib.Path(path).suffix not in SUFFIXES:
     raise InputError(f'{path}: give a name that ends in {" or ".join(SUFFIXES)}')
+  refuse_target(path)
 
 
 def write(path: str, content: Mapping[str, Any]) -> None:

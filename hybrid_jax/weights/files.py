@@ -15,6 +15,7 @@ import safetensors.numpy
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import reason, replacing
 from hybrid_jax.weights import torch_file
+from hybrid_jax.weights.wrappers import unwrapped
 
 # A safetensors file is flat. The entries of a .pt that hold state dicts are prefixes of its names.
 _ENTRIES = ('g_ema', 'g', 'd', 'G_ema', 'G', 'D', 'state_dict')
@@ -23,6 +24,8 @@ _NPY = b'\x93NUMPY'
 
 def read(path: str | os.PathLike) -> Any:
   """The content of a file: what `torch_file.load` returns, a dict of arrays, or an array (.npy).
+
+  Names that wrappers have put before those of a model, as `module.`, are undone.
 
   Raises:
     InputError: the file is missing, damaged, in another format, or refers to code.
@@ -37,7 +40,7 @@ def read(path: str | os.PathLike) -> Any:
   # safetensors has no magic number: 8 bytes with the length of a JSON header, then the header.
   if head[8:9] == b'{':
     return _read_safetensors(path)
-  return torch_file.load(path)
+  return unwrapped(torch_file.load(path), path)
 
 
 def _read_npy(path: str | os.PathLike) -> np.ndarray:
@@ -56,7 +59,7 @@ def _read_safetensors(path: str | os.PathLike) -> dict:
     raise InputError(f'{path}: truncated or damaged safetensors ({reason(error)})') from error
   # Nested as the .pt of the same content is, so that one converter reads both.
   tree: dict = {}
-  for name, x in tensors.items():
+  for name, x in unwrapped(tensors, path).items():
     entry, _, rest = name.partition('.')
     if entry in _ENTRIES and rest:
       tree.setdefault(entry, {})[rest] = x

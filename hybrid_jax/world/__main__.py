@@ -17,6 +17,7 @@ import argparse
 import pathlib
 import sys
 
+from hybrid_jax import cli
 from hybrid_jax.errors import InputError
 
 
@@ -54,7 +55,6 @@ def write(args: argparse.Namespace) -> None:
   # Imported here, so that neither --help nor a misspelled option waits for JAX.
   from tqdm import tqdm
 
-  from hybrid_jax import cli
   from hybrid_jax.world import films
 
   # Before the bar is drawn, so that a folder that cannot be written is one line.
@@ -94,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  cli.command(main)

@@ -226,7 +226,7 @@ def test_a_folder_that_cannot_be_read_is_named(folders, monkeypatch, capsys):
 
   monkeypatch.setattr(sequences, 'find', refuse)  # a test may run as root, who can read all
   _, _, code = command(monkeypatch, capsys, folder)
-  assert code == f'error: {folder / "reference"}: cannot be read (Permission denied)'
+  assert code == f'error: {folder / "reference"}: cannot be used (Permission denied)'
   monkeypatch.undo()
   (folder / 'out').write_text('a file')
   monkeypatch.chdir(folder)

@@ -116,6 +116,14 @@ def test_nearest_agrees_with_the_stream():
     assert [(k, i) for k, i in enumerate(index) if i >= 0] == numbers
 
 
+def test_a_clip_of_one_frame_is_compared_once():
+  numbers, notes = matched(frames(rate(25, 9)), frames(rate(25, 1, 3)))
+  assert numbers == [(0, 0)] and 'ends before its reference: 1 frames compared' in notes
+  assert matched(frames(rate(25, 1)), frames(rate(25, 9)))[0] == [(0, 0)]
+  assert matched(frames(rate(25, 1)), frames(rate(25, 1)))[0] == [(0, 0)]
+  assert pairing.nearest(np.arange(9) / 25, np.zeros(1)).tolist() == [0] + 8 * [-1]
+
+
 def write(folder, *names):
   folder.mkdir()
   for name in names:

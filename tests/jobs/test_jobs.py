@@ -33,15 +33,23 @@ def test_a_table_with_bad_rows(tmp_path):
     + 'a.png,b.mp4\n'
     + 'a.png,b.mp4,./1.mp4,\n'
     + "a.png,b.mp4,7.mp4,'\n"
-    + 'a.png,b.mp4,8.mp4,--workdir=runs\n',
+    + 'a.png,b.mp4,8.mp4,--workdir=runs\n'
+    + 'a.png, b.mp4,9.mp4,\n'
+    + 'a.png,b.mp4,10.mp4,,hello\n',
   )
   jobs = table.read(path, '--gain=2 --layout=pasted')
-  assert [job.number for job in jobs] == list(range(1, 9))
+  assert [job.number for job in jobs] == list(range(1, 11))
   first, second = jobs[0].options, jobs[1].options
   assert (first.layout, first.gain, first.output) == ('pasted', 2, '1.mp4')
   assert (second.layout, second.gain, second.face) == ('grid', 2, 'like=my face.png')
-  errors = ('invalid choice', 'has no driving', 'does not have 4 cells', 'also that of row 1')
+  errors = (
+    'invalid choice',
+    'has no driving',
+    'has 2 cells, and the first line 4',
+    'also that of row 1',
+  )
   errors += ('No closing quotation', '--workdir is an option of the command')
+  errors += ("its driving has spaces around it: ' b.mp4'", 'has 5 cells, and the first line 4')
   for job, error in zip(jobs[2:], errors, strict=True):
     assert job.options is None and error in job.error, job
 
@@ -51,6 +59,9 @@ def test_json_lines(tmp_path):
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '1.mp4', 'options': {'gain': 1.5}},
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '2.mp4', 'options': {'quality': True}},
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '3.mp4', 'options': {'audio': False}},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': 'off.mp4', 'options': {'cma': False}},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': 'on.mp4', 'options': {'cma': True}},
+    {'source': 'a.png', 'driving': 'b.mp4', 'output': 'no.mp4', 'options': {'fps': None}},
     {'source': 'a.png', 'driving': 3, 'output': '4.mp4'},
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '5.mp4', 'gain': 2},
     {'source': 'a.png', 'driving': 'b.mp4', 'output': '6.mp4', 'options': 3},
@@ -60,6 +71,7 @@ def test_json_lines(tmp_path):
   text = '\n'.join(map(json.dumps, rows)) + '\n{"source": \n[1]\n'
   jobs = table.read(write(tmp_path / 'jobs.jsonl', text))
   assert jobs[0].options.gain == 1.5 and jobs[1].options.quality and not jobs[2].options.audio
+  assert [job.options.cma for job in jobs[3:6]] == ['', 'cma', '']
   errors = (
     'has no driving',
     'unknown: gain',
@@ -69,7 +81,7 @@ def test_json_lines(tmp_path):
     'is not JSON (',
     'is not a JSON object',
   )
-  for job, error in zip(jobs[3:], errors, strict=True):
+  for job, error in zip(jobs[6:], errors, strict=True):
     assert job.options is None and error in job.error, job
 
 
@@ -78,7 +90,13 @@ def test_json_lines(tmp_path):
   [
     ('a.csv', HEADER, 'has no rows'),
     ('a.csv', '', 'its columns must be'),
-    ('a.csv', 'source,output\na,b\n', 'its columns must be'),
+    ('a.csv', 'source,output\na,b\n', "line is 'source,output'; missing: 'driving'"),
+    ('a.csv', 'source;driving;output\na;b;c\n', 'is separated by semicolons: write commas'),
+    ('a.csv', 'source\tdriving\toutput\na\tb\tc\n', 'is separated by tabs: write commas'),
+    ('a.csv', 'source driving output\na b c\n', 'is separated by spaces: write commas'),
+    ('a.csv', 'source,driving,output,note\na,b,c,d\n', "output,note'; unknown: 'note'"),
+    ('a.csv', 'Source, driving,output\na,b,c\n', "misspelled .* 'Source', ' driving', missing"),
+    ('a.csv', 'source,driving,output,output\na,b,c,d\n', "twice: 'output'"),
     ('a.xlsx', 'x', '.csv or .jsonl'),
   ],
 )
@@ -132,11 +150,12 @@ def first(model, inputs, tmp_path_factory):
 
 @pytest.fixture
 def done(first):
-  """The same; the marks are restored afterwards."""
+  """The same; marks are restored afterwards, with the outputs whose bytes they hold."""
   jobs, folder = first
-  marks = {path: path.read_bytes() for path in (folder / 'report' / 'rows').glob('*.json')}
+  files = [*(folder / 'report' / 'rows').glob('*.json'), *folder.glob('1.mp4*')]
+  before = {path: path.read_bytes() for path in files}
   yield jobs, folder
-  for path, data in marks.items():
+  for path, data in before.items():
     path.write_bytes(data)
 
 

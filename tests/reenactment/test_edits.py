@@ -118,6 +118,7 @@ def test_directions_that_do_not_fit_are_refused(shared, large, model, tmp_path):
     ('ffhq_pca:0:4-18=1', large, folder, 'rows of this model are 0 to 17'),
     ('age:0=1', large, folder, 'age.pt: not a GANSpace file'),
     ('ganspace:0=1', large, folder, 'no file .*ganspace.pt'),
+    ('ganspace:0=1', large, '', 'give --directions=FOLDER with the file ganspace.pt in it'),
     ('age=1', large, str(tmp_path / 'none'), 'no such folder'),
     ('glasses=1', model, '', 'give --directions'),
   ):
