@@ -1,6 +1,5 @@
 """Video containers: opens them safely, finds tracks, and detects files that were cut short."""
 
-import io
 import os
 
 import av
@@ -49,6 +48,15 @@ def video_stream(container: InputContainer, path: str | os.PathLike) -> av.Video
   raise MediaError(f'{path}: has no video track that can be decoded; give a clip with pictures')
 
 
+def audio_stream(container: InputContainer) -> av.AudioStream | None:
+  """Returns the default audio track, or the first if none is marked as such; None without any.
+
+  A track that FFmpeg can decode goes before one that it cannot: phones add spatial sound so.
+  """
+  rank = lambda s: (s.codec_context is not None, bool(s.disposition & s.disposition.default))  # noqa: E731
+  return max(container.streams.audio, key=rank, default=None)  # the first of equals
+
+
 def codec_name(stream: av.stream.Stream) -> str:
   """Returns the name of the codec, not of its decoder (`mp3`, not `mp3float`)."""
   return stream.codec_context.codec.canonical_name if stream.codec_context else 'unknown codec'
@@ -79,20 +87,6 @@ def is_cut_short(
     stated = int.from_bytes(head[at : at + length], 'big') & unknown
     return stated != unknown and at + length + stated > size
   return False
-
-
-def takes(format_name: str, track: av.AudioStream) -> bool:
-  """Returns whether a container format accepts copied packets of a track.
-
-  It tries to write a header, because FFmpeg's own table lists codecs that the muxer then refuses.
-  """
-  try:
-    with av.open(io.BytesIO(), 'w', format=format_name) as trial:
-      trial.add_stream_from_template(track)
-      trial.start_encoding()
-    return True
-  except (av.FFmpegError, ValueError):
-    return False
 
 
 CODECS = {'h264': 'libx264', 'ffv1': 'ffv1', 'png': 'png', 'aac': 'aac'}  # codec -> encoder

@@ -18,7 +18,7 @@ import numpy as np
 
 from hybrid_jax import environment
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import refuse_overwriting, stills
+from hybrid_jax.media import clock, refuse_overwriting, stills
 from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.method import cma
 from hybrid_jax.progress import Progress, silent
@@ -28,7 +28,7 @@ from hybrid_jax.reenactment.inputs import Input, Inputs, open_clip, open_input
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.motion import DrivingMotion
 from hybrid_jax.reenactment.options import Options
-from hybrid_jax.reenactment.output import open_signer, open_target, work_folder
+from hybrid_jax.reenactment.output import open_signer, open_target, sound_note, work_folder
 from hybrid_jax.reenactment.render import Layout, Rendered, Scene, render
 from hybrid_jax.reenactment.report import Report
 
@@ -125,7 +125,9 @@ def write(job: Job, *, progress: Progress = silent, say: Say = lambda line: None
   record = provenance_record(job)
   sign = open_signer(options, record)
   weights = ''.join(job.model.digests.values()) + edits.digest(job.edits)
-  folder = work_folder(options.output, job.hashes, options, weights)
+  # Sound is added when the pictures are joined: with or without it, they can be used again.
+  pictures = dataclasses.replace(options, audio=True)
+  folder = work_folder(options.output, job.hashes, pictures, weights)
   try:
     report = run(job, record, sign, folder, progress, say)
   except InputError:
@@ -169,6 +171,8 @@ def run(
   inputs = open_inputs(job, folder, progress)
   for line in describe(inputs, options, model.size):
     say(line)
+  if sound := sound_note(options):
+    say(f'note     {sound}')
   # All rows before the first picture: relative motion needs the most neutral frame of the clip.
   driven = motion.read_motion(model, options, inputs.driving, folder, job.hashes, progress)
   staged = stage(job, record, inputs, driven, folder, progress, say)
@@ -246,7 +250,9 @@ def stage(
   # The untuned model judges, so that the identity is comparable between runs.
   watch = open_watch(job, head, folder)
   rows = watch.motion(rows) if watch else rows
-  plan = motion.plan(driven.motion, options.fps)
+  # The sound is moved by the same time, see `media.sound`; a motion file has none.
+  origin = clock.start_of(options.driving) if inputs.driving else driven.motion.time(0)
+  plan = motion.plan(driven.motion, options.fps, origin)
   layout = Layout(options.layout, inputs, model.resolution)
   scene = Scene(model, W_S, rows, plan, driven.frames, layout, job.edits, options.batch_size)
   return Staged(scene, tuning_line, jitter, watch)
