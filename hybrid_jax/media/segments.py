@@ -21,7 +21,7 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.media import MediaError, reason, replacing, stills
 from hybrid_jax.media.composite import even
 from hybrid_jax.media.containers import open_clip
-from hybrid_jax.media.sound import Sound, SoundError
+from hybrid_jax.media.sound import Sound
 from hybrid_jax.media.video import VideoWriter, open_target
 
 
@@ -80,10 +80,13 @@ class VideoTarget:
     names = [self._name(folder, k) for k in range(count)]
     try:
       return self._join(names, self.audio_from)
-    except SoundError as error:
-      # The pictures took hours, joining them takes seconds.
+    except MediaError as error:
+      if self.audio_from is None:
+        raise
+      # The pictures took hours and joining them takes seconds: if they alone can be written, it was
+      # the sound.
       self._join(names, None)
-      return f'{error}; the video has no sound'
+      return f'{self.audio_from}: left out its audio, which failed: {error}'
 
   def _join(self, names: list[pathlib.Path], audio_from: str | os.PathLike | None) -> str:
     decoded, durations = _clock(names, self.time_base)

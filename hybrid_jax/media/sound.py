@@ -1,5 +1,6 @@
 """Copies the sound of one clip into another, packet by packet, or transcodes it."""
 
+import contextlib
 import io
 import itertools
 import os
@@ -23,11 +24,8 @@ _AAC = ('aac', 48_000)
 # Channels -> the layout that both encoders take. Other numbers are mixed down to stereo. Among
 # them are no layouts with side speakers, which AC-3 has and Opus refuses.
 _LAYOUTS = {1: 'mono', 2: 'stereo', 6: '5.1', 8: '7.1'}
+_LEAD = 0.1  # s, longer than the lead of an encoder
 _TRIED = 64  # packets of a trial, one to three seconds: encoders hold back the first ones
-
-
-class SoundError(MediaError):
-  """The sound of a clip cannot be written; its pictures are not concerned."""
 
 
 class Sound:
@@ -57,8 +55,12 @@ class Sound:
     self._packet = self._next()
     # Only where the clock is moved: on its own clock an encoder's lead is before 0, and belongs to
     # the sound. Matroska has no negative times, and would delay the pictures instead.
+    first = self._packet and self._packet.pts * self._packet.time_base
     while self._start and self._packet and self._packet.pts < 0:
       self._packet = self._next()
+    if self._start and first is not None and first < -_LEAD:
+      lost = f'the first {float(-first):.2f} s of the sound, before the first frame, are left out'
+      self.note = _joined(self.note, lost)
 
   def _next(self) -> av.Packet | None:
     try:
@@ -78,14 +80,14 @@ class Sound:
     Called alongside the frames, so that the muxer, which interleaves by time, need not buffer them.
 
     Raises:
-      SoundError: the target refuses a packet.
+      MediaError: the target refuses a packet.
     """
     while self._packet and (until is None or self._packet.dts * self._packet.time_base <= until):
       try:
         self._target.mux(self._packet)
       except (av.FFmpegError, ValueError) as error:
-        raise SoundError(
-          f'{self._name}: its sound cannot be written ({reason(error)}); try --no-audio'
+        raise MediaError(
+          f'{self._name}: its sound cannot be written ({reason(error)}); leave it out (--no-audio)'
         ) from error
       self._packet = self._next()
 
@@ -150,17 +152,23 @@ def _obstacle(name: str | os.PathLike, suffix: str, *, copies: bool) -> str:
       packets = _packets(target, audio_stream(source), copies)
       target.start_encoding()
       count = 0
-      for packet in itertools.islice(packets, _TRIED):
+      for packet in itertools.islice(_undamaged(packets) if copies else packets, _TRIED):
         target.mux(packet)
         count += 1
     with av.open(io.BytesIO(memory.getvalue())) as written:
-      frames = written.decode(written.streams.audio[0]) if count else iter((None,))
-      if next(frames, None) is None and count:
+      track = written.streams.audio[0]
+      if count and track.codec_context and next(_frames(track), None) is None:
         return 'it is silent when read again'
     return ''
   # IndexError: no track was found in the file that was written.
   except (av.FFmpegError, ValueError, IndexError, NotImplementedError) as error:
     return reason(error)
+
+
+def _undamaged(packets: Iterator[av.Packet]) -> Iterator[av.Packet]:
+  """Ends where the source breaks off, which is no fault of the target."""
+  with contextlib.suppress(av.FFmpegError):
+    yield from packets
 
 
 def _packets(target: OutputContainer, track: av.AudioStream, copies: bool) -> Iterator[av.Packet]:
@@ -177,6 +185,7 @@ def _copied(track: av.AudioStream, stream: av.AudioStream) -> Iterator[av.Packet
     if packet.dts is not None:  # the empty packet that ends a track has none
       # Assigns the packet to the track of the target; PyAV rescales its times.
       packet.stream = stream
+      packet.pts = packet.dts if packet.pts is None else packet.pts
       yield packet
 
 
@@ -202,8 +211,7 @@ def _transcoded(track: av.AudioStream, stream: av.AudioStream) -> Iterator[av.Pa
 def _converted(track: av.AudioStream, given: tuple) -> Iterator[av.AudioFrame]:
   """Yields the frames of a track in another sample format, layout and rate."""
   resampler = before = None
-  for frame in track.container.decode(track):
-    frame = _with_layout(frame)
+  for frame in map(_with_layout, _frames(track)):
     kind = (frame.format.name, frame.layout.name, frame.sample_rate)
     # A resampler is bound to one kind of frames; broadcasts change from stereo to 5.1 and back.
     if kind != before:
@@ -211,6 +219,20 @@ def _converted(track: av.AudioStream, given: tuple) -> Iterator[av.AudioFrame]:
       resampler, before = av.AudioResampler(*given), kind
     yield from resampler.resample(frame)
   yield from resampler.resample(None) if resampler else ()
+
+
+def _frames(track: av.AudioStream) -> Iterator[av.AudioFrame]:
+  """Decodes a track. Damaged packets at its beginning, where broadcasts are cut, are skipped."""
+  started = False
+  for packet in track.container.demux(track):
+    try:
+      frames = packet.decode()
+    except av.FFmpegError:
+      if started:
+        raise
+      continue
+    started = started or bool(frames)
+    yield from frames
 
 
 def _with_layout(frame: av.AudioFrame) -> av.AudioFrame:

@@ -84,8 +84,7 @@ def is_clip(path: str | os.PathLike) -> bool:
   if pathlib.Path(path).suffix.lower() in SUFFIXES:
     return True
   try:
-    with open_clip(path) as container:
-      video_stream(container, path)
+    probe(path)
     return True
   except MediaError:
     return False
