@@ -12,6 +12,7 @@ from fractions import Fraction
 import av
 from av.container import InputContainer
 
+from hybrid_jax.media import MediaError
 from hybrid_jax.media.containers import audio_stream, open_clip, video_stream
 
 # Sound that starts later is not at the beginning of a clock that starts at 0; an encoder's lead or
@@ -48,13 +49,12 @@ def start_of(path: str | os.PathLike) -> Fraction:
     MediaError: the file cannot be opened.
   """
   with open_clip(path) as container:
-    if not container.streams.video:
-      return Fraction(0)
-    stream, sound = video_stream(container, path), audio_stream(container)
+    sound = audio_stream(container)
     try:
-      _, first = next(timed_frames(container, stream), (None, Fraction(0)))
-    except av.FFmpegError:
-      return Fraction(0)  # reported by whoever reads the frames
+      _, first = next(timed_frames(container, video_stream(container, path)))
+    # Of a clip without frames its reader gives the reason.
+    except (MediaError, av.FFmpegError, StopIteration):
+      return Fraction(0)
     heard = sound and sound.start_time is not None and sound.start_time * sound.time_base
     at_zero = heard is not None and heard <= _AT_ZERO and heard > -1
     return Fraction(0) if first >= 0 and at_zero else first

@@ -9,6 +9,7 @@ from hybrid_jax.media import MediaError, reason
 
 # FFmpeg renders text files as terminal screens; it chooses these readers by the suffix alone.
 _TEXT_FORMATS = {'tty', 'bin', 'xbin', 'adf', 'idf'}
+_NO_MATRIX = (14, 15)  # FFmpeg's numbers of ICtCp and of Dolby Vision's variant
 _SEGMENT = b'\x18\x53\x80\x67'  # ID of the Matroska element that holds all but the header
 
 
@@ -40,10 +41,15 @@ def open_clip(path: str | os.PathLike) -> InputContainer:
 
 
 def video_stream(container: InputContainer, path: str | os.PathLike) -> av.VideoStream:
-  """Returns the first video track that can be decoded; raises MediaError without one."""
+  """Returns the first video track that can be decoded; raises MediaError without one.
+
+  A track whose colours FFmpeg's scaler would show as green and violet is refused, too.
+  """
   for stream in container.streams.video:
     # An attached picture is the cover of a song; a codec that FFmpeg lacks has no context.
     if stream.codec_context and not stream.disposition & stream.disposition.attached_pic:
+      if stream.codec_context.colorspace in _NO_MATRIX:
+        raise MediaError(f'{path}: has ICtCp colours (Dolby Vision); export it as HLG, PQ or SDR')
       return stream
   raise MediaError(f'{path}: has no video track that can be decoded; give a clip with pictures')
 

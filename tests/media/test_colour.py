@@ -9,7 +9,7 @@ import pytest
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
-from hybrid_jax.media import colour, stills
+from hybrid_jax.media import MediaError, colour, stills
 from hybrid_jax.media.video import read_frames
 
 PQ, HLG, SDR = 16, 18, 14
@@ -38,15 +38,17 @@ def signal(rgb, transfer, primaries):
   return light ** (1 / 2.4)
 
 
-def write_tagged(path, values, transfer, primaries, codec='ffv1'):
+def write_tagged(path, values, transfer, primaries, codec='ffv1', matrix=None):
   """A clip of one 10-bit frame of a signal in [0, 1]."""
   wide = primaries == BT2020
-  matrix = Colorspace.BT2020 if wide else Colorspace.ITU709
   frame = av.VideoFrame.from_ndarray(np.rint(65535 * values).astype(np.uint16), 'rgb48le')
   frame = frame.reformat(
-    format='yuv444p10le', dst_colorspace=matrix, dst_color_range=ColorRange.MPEG
+    format='yuv444p10le',
+    dst_colorspace=Colorspace.BT2020 if wide else Colorspace.ITU709,
+    dst_color_range=ColorRange.MPEG,
   )
-  frame.colorspace, frame.color_trc, frame.color_primaries = 9 if wide else 1, transfer, primaries
+  frame.colorspace = matrix or (9 if wide else 1)
+  frame.color_trc, frame.color_primaries = transfer, primaries
   with av.open(str(path), 'w') as file:
     stream = file.add_stream(codec, rate=25)
     stream.height, stream.width = values.shape[:2]
@@ -68,6 +70,12 @@ def test_tagged_clips_are_read_as_the_colours_they_show(tmp_path, name, codec, t
   rgb = next(read_frames(path)).rgb.astype(int)
   error = np.abs(rgb - standard())
   assert error.mean() < (0.6 if codec == 'ffv1' else 5)  # H.264 loses some
+
+
+def test_colours_without_a_matrix_are_refused(tmp_path):
+  write_tagged(tmp_path / 'a.mkv', standard() / 255, PQ, BT2020, matrix=14)
+  with pytest.raises(MediaError, match='ICtCp'):
+    next(read_frames(tmp_path / 'a.mkv'))
 
 
 def test_highlights_are_compressed_and_greys_stay_grey():
