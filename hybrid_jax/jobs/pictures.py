@@ -11,7 +11,6 @@ from hybrid_jax.evaluation.charts import data_uri
 from hybrid_jax.media import MediaError, stills, video
 from hybrid_jax.media.composite import fit
 from hybrid_jax.reenactment import motion_file
-from hybrid_jax.reenactment.inputs import is_moving
 from hybrid_jax.reenactment.options import Options
 
 SIDE = 96  # px; the page shows them at 72
@@ -38,7 +37,7 @@ def _moments(path: str, positions: Sequence[float]) -> list[np.ndarray]:
     names = sorted(pathlib.Path(path).glob('*.png'))
     return [stills.read_image(names[round(at * (len(names) - 1))]) for at in positions]
   # A still has one moment; it is repeated, so that all rows of the page have the same columns.
-  if not is_moving(path):
+  if not video.is_clip(path):
     return [stills.read_image(path)] * len(positions)
   small = []
   try:

@@ -1,6 +1,5 @@
 """Video containers: opens them safely, finds tracks, and detects files that were cut short."""
 
-import io
 import os
 
 import av
@@ -10,6 +9,7 @@ from hybrid_jax.media import MediaError, reason
 
 # FFmpeg renders text files as terminal screens; it chooses these readers by the suffix alone.
 _TEXT_FORMATS = {'tty', 'bin', 'xbin', 'adf', 'idf'}
+_NO_MATRIX = (14, 15)  # FFmpeg's numbers of ICtCp and of Dolby Vision's variant
 _SEGMENT = b'\x18\x53\x80\x67'  # ID of the Matroska element that holds all but the header
 
 
@@ -41,12 +41,26 @@ def open_clip(path: str | os.PathLike) -> InputContainer:
 
 
 def video_stream(container: InputContainer, path: str | os.PathLike) -> av.VideoStream:
-  """Returns the first video track that can be decoded; raises MediaError without one."""
+  """Returns the first video track that can be decoded; raises MediaError without one.
+
+  A track whose colours FFmpeg's scaler would show as green and violet is refused, too.
+  """
   for stream in container.streams.video:
     # An attached picture is the cover of a song; a codec that FFmpeg lacks has no context.
     if stream.codec_context and not stream.disposition & stream.disposition.attached_pic:
+      if stream.codec_context.colorspace in _NO_MATRIX:
+        raise MediaError(f'{path}: has ICtCp colours (Dolby Vision); export it as HLG, PQ or SDR')
       return stream
   raise MediaError(f'{path}: has no video track that can be decoded; give a clip with pictures')
+
+
+def audio_stream(container: InputContainer) -> av.AudioStream | None:
+  """Returns the default audio track, or the first if none is marked as such; None without any.
+
+  A track that FFmpeg can decode goes before one that it cannot: phones add spatial sound so.
+  """
+  rank = lambda s: (s.codec_context is not None, bool(s.disposition & s.disposition.default))  # noqa: E731
+  return max(container.streams.audio, key=rank, default=None)  # the first of equals
 
 
 def codec_name(stream: av.stream.Stream) -> str:
@@ -79,20 +93,6 @@ def is_cut_short(
     stated = int.from_bytes(head[at : at + length], 'big') & unknown
     return stated != unknown and at + length + stated > size
   return False
-
-
-def takes(format_name: str, track: av.AudioStream) -> bool:
-  """Returns whether a container format accepts copied packets of a track.
-
-  It tries to write a header, because FFmpeg's own table lists codecs that the muxer then refuses.
-  """
-  try:
-    with av.open(io.BytesIO(), 'w', format=format_name) as trial:
-      trial.add_stream_from_template(track)
-      trial.start_encoding()
-    return True
-  except (av.FFmpegError, ValueError):
-    return False
 
 
 CODECS = {'h264': 'libx264', 'ffv1': 'ffv1', 'png': 'png', 'aac': 'aac'}  # codec -> encoder

@@ -6,6 +6,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
+from hybrid_jax.media import colour
+
 # Without the last two flags swscale repeats chroma samples and rounds down.
 _SCALING = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
 # FFmpeg's AVColorSpace, the tag of a stream -> matrix of swscale.
@@ -60,15 +62,20 @@ class Upright:
       matrix = _MATRICES.get(frame.colorspace, Colorspace.ITU709 if large else Colorspace.ITU601)
       # The yuvj formats are an older way to tag full range, without a range of the stream.
       full = frame.color_range == ColorRange.JPEG or pixels.name.startswith('yuvj')
+    wide = colour.is_wide(frame.color_trc, frame.color_primaries)
     rgb = frame.reformat(
       width=self._width,
       height=self._height,
-      format='rgba' if alpha else 'rgb24',
+      # Tone mapping in 8 bits would show steps.
+      format=('rgba64le' if alpha else 'rgb48le') if wide else 'rgba' if alpha else 'rgb24',
       src_colorspace=matrix,
       src_color_range=full if full is None else ColorRange.JPEG if full else ColorRange.MPEG,
       dst_color_range=ColorRange.JPEG,
       interpolation=_SCALING,
     ).to_ndarray()
+    if wide:
+      standard = colour.to_standard(rgb[..., :3], frame.color_trc, frame.color_primaries)
+      rgb = np.concatenate((standard, (rgb[..., 3:] >> 8).astype(np.uint8)), -1)
     rgb = over_white(rgb) if alpha else rgb
     # Transposed first: the flips are those of the picture shown.
     rgb = rgb.transpose(1, 0, 2) if self._lying else rgb

@@ -31,7 +31,7 @@ class VideoTarget:
   Odd sides are made even by repeating the edge, except for FFV1.
 
   Args:
-    path, time_base, codec, crf, audio_from: as of `VideoWriter`.
+    path, time_base, codec, crf, audio_from: as of `VideoWriter`. Sound that fails is left out.
     comment: stored in the container's metadata.
     sign: called with the complete file before it gets its name, e.g. to add credentials.
   """
@@ -78,6 +78,17 @@ class VideoTarget:
   def finish(self, folder: pathlib.Path, count: int) -> str:
     """Joins the segments; returns a note if the sound was not copied, or ''."""
     names = [self._name(folder, k) for k in range(count)]
+    try:
+      return self._join(names, self.audio_from)
+    except MediaError as error:
+      if self.audio_from is None:
+        raise
+      # The pictures took hours and joining them takes seconds: if they alone can be written, it was
+      # the sound.
+      self._join(names, None)
+      return f'{self.audio_from}: left out its audio, which failed: {error}'
+
+  def _join(self, names: list[pathlib.Path], audio_from: str | os.PathLike | None) -> str:
     decoded, durations = _clock(names, self.time_base)
     try:
       with contextlib.ExitStack() as stack:
@@ -90,8 +101,8 @@ class VideoTarget:
         stream.time_base = self.time_base
         # Added only now: copied sound must not be cut at the borders of segments.
         sound = None
-        if self.audio_from is not None:
-          sound = Sound(target, stack.enter_context(open_clip(self.audio_from)), self.audio_from)
+        if audio_from is not None:
+          sound = Sound(target, stack.enter_context(open_clip(audio_from)), audio_from)
         target.start_encoding()
         if sound:
           sound.start()

@@ -18,8 +18,8 @@ from hybrid_jax import environment
 from hybrid_jax.media import MediaError, reason, stills, video
 from hybrid_jax.media.video import Frame
 
-VIDEOS = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.ts', '.gif')
-PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff')
+VIDEOS = (*video.SUFFIXES, '.gif')
+PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff', '.heic', '.heif', '.avif')
 # Read in preference to the names of the pictures; its rows need not have a constant rate.
 TIMES = 'timestamps.csv'  # columns `file` and `exact` (or `seconds`), as re-enactment writes it
 

@@ -1,8 +1,8 @@
 """Reads and writes video through PyAV (H.264, VP9, FFV1), one frame in memory at a time.
 
 Frames are (h, w, 3) uint8 RGB, times `Fraction` seconds from the presentation time stamps. Times
-are never computed from frame numbers, so that variable frame rates are kept. High dynamic range is
-not tone-mapped.
+are never computed from frame numbers, so that variable frame rates are kept. Wide colour and high
+dynamic range are converted to BT.709, see `colour`.
 """
 
 import contextlib
@@ -16,10 +16,24 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange
 
-from hybrid_jax.media import MediaError, reason, replacing
-from hybrid_jax.media.containers import codec_name, is_cut_short, open_clip, video_stream
+from hybrid_jax.media import MediaError, reason, replacing, stills
+from hybrid_jax.media.clock import timed_frames
+from hybrid_jax.media.containers import (
+  audio_stream,
+  codec_name,
+  is_cut_short,
+  open_clip,
+  video_stream,
+)
 from hybrid_jax.media.pixels import Upright, to_rgb0, to_yuv
 from hybrid_jax.media.sound import Sound
+
+# Names of clips; the content decides what a file is (`is_clip`). Without .gif: it has no sound, and
+# times in whole hundredths of a second only.
+SUFFIXES = (
+  '.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.mpeg', '.vob', '.ts', '.mts', '.m2ts',
+  '.wmv', '.asf', '.flv', '.3gp', '.3g2', '.ogv', '.mxf',
+)  # fmt: skip
 
 _BT709 = 1  # FFmpeg's number of BT.709 among matrices, primaries and transfer functions alike
 
@@ -48,7 +62,7 @@ class ClipInfo:
   frames: number of frames; None if the container does not state it.
   duration: seconds; None likewise.
   rate: average frames per second; None likewise.
-  audio: codec of the first audio track, or None.
+  audio: codec of the default audio track, or None.
   """
 
   height: int
@@ -60,8 +74,27 @@ class ClipInfo:
   audio: str | None
 
 
+def is_clip(path: str | os.PathLike) -> bool:
+  """Returns whether a file is a clip, by its content; a GIF counts as a picture.
+
+  The name decides for a file of neither kind, so that its reader gives the reason.
+  """
+  if stills.is_picture(path):
+    return False
+  if pathlib.Path(path).suffix.lower() in SUFFIXES:
+    return True
+  try:
+    probe(path)
+    return True
+  except MediaError:
+    return False
+
+
 def probe(path: str | os.PathLike) -> ClipInfo:
   """Reads the header and the first frame. Raises MediaError as `read_frames` does."""
+  if stills.is_heif(path):
+    height, width, _ = stills.read_image(path).shape
+    return ClipInfo(height, width, Fraction(1, 25), 1, None, None, None)
   with open_clip(path) as container:
     stream = video_stream(container, path)
     try:
@@ -77,7 +110,7 @@ def probe(path: str | os.PathLike) -> ClipInfo:
       duration = stream.duration * stream.time_base
     elif container.duration:
       duration = Fraction(container.duration, av.time_base)
-    audio = next(iter(container.streams.audio), None)
+    audio = audio_stream(container)
     return ClipInfo(
       height=height,
       width=width,
@@ -101,23 +134,19 @@ def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
     MediaError: on the first `next`, if the file cannot be opened or has no video; after the frames
       that could be decoded, if the file breaks off midway. The message has their number.
   """
-  count, time = 0, None
+  # FFmpeg shows one tile of the many that a phone's picture is made of.
+  if stills.is_heif(path):
+    yield Frame(stills.read_image(path), Fraction(0))
+    return
+  count = 0
   with open_clip(path) as container:
     stream = video_stream(container, path)
-    # 25 frames per second if the container states no rate; it affects missing stamps alone.
-    interval = 1 / (stream.average_rate or Fraction(25))
     try:
-      # Frame threading stays off: at a damaged packet it drops the frames still in its pipeline.
-      for decoded in container.decode(stream):
+      for decoded, time in timed_frames(container, stream):
         # Size and display matrix come with the first frame; a stream that changes its size is
         # scaled to it.
         if count == 0:
           upright = Upright(decoded, stream)
-        # A repeated stamp would make the writer fail; raw H.264 has no stamps at all.
-        stamp = None if decoded.pts is None else decoded.pts * decoded.time_base
-        if stamp is None or (time is not None and stamp <= time):
-          stamp = Fraction(0) if time is None else time + interval
-        time = stamp
         yield Frame(upright(decoded), time)
         count += 1
       broken = 'the rest is missing' if is_cut_short(container, stream, path) else ''
@@ -153,11 +182,11 @@ class VideoWriter:
     time_base: tick of the time stamps, seconds; `probe(source).time_base` keeps those of `source`.
     crf: constant rate factor, 0 (lossless) to 51; at 18 the loss is hardly visible.
     codec: 'ffv1', or an FFmpeg encoder with the option `crf`.
-    audio_from: file whose first audio track is copied packet by packet with its own time stamps, or
-      transcoded if the container does not accept it.
+    audio_from: file whose default audio track is copied packet by packet, or transcoded if the
+      container does not accept it. Its times are those since `clock.start_of` this file.
 
   Attributes:
-    audio_note: one line if the audio was not copied; '' otherwise.
+    audio_note: one line if the audio was not copied, or chosen among several; '' otherwise.
 
   Raises:
     MediaError: odd size, unknown codec or container, a frame of another size or type, times that
@@ -185,7 +214,7 @@ class VideoWriter:
 
   @property
   def audio_note(self) -> str:
-    """One line if the audio was left out, transcoded or broken off; '' if it was copied."""
+    """The note of `Sound`, '' without sound."""
     return self._sound.note if self._sound else ''
 
   def __enter__(self) -> 'VideoWriter':

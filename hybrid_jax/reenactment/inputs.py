@@ -5,7 +5,6 @@ Squares are (cx, cy, ax, ay) in px, as `media.align` defines them.
 
 import dataclasses
 import itertools
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
@@ -20,8 +19,6 @@ from hybrid_jax.progress import Progress
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.options import CropOptions
 
-# Without .gif: it has no sound, and times in whole hundredths of a second only.
-MOVING_SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.mpg', '.ts')
 SHEET = 6  # pictures per row and per column of a sheet of crops
 
 
@@ -123,16 +120,11 @@ class Inputs:
   driving: Input | None
 
 
-def is_moving(path: str | os.PathLike) -> bool:
-  """Whether a path is a clip, by its suffix; a GIF counts as a picture."""
-  return pathlib.Path(path).suffix.lower() in MOVING_SUFFIXES
-
-
 def open_input(
   path: str, options: CropOptions, model: Model, store: pathlib.Path, progress: Progress
 ) -> Input:
-  """Opens a picture or a clip, by the suffix; see `open_picture` and `open_clip`."""
-  if is_moving(path):
+  """Opens a picture or a clip, by the content; see `open_picture` and `open_clip`."""
+  if video.is_clip(path):
     return open_clip(path, options, model, store, progress)
   return open_picture(path, options, model)
 

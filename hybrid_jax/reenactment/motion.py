@@ -300,11 +300,13 @@ class Plan:
     return int(self.ticks[k]) * self.time_base
 
 
-def plan(motion: Motion, fps: Fraction | None) -> Plan:
+def plan(motion: Motion, fps: Fraction | None, origin: Fraction = Fraction(0)) -> Plan:
   """Returns the plan of every row at its own time; with `fps`, of the row at each k / fps seconds.
 
-  A row is shown until the next one begins, the last as long as the one before it.
+  A row is shown until the next one begins, the last as long as the one before it. `origin` is the
+  time of the motion that is 0 in the plan, in whole ticks.
   """
+  motion = dataclasses.replace(motion, ticks=motion.ticks - round(origin / motion.time_base))
   count, start = len(motion), motion.time(0)
   if fps is None:
     return Plan(np.arange(count), motion.ticks, motion.time_base)

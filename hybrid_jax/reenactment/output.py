@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import refuse_target, replacing, video
+from hybrid_jax.media import refuse_target, replacing, sound, video
 from hybrid_jax.media.segments import PictureTarget, VideoTarget
 from hybrid_jax.provenance import record as provenance
 from hybrid_jax.reenactment import motion_file
@@ -32,13 +32,12 @@ def open_target(
       f'{options.output}: {options.codec} goes into {", ".join(suffixes)} (.webm takes vp9); '
       'without a suffix it is a folder of PNG files'
     )
-  has_sound = options.audio and not motion_file.is_motion(options.driving)
   return VideoTarget(
     options.output,
     time_base,
     codec=encoder,
     crf=options.crf,
-    audio_from=options.driving if has_sound and video.probe(options.driving).audio else None,
+    audio_from=options.driving if _has_sound(options) else None,
     comment=comment,
     sign=sign,
   )
@@ -63,6 +62,17 @@ def check_target(options: Options) -> None:
   crops = options.save_crops
   if crops and pathlib.Path(crops).resolve() in {pathlib.Path(p).resolve() for p in written}:
     raise InputError(f'--save-crops={crops}: is a file of --output too; give another name')
+
+
+def sound_note(options: Options) -> str:
+  """Returns a line if the sound of the driving clip will not be copied; '' if it will."""
+  with_sound = pathlib.Path(options.output).suffix and _has_sound(options)
+  return sound.outlook(options.driving, options.output) if with_sound else ''
+
+
+def _has_sound(options: Options) -> bool:
+  is_clip = options.audio and not motion_file.is_motion(options.driving)
+  return is_clip and video.probe(options.driving).audio is not None
 
 
 def open_signer(

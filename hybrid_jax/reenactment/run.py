@@ -18,7 +18,7 @@ import numpy as np
 
 from hybrid_jax import environment
 from hybrid_jax.errors import InputError, memory_named
-from hybrid_jax.media import reason, refuse_overwriting, stills
+from hybrid_jax.media import clock, reason, refuse_overwriting, stills
 from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.method import cma
 from hybrid_jax.progress import Progress, silent
@@ -29,7 +29,13 @@ from hybrid_jax.reenactment.lock import only_run
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.motion import DrivingMotion
 from hybrid_jax.reenactment.options import Options
-from hybrid_jax.reenactment.output import check_target, open_signer, open_target, work_folder
+from hybrid_jax.reenactment.output import (
+  check_target,
+  open_signer,
+  open_target,
+  sound_note,
+  work_folder,
+)
 from hybrid_jax.reenactment.render import Layout, Rendered, Scene, render
 from hybrid_jax.reenactment.report import Report
 
@@ -135,7 +141,9 @@ def _write(job: Job, progress: Progress, say: Say) -> Report:
   record = provenance_record(job)
   sign = open_signer(options, record)
   weights = ''.join(job.model.digests.values()) + edits.digest(job.edits)
-  folder = work_folder(options.output, job.hashes, options, weights, say)
+  # Sound is added when the pictures are joined: with or without it, they can be used again.
+  pictures = dataclasses.replace(options, audio=True)
+  folder = work_folder(options.output, job.hashes, pictures, weights, say)
   try:
     report = run(job, record, sign, folder, progress, say)
     if report.measured:
@@ -188,6 +196,8 @@ def run(
   inputs = open_inputs(job, folder, progress)
   for line in describe(inputs, options, model.size):
     say(line)
+  if sound := sound_note(options):
+    say(f'note     {sound}')
   # All rows before the first picture: relative motion needs the most neutral frame of the clip.
   driven = motion.read_motion(model, options, inputs.driving, folder, job.hashes, progress)
   staged = stage(job, record, inputs, driven, folder, progress, say)
@@ -262,7 +272,9 @@ def stage(
     say(f'motion   relative to frame {frame} at {at:.2f} s, gain {options.gain:g}')
   jitter = motion.Jitter()
   rows = jitter(rows)
-  plan = motion.plan(driven.motion, options.fps)
+  # The sound is moved by the same time, see `media.sound`; a motion file has none.
+  origin = clock.start_of(options.driving) if inputs.driving else driven.motion.time(0)
+  plan = motion.plan(driven.motion, options.fps, origin)
   # Of the whole clip and not of what is left of it: a resumed run then has the same batches.
   batch = min(options.batch_size, len(plan))
   # The untuned model judges, so that the identity is comparable between runs.

@@ -1,0 +1,88 @@
+"""Presentation times of the frames of a clip, and which of them an output calls 0.
+
+Times are exact `Fraction` seconds on the clock of the file. Broadcasts start theirs anywhere, and
+recordings that were cut keep the one of the whole.
+"""
+
+import collections
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+from av.container import InputContainer
+
+from hybrid_jax.media import MediaError
+from hybrid_jax.media.containers import audio_stream, open_clip, video_stream
+
+# Sound that starts later is not at the beginning of a clock that starts at 0; an encoder's lead or
+# a first packet of a lower rate are shorter.
+_AT_ZERO = Fraction(1, 10)  # s
+
+
+def timed_frames(
+  container: InputContainer, stream: av.VideoStream
+) -> Iterator[tuple[av.VideoFrame, Fraction]]:
+  """Decodes a video track; yields frames and times, which strictly increase.
+
+  A frame whose time stamp is missing or repeated follows the one before at the average rate.
+  """
+  # 25 frames per second if the container states no rate; it affects missing stamps alone.
+  interval = 1 / (stream.average_rate or Fraction(25))
+  stamps = _by_decoding_order if container.format.name == 'avi' else _by_presentation
+  time = None
+  for frame, stamp in stamps(container, stream):
+    # A repeated stamp would make the writer fail; raw H.264 has no stamps at all.
+    if stamp is None or (time is not None and stamp <= time):
+      stamp = Fraction(0) if time is None else time + interval
+    time = stamp
+    yield frame, time
+
+
+def start_of(path: str | os.PathLike) -> Fraction:
+  """Returns the time of a clip that an output calls 0, seconds.
+
+  It is 0 if the clip has sound that begins at 0, so that a picture that begins later stays late; on
+  any other clock it is the time of the first frame shown. A file of sound alone gives 0.
+
+  Raises:
+    MediaError: the file cannot be opened.
+  """
+  with open_clip(path) as container:
+    sound = audio_stream(container)
+    try:
+      _, first = next(timed_frames(container, video_stream(container, path)))
+    # Of a clip without frames its reader gives the reason.
+    except (MediaError, av.FFmpegError, StopIteration):
+      return Fraction(0)
+    heard = sound and sound.start_time is not None and sound.start_time * sound.time_base
+    at_zero = heard is not None and heard <= _AT_ZERO and heard > -1
+    return Fraction(0) if first >= 0 and at_zero else first
+
+
+def _by_presentation(
+  container: InputContainer, stream: av.VideoStream
+) -> Iterator[tuple[av.VideoFrame, Fraction | None]]:
+  # Frame threading stays off: at a damaged packet it drops the frames still in its pipeline.
+  for frame in container.decode(stream):
+    yield frame, None if frame.pts is None else frame.pts * frame.time_base
+
+
+def _by_decoding_order(
+  container: InputContainer, stream: av.VideoStream
+) -> Iterator[tuple[av.VideoFrame, Fraction | None]]:
+  """Gives the k-th frame shown the k-th decoding time.
+
+  AVI has decoding times only, and what FFmpeg makes of them as presentation times is in the order
+  of decoding, which B-frames change.
+  """
+  waiting, started = collections.deque(), False
+  for packet in container.demux(stream):
+    if packet.dts is not None:
+      waiting.append((packet.pts, packet.dts * packet.time_base))
+    for frame in packet.decode():
+      # A file that was cut begins with packets that refer to frames before it, and show nothing.
+      while not started and waiting and waiting[0][0] != frame.pts:
+        waiting.popleft()
+      started = True
+      yield frame, waiting.popleft()[1] if waiting else None
