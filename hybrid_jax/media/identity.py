@@ -108,7 +108,9 @@ def _colours(rgb: np.ndarray, face: Face) -> np.ndarray:
   lab = cv2.cvtColor(crop, cv2.COLOR_RGB2LAB)
   parts = []
   for region in (_FACE, _HAIR):
-    counts = np.histogramdd(lab[region].reshape(-1, 3), _BINS, _RANGES)[0]
+    # Vivid colours count in the outermost bins.
+    pixels = np.clip(lab[region].reshape(-1, 3), *np.array(_RANGES).T)
+    counts = np.histogramdd(pixels, _BINS, _RANGES)[0]
     # Neighbouring bins share their counts: a slight change of light is not another colour.
     smooth = cv2.GaussianBlur(counts.reshape(_BINS[0], -1).astype(np.float32), (0, 0), 0.7)
     parts.append(smooth.ravel() / max(smooth.sum(), 1e-9))
