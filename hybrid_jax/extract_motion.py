@@ -44,7 +44,8 @@ def extract_motion(model: Model, args: argparse.Namespace) -> int:
   count = len(motion_file.read(args.output))
   print(f'{args.output}: motion of {count} frames')
   missing = motion.missing_line(driving.missing, args.on_missing)
-  for line in filter(None, (missing, driving.track.broken)):
+  track = driving.track
+  for line in filter(None, (missing, track.others_line, track.broken)):
     print(f'  {line}')
   return count
 

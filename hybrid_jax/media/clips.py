@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import cv2
 import numpy as np
 
-from hybrid_jax.media import MediaError, faces, video
+from hybrid_jax.media import MediaError, faces, turns, video
 from hybrid_jax.media.face_follower import FaceFollower
 
 SEARCH_EVERY = 5  # frames from one search for the face to the next
@@ -229,7 +229,7 @@ def find_landmarks(frames: np.ndarray, detector: faces.FaceDetector, name: str) 
   A frame without a face takes those of the nearest frame with one.
 
   Raises:
-    MediaError: no face in any frame.
+    MediaError: no face in any frame, or heads that lie on their side or upside down.
   """
   found = [next(iter(detector.detect(rgb)), None) for rgb in frames]
   present = np.array([k for k, face in enumerate(found) if face is not None])
@@ -237,6 +237,9 @@ def find_landmarks(frames: np.ndarray, detector: faces.FaceDetector, name: str) 
     raise MediaError(f'{name}: no face in its crops; give another clip')
   nearest = [present[np.abs(present - k).argmin()] for k in range(len(found))]
   points = np.stack([found[k].landmarks for k in nearest])
+  # Crops are upright squares: a model trained on turned heads would learn turned faces.
+  if np.mean([turns.turn_of(five) != 0 for five in points]) > 0.5:
+    raise MediaError(f'{name}: the head lies on its side or upside down; turn the clip')
   return (points / frames.shape[1]).astype(np.float32)
 
 

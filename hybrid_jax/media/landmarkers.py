@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from hybrid_jax.media import MediaError, reason
+from hybrid_jax.media import MediaError, reason, turns
 from hybrid_jax.media.align import five_points
-from hybrid_jax.media.faces import Face, FaceDetector
+from hybrid_jax.media.faces import Face, FaceDetector, covered, turned_back
 from hybrid_jax.media.mediapipe_task import FaceLandmarker, points_px
 
 # MediaPipe returns one face by default; the choice among several is left to the caller.
@@ -24,8 +24,12 @@ _MAX_FACES = 10
 class Landmarker(Protocol):
   """A detector that finds faces and their five landmarks."""
 
-  def detect(self, rgb: np.ndarray) -> list[Face]:
-    """Returns the faces of a picture (h, w, 3) uint8, the largest first."""
+  def detect(self, rgb: np.ndarray, near: Face | None = None) -> list[Face]:
+    """Returns the faces of a picture (h, w, 3) uint8, the largest first.
+
+    Args:
+      near: the face followed, where it was seen last; then only its turn is searched.
+    """
 
 
 def open_landmarker(path: str | os.PathLike) -> Landmarker:
@@ -45,16 +49,44 @@ class MediaPipe:
   def __init__(self, model_path: str | os.PathLike):
     self._net = FaceLandmarker(model_path, num_faces=_MAX_FACES)
 
-  def detect(self, rgb: np.ndarray) -> list[Face]:
-    """Returns the faces of a picture (h, w, 3) uint8, the largest first."""
-    found = []
-    for landmarks in self._net(rgb).face_landmarks:
-      points = points_px(landmarks, rgb)
+  def detect(self, rgb: np.ndarray, near: Face | None = None) -> list[Face]:
+    """Returns the faces of a picture (h, w, 3) uint8, the largest first.
+
+    Heads upside down are missed, or found as upright ones; on their side they are found. All four
+    turns are therefore searched, and at each place most of them decide which way is up.
+
+    Args:
+      near: the face followed, where it was seen last; then only its turn is searched.
+    """
+    if near is not None:
+      return _by_size(self._search(rgb, turns.turn_of(near.landmarks)))
+    # (face, turn in which it was searched); a face is upright in the turn that `turn_of` gives.
+    seen = [(face, turn) for turn in turns.ALL for face in self._search(rgb, turn)]
+    kept = []
+    for face, turn in sorted(seen, key=lambda one: turns.turn_of(one[0].landmarks) != one[1]):
+      if all(covered(face.box, other.box) < 0.5 for other in kept):
+        here = [turns.turn_of(o.landmarks) for o, _ in seen if covered(o.box, face.box) >= 0.5]
+        up = max(turns.ALL, key=here.count)  # upright where they are equal
+        # One turned view alone is more often a false alarm than a face.
+        if up == turn == 0 or here.count(up) > 1:
+          best = [o for o, t in seen if t == up and covered(o.box, face.box) >= 0.5]
+          kept += [o for o in best if turns.turn_of(o.landmarks) == up][:1]
+    return _by_size(kept)
+
+  def _search(self, rgb: np.ndarray, turn: int) -> list[Face]:
+    found, view = [], turns.turned(rgb, turn)
+    for landmarks in self._net(view).face_landmarks:
+      points = points_px(landmarks, view)
       (left, top), (right, bottom) = points.min(0), points.max(0)
       box = tuple(float(v) for v in (left, top, right - left, bottom - top))
       # The task returns no score per face; it drops faces below its own threshold of 0.5.
-      found.append(Face(box, five_points(points), 1.0))
-    return sorted(found, key=lambda face: face.box[2] * face.box[3], reverse=True)
+      face = Face(box, five_points(points), 1.0)
+      found.append(turned_back(face, turn, rgb.shape[:2]))
+    return found
+
+
+def _by_size(found: list[Face]) -> list[Face]:
+  return sorted(found, key=lambda face: face.box[2] * face.box[3], reverse=True)
 
 
 def read_landmarks(

@@ -76,7 +76,7 @@ class FaceLandmarker:
       ) from error
     # MediaPipe closes the model in `__del__`, which fails with a traceback once the interpreter
     # has dismantled its modules; a finalizer runs before that.
-    self._close = weakref.finalize(self, self._net.close)
+    self._close = weakref.finalize(self, _close, self._net)
 
   def __call__(self, rgb: np.ndarray) -> Any:
     """Runs the model on (h, w, 3) uint8; returns MediaPipe's `FaceLandmarkerResult`."""
@@ -88,6 +88,14 @@ class FaceLandmarker:
   def close(self) -> None:
     """Frees the model; the object cannot be called afterwards."""
     self._close()
+
+
+def _close(net: Any) -> None:
+  try:
+    net.close()
+  except RuntimeError:
+    # At the end of the program its thread is gone already; without a handle `__del__` does nothing.
+    net._handle = None
 
 
 def points_px(landmarks: list, rgb: np.ndarray) -> np.ndarray:

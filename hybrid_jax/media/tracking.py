@@ -15,6 +15,7 @@ import numpy as np
 
 from hybrid_jax.media import MediaError, align, faces, replacing, video
 from hybrid_jax.media.face_follower import Choice, FaceFollower, largest
+from hybrid_jax.media.identity import SAME_PERSON, Embed, Looks
 from hybrid_jax.media.landmarkers import Landmarker
 
 # A cut: the thumbnails of two frames differ by more than _CUT grey levels on average, and by
@@ -38,6 +39,7 @@ class Track:
   cuts: numbers of the first frames of the shots; the first is 0.
   size: (h, w) of the frames, px.
   broken: reason why the clip breaks off after these frames; '' if it is complete.
+  others: (t,) bool: frames that show only other people; empty if nothing was followed.
   """
 
   ticks: np.ndarray
@@ -47,6 +49,7 @@ class Track:
   cuts: tuple[int, ...]
   size: tuple[int, int]
   broken: str
+  others: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
 
   def __len__(self) -> int:
     return len(self.ticks)
@@ -65,6 +68,18 @@ class Track:
     """(t,) bool, True for frames without the face."""
     return np.isnan(self.boxes[:, 0])
 
+  @property
+  def others_line(self) -> str:
+    """One line with the times in which another person took the face's place for a second; ''."""
+    # Shorter ones are frames in which a detector misses the face, and finds a neighbour's.
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], self.others.astype(int), [0]))))
+    spans = []
+    for first, end in edges.reshape(-1, 2).tolist():
+      start, stop = (float(self.time(k)) for k in (first, min(end, len(self) - 1)))
+      if stop - start >= _FORGET_SECONDS:
+        spans.append(f'from {start:.2f} s' + f' to {stop:.2f} s' * (end < len(self)))
+    return f'another face {", ".join(spans)}: not followed' if spans else ''
+
   def save(self, path: str | os.PathLike) -> None:
     """Writes an `.npz` file, which `landmarkers.read_landmarks` reads as well."""
     with replacing(path) as part, open(part, 'wb') as file:
@@ -78,6 +93,7 @@ class Track:
         cuts=np.array(self.cuts),
         size=np.array(self.size),
         broken=np.array(self.broken),
+        others=self.others,
       )
 
   @classmethod
@@ -92,6 +108,8 @@ class Track:
         tuple(file['cuts'].tolist()),
         tuple(file['size'].tolist()),
         str(file['broken']),
+        # A job that an earlier version began has none.
+        file['others'] if 'others' in file else np.zeros(0, bool),
       )
 
 
@@ -119,8 +137,11 @@ def chooser(rule: str) -> Choice:
   return choose
 
 
-def likeness(wanted: np.ndarray, embed: Callable[[np.ndarray], np.ndarray], size: int) -> Choice:
+def likeness(wanted: np.ndarray, embed: Embed, size: int) -> Choice:
   """Returns the choice of the face whose embedding has the largest dot product with `wanted`.
+
+  A face below `SAME_PERSON` is another person's, also where it is the only one; then none is
+  chosen.
 
   Args:
     wanted: (d,) embedding of the person to follow, of length 1.
@@ -129,11 +150,9 @@ def likeness(wanted: np.ndarray, embed: Callable[[np.ndarray], np.ndarray], size
   """
 
   def choose(rgb, found):
-    # Saves an embedding per frame; a single face is therefore followed whoever it shows.
-    if len(found) == 1:
-      return found[0]
     crops = [align.cut(rgb, align.ffhq(face.landmarks), size) for face in found]
-    return found[int(np.argmax([embed(crop) @ wanted for crop in crops]))]
+    scores = [float(embed(crop) @ wanted) for crop in crops]
+    return found[int(np.argmax(scores))] if max(scores) >= SAME_PERSON else None
 
   return choose
 
@@ -170,15 +189,18 @@ class _Rows:
   def __init__(self, time_base: Fraction):
     self._time_base = time_base
     self.ticks, self.points, self.boxes = array.array('q'), array.array('d'), array.array('d')
+    self.others = array.array('b')
 
-  def add(self, time: Fraction, face: faces.Face | None) -> None:
+  def add(self, time: Fraction, face: faces.Face | None, other: bool) -> None:
     self.ticks.append(round(time / self._time_base))
     self.points.extend(_MISSING if face is None else face.landmarks.ravel().tolist())
     self.boxes.extend(_MISSING[:4] if face is None else face.box)
+    self.others.append(other)
 
   def track(self, cuts: list[int], size: tuple[int, int], broken: str) -> Track:
     points, boxes = np.array(self.points).reshape(-1, 5, 2), np.array(self.boxes).reshape(-1, 4)
-    return Track(np.array(self.ticks), self._time_base, points, boxes, tuple(cuts), size, broken)
+    ticks, others = np.array(self.ticks), np.array(self.others, bool)
+    return Track(ticks, self._time_base, points, boxes, tuple(cuts), size, broken, others)
 
 
 def track(
@@ -186,22 +208,27 @@ def track(
   landmarker: Landmarker | None,
   choose: Choice,
   *,
+  embed: tuple[Embed, int] | None = None,
   progress: Callable[[Iterable], Iterable] = iter,
 ) -> Track:
   """Reads a clip once, with one frame in memory at a time, and follows one face.
 
-  A new face is chosen at each cut and after a second without the face. A file that breaks off
-  midway gives the frames before, and the reason in `Track.broken`.
+  A new face is chosen at each cut. Within a shot it stays the same person, who is looked for
+  everywhere after a second without the face; frames of other people are `Track.others`. A file that
+  breaks off midway gives the frames before, and the reason in `Track.broken`.
 
   Args:
     landmarker: finds the faces; None finds times and shots only.
     choose: picks the face to follow, see `chooser` and `likeness`.
+    embed: tells people apart, with the side of its crops; None compares their colours.
     progress: wraps the iteration over the frames, e.g. to show a progress bar.
 
   Raises:
-    MediaError: no frame can be read, or no frame shows a face.
+    MediaError: no frame can be read, or no frame shows the face.
   """
-  follower = FaceFollower(landmarker, choose, _FORGET_SECONDS) if landmarker else None
+  follower = None
+  if landmarker:
+    follower = FaceFollower(landmarker, choose, _FORGET_SECONDS, Looks(*embed or ()))
   rows, shots = _Rows(video.probe(path).time_base), Shots()
   cuts, size, broken = [], (0, 0), ''
   try:
@@ -211,7 +238,8 @@ def track(
         cuts.append(k)
         if follower:
           follower.forget()
-      rows.add(frame.time, follower(frame.rgb, frame.time) if follower else None)
+      face = follower(frame.rgb, frame.time) if follower else None
+      rows.add(frame.time, face, follower.other if follower else False)
   except MediaError as error:
     # Without any frame there is nothing to return; otherwise the frames before the damage count.
     if not rows.ticks:
@@ -219,6 +247,11 @@ def track(
     broken = str(error)
   found = rows.track(cuts, size, broken)
   if landmarker and found.missing.all():
+    if found.others.any():
+      raise MediaError(
+        f'{path}: shows faces in {found.others.sum()} of its {len(found)} frames, none of them the '
+        'wanted one; give another clip or --face'
+      )
     raise MediaError(f'{path}: no face in its {len(found)} frames; give another clip')
   return found
 

@@ -4,6 +4,7 @@ Squares are (cx, cy, ax, ay) in px, as `media.align` defines them.
 """
 
 import dataclasses
+import functools
 import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +14,8 @@ import imageio.v3 as imageio
 import numpy as np
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import align, stills, tracking, video
+from hybrid_jax.media import align, stills, tracking, turns, video
+from hybrid_jax.media.identity import Embed
 from hybrid_jax.media.landmarkers import Landmarker, open_landmarker, read_landmarks
 from hybrid_jax.progress import Progress
 from hybrid_jax.reenactment.model import Model
@@ -104,8 +106,17 @@ class Input:
     sides = 2 * np.hypot(*self.squares[:, 2:].T)
     upper = f' to {sides.max():.0f}' if self.moving else ''
     line += f', crop {self.kind} of {sides.min():.0f}{upper} px'
+    line += self._turn()
     # Below half the size, more than three of four pixels are interpolated.
     return line + f' (small for a model that sees {size} px)' * bool(sides.min() < size / 2)
+
+  def _turn(self) -> str:
+    """How a head is turned that does not look upright, and whether its crop follows; ''."""
+    seen = self.track.points[~self.missing]
+    if not self.located or turns.turn_of(seen[0]) == 0:
+      return ''
+    follows = 'the crop turns with it' if self.kind == 'ffhq' else '--crop=ffhq turns with it'
+    return f', head turned by {turns.roll(seen[0]):.0f} degrees: {follows}'
 
   def _repr_png_(self) -> bytes:
     """What a notebook shows: the crop that gives the identity."""
@@ -174,9 +185,12 @@ def crop_picture(
     found = landmarker.detect(rgb)
     if not found:
       raise InputError(
-        f'{name}: no face found; give another picture, or a square crop without --face-detector'
+        f'{name}: no face found in its {size[1]}x{size[0]} px; give another picture, cut a small '
+        'face out of it, or give a square crop without --face-detector'
       )
     face = pick(rgb, found)
+    if face is None:
+      raise InputError(f'{name}: none of its {len(found)} faces is --face={options.face}')
     points = face.landmarks[None]
   # A picture is a track of one frame, so that its square has the same definition as a clip's.
   no_box = np.full((1, 4), np.nan)
@@ -214,7 +228,11 @@ def open_clip(
     if kind == 'whole':  # refused before the whole clip is read
       _squares(path, _first_frame(path), kind, 1, 0)
     track = tracking.track(
-      path, landmarker, choose, progress=lambda frames: progress(frames, 'tracking', total)
+      path,
+      landmarker,
+      choose,
+      embed=_embed(model),
+      progress=lambda frames: progress(frames, 'tracking', total),
     )
     if options.landmarks:
       # After tracking: only then the number of frames is certain (containers often misstate it).
@@ -240,6 +258,16 @@ def _choice(options: CropOptions, model: Model, landmarker: Landmarker | None) -
   # comparison are cut in the same way.
   wanted = embed(align.cut(rgb, align.ffhq(found[0].landmarks), model.size))
   return tracking.likeness(wanted, embed, model.size)
+
+
+def _embed(model: Model) -> tuple[Embed, int] | None:
+  """Returns the model's ArcFace and the side of its crops; None if it is random or missing."""
+  weights = model.config.weights.arcface
+  if weights != 'shipped' and not os.path.isfile(weights):
+    return None
+  # Read where it is first needed: most clips show one person, whom colours and place identify.
+  embedder = functools.cache(model.embedder)
+  return lambda crop: embedder()(crop), model.size
 
 
 def _first_frame(path: str) -> tracking.Track:

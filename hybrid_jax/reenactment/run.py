@@ -210,7 +210,8 @@ def run(
     target = open_target(options, scene.plan.time_base, json.dumps(record), sign)
   rendered, measured = render_measured(scene, target, folder, progress, staged.watch, options)
   notes = [rendered.sound, motion.missing_line(driven.missing, options.on_missing)]
-  notes += [inputs.driving.track.broken] if inputs.driving else []
+  if inputs.driving:
+    notes += [inputs.driving.track.others_line, inputs.driving.track.broken]
   if options.certificate:
     notes.append(provenance.signing_obstacle(options.output, options.codec))
   return Report(
@@ -306,7 +307,8 @@ def describe(inputs: Inputs, options: Options, size: int) -> Iterator[str]:
     return
   yield inputs.driving.describe('driving', size)
   missing = motion.missing_line(inputs.driving.missing, options.on_missing)
-  for line in filter(None, (missing, inputs.driving.track.broken)):
+  track = inputs.driving.track
+  for line in filter(None, (missing, track.others_line, track.broken)):
     yield f'note     {line}'
 
 

@@ -23,7 +23,7 @@ class Scripted:
   def __init__(self, script):
     self.script = script
 
-  def detect(self, rgb):
+  def detect(self, rgb, near=None):
     return self.script.get(int(rgb[0, 0, 0]), [])
 
 

@@ -20,7 +20,7 @@ class Scripted:
   def __init__(self, script):
     self.script = iter(script)
 
-  def detect(self, rgb):
+  def detect(self, rgb, near=None):
     return [face_at(*np.atleast_1d(where)) for where in next(self.script)]
 
 
