@@ -108,11 +108,10 @@ def ranger(
       slow = jnp.where(synchronise[i], slow + slow_rate * (fast - slow), slow)
       return jnp.where(synchronise[i], slow, fast) - p, slow
 
-    leaves, structure = jax.tree.flatten(params)
-    index = jax.tree.unflatten(structure, range(len(leaves)))
+    index = jax.tree.unflatten(jax.tree.structure(params), range(len(t)))
     count = jax.tree.map(lambda i: t[i], index)
     pairs = jax.tree.map(update_leaf, index, params, mu, nu, state.slow)
-    updates, slow = jax.tree.transpose(structure, None, pairs)
+    updates, slow = jax.tree.transpose(jax.tree.structure(params), None, pairs)
     return updates, RangerState(count, mu, nu, slow)
 
   return optax.GradientTransformation(init, update)
