@@ -27,6 +27,7 @@ TRAINING = ('test_train', 'test_finetune', 'test_steps', 'test_doctor')
 COMPILES_WHOLE_STEPS = (
   *TRAINING, 'test_tuning', 'test_cma', 'test_accelerator', 'test_export', 'test_encoder',
   'test_load', 'test_state', 'test_generator', 'test_edits', 'test_convert', 'test_growth',
+  'test_warm_start', 'test_large_frames',
 )  # fmt: skip
 
 
