@@ -263,7 +263,7 @@ def _choice(options: CropOptions, model: Model, landmarker: Landmarker | None) -
 def _embed(model: Model) -> tuple[Embed, int] | None:
   """Returns the model's ArcFace and the side of its crops; None if it is random or missing."""
   weights = model.config.weights.arcface
-  if weights != 'shipped' and not os.path.isfile(weights):
+  if weights != 'shipped' and not pathlib.Path(weights).is_file():
     return None
   # Read where it is first needed: most clips show one person, whom colours and place identify.
   embedder = functools.cache(model.embedder)
