@@ -8,7 +8,7 @@ from reenacting import frames_of, pixels, run
 from small import SIZE
 
 from hybrid_jax import extract_motion
-from hybrid_jax.media import align, tracking, video
+from hybrid_jax.media import align, stills, tracking, video
 from hybrid_jax.reenactment import api, in_plane, motion_file, options, render
 from hybrid_jax.reenactment.inputs import Input, Inputs
 
@@ -67,8 +67,8 @@ def test_absolute_motion_has_the_drivers_own_roll(lies):
   squares = align.ffhq(points((50, 40, 1, lies + 12), (50, 40, 1, lies - 7)))
   found = in_plane.measure(motion_of(squares), None, 1.0, 0.0)
   for turn in (0, 90, 180, -90):
-    tilted = np.array([*(30 * np.exp(1j * np.radians(turn + 25))).view(float)])
-    base = found.base(np.array([20.0, 20.0, *tilted]))
+    tilt = np.radians(turn + 25)
+    base = found.base(np.array([20.0, 20.0, 30 * np.cos(tilt), 30 * np.sin(tilt)]))
     rolls = [pose(found.moved(base, row))[3] - turn for row in (0, 1)]
     np.testing.assert_allclose((np.array(rolls) + 180) % 360 - 180, [12, -7], atol=1e-9)
 
@@ -141,7 +141,7 @@ def test_the_head_lands_where_the_drivers_goes():
     np.testing.assert_allclose(centre_of(first), np.array(start) - (9, 0), atol=0.1)
     np.testing.assert_allclose(centre_of(last), start + moved, atol=0.3)
     if layout == 'pasted':
-      assert (last[..., 2] <= 91).all()  # no blue is left
+      assert (last[..., 2] < 110).all()  # no blue is left; cubic sampling overshoots
       np.testing.assert_array_equal(last[:20, :20], rgb[:20, :20])
     else:
       np.testing.assert_array_equal(first, head)
@@ -174,7 +174,7 @@ def test_the_option_turns_it_off_and_on(model, inputs, turning, tmp_path, capsys
   assert 'roll of 0 to 22 degrees' in capsys.readouterr().out
   off, on = pixels(tmp_path / 'off.mkv'), pixels(tmp_path / 'on.mkv')
   heads, squares = heads_of(inputs, turning)
-  W_S = model.identity(frames_of(inputs[0])[0].rgb)
+  W_S = model.identity(stills.read_image(inputs[0]))
   alone = np.stack(list(model.images(W_S, model.deformations(heads, 4), 4)))
   np.testing.assert_array_equal(np.delete(off, [7, 8], 0)[:4], alone[:4])
   np.testing.assert_array_equal(on[8], on[6])  # held, place and all
