@@ -9,7 +9,8 @@ nothing is smoothed across them. Each step adds one source of loss:
   direct   the networks alone, on arrays, in one call
   ffv1     the command, pre-aligned, lossless clips
   h264     the same, clips in H.264 both ways, as the command writes them
-  cropped  the face detected in larger pictures, cut out and pasted back, lossless
+  cropped  the face detected in larger pictures, aligned in each, and pasted back, lossless
+  level    as cropped, without the driver's in-plane motion (--no-in-plane)
 The result has for each the mean of every metric with a 95 % interval (bootstrap over source people)
 and the paired difference to `direct`; for `ffv1` also the largest difference in grey levels, which
 must be 1 at most.
@@ -37,7 +38,14 @@ from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.reenactment.options import Options
 from hybrid_jax.reenactment.run import reenact
 
-CODECS = {'ffv1': 'ffv1', 'h264': 'libx264', 'cropped': 'ffv1'}
+CROPPED = {'codec': 'ffv1', 'layout': 'pasted', 'crop': 'ffhq'}
+STEPS = {
+  'ffv1': {'codec': 'ffv1'},
+  'h264': {'codec': 'h264'},
+  'cropped': CROPPED,
+  'level': CROPPED | {'in_plane': False},
+}
+ENCODERS = {'ffv1': 'ffv1', 'h264': 'libx264'}  # of the driving clips, by the codec of the result
 
 
 def direct(model: Model, data: dict[str, np.ndarray]) -> np.ndarray:
@@ -72,7 +80,7 @@ def through_command(
         side,
         side,
         time_base=Fraction(1),
-        codec=CODECS[step],
+        codec=ENCODERS[STEPS[step]['codec']],
       ) as writer:
         for j, rgb in enumerate(data['driving'][k : k + frames]):
           writer.write(rgb, Fraction(j))
@@ -81,8 +89,7 @@ def through_command(
         str(driving),
         str(folder / 'out.mp4'),
         face_detector=detector,
-        layout='pasted' if detector else 'result',
-        codec='h264' if step == 'h264' else 'ffv1',
+        **STEPS[step],
       )
       report = reenact(model, options)
       notes += [line for line in report.notes if 'no face in' in line][:1]
@@ -102,10 +109,11 @@ def steps_of_seed(
 ) -> tuple[dict[str, np.ndarray], int]:
   """Returns frames (n, 64, 64, 3) uint8 by step, and the number of clips with missing faces."""
   frames, missing = {'direct': direct(model, data)}, 0
+  if args.face_detector:
+    # Larger pictures of the same people and moments, for the detector.
+    large = rendered.pairs(seed, args.people, args.frames, True, size=args.size)
   for step in steps:
-    if step == 'cropped':
-      # Larger pictures of the same people and moments, for the detector.
-      large = rendered.pairs(seed, args.people, args.frames, True, size=args.size)
+    if 'crop' in STEPS[step]:
       found, notes = through_command(model, large, step, args.frames, args.face_detector)
       frames[step], missing = small(found), len(notes)
     else:
@@ -153,7 +161,7 @@ def parse_args() -> argparse.Namespace:
   parser = script.parser(__doc__)
   add = parser.add_argument
   add('--workdir', default='', help='of a training run (default: the bundled model)')
-  add('--face_detector', default='', help='YuNet or MediaPipe file; without it no step `cropped`')
+  add('--face_detector', default='', help='YuNet or MediaPipe file; needed by cropped and level')
   add('--people', type=int, default=40, help='source people of each seed (%(default)s)')
   add('--frames', type=int, default=6, help='driving frames of each (%(default)s)')
   add('--seeds', type=int, nargs='+', default=[0, 1, 2], help='(%(default)s)')
@@ -166,7 +174,7 @@ def main() -> None:
   args = parse_args()
   cli.use_compilation_cache()
   record = script.record()
-  steps = [step for step in CODECS if args.face_detector or step != 'cropped']
+  steps = [step for step in STEPS if args.face_detector or 'crop' not in STEPS[step]]
   try:
     result = measure(load_model(args.workdir), steps, args)
   except InputError as error:

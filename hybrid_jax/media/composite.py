@@ -26,32 +26,36 @@ class Paste:
   """Pastes crops into pictures of one size at one square; a square that moves needs a new object.
 
   Args:
-    square: where the crop was cut out, (4,) as in `align`.
+    square: where the crop goes, (4,) as in `align`.
     picture: (h, w) of the pictures, px.
+    cover: square of a head in the pictures that must not be seen beside the crop: what the crop
+      leaves of it is covered with the repeated border of the crop. By default `square`.
 
   Attributes:
     rows, columns: slices of the region of the picture that is changed.
     mask: float32 weight of the crop in that region.
   """
 
-  def __init__(self, square: np.ndarray, picture: tuple[int, int]):
+  def __init__(self, square: np.ndarray, picture: tuple[int, int], cover: np.ndarray | None = None):
     # px; larger crops are first averaged down to this, since warping alone would alias.
     self._side = max(1, round(align.side_of(square)))
-    spots = align.corners(square)
-    # The bounding box of the square, cut at the picture: warping all of a large frame is slow.
+    covered = [square] if cover is None or np.array_equal(cover, square) else [square, cover]
+    spots = np.concatenate([align.corners(each) for each in covered])
+    # The bounding box of the squares, cut at the picture: warping all of a large frame is slow.
     low = np.clip(np.floor(spots.min(0)), 0, picture[::-1]).astype(int)
     high = np.clip(np.ceil(spots.max(0)), 0, picture[::-1]).astype(int)
     self.rows, self.columns = slice(low[1], high[1]), slice(low[0], high[0])
     self._corner, self._extent, self._square = low, high - low, square
     # A square beside the picture leaves nothing to paste; OpenCV rejects empty targets.
     if min(self._extent) > 0:
-      self.mask = self._warped(feather(self._side), cv2.BORDER_CONSTANT)
+      mask = feather(self._side)
+      self.mask = np.max([self._warped(mask, each, cv2.BORDER_CONSTANT) for each in covered], 0)
     else:
       self.mask = np.zeros((0, 0), np.float32)
     self._border = ((self.mask > 0) & (self.mask < 1)).astype(np.uint8)
 
-  def _warped(self, crop: np.ndarray, border: int) -> np.ndarray:
-    matrix = align.to_picture(self._square, len(crop))
+  def _warped(self, crop: np.ndarray, square: np.ndarray, border: int) -> np.ndarray:
+    matrix = align.to_picture(square, len(crop))
     # From pixels of the picture to pixels of the region.
     matrix[:, 2] -= self._corner
     # Cubic overshoots, which would push the mask below 0 and above 1.
@@ -71,7 +75,7 @@ class Paste:
     if len(crop) > self._side:
       crop = cv2.resize(crop, (self._side, self._side), interpolation=cv2.INTER_AREA)
     # Replicated, because black from outside would darken the border of a turned crop.
-    new = self._warped(crop, cv2.BORDER_REPLICATE)
+    new = self._warped(crop, self._square, cv2.BORDER_REPLICATE)
     region, steps = result[self.rows, self.columns], 0.0
     for start in range(0, len(region), _BAND):
       band = slice(start, start + _BAND)

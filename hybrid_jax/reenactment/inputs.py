@@ -18,6 +18,7 @@ from hybrid_jax.media import align, stills, tracking, turns, video
 from hybrid_jax.media.identity import Embed
 from hybrid_jax.media.landmarkers import Landmarker, open_landmarker, read_landmarks
 from hybrid_jax.progress import Progress
+from hybrid_jax.reenactment import in_plane
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.options import CropOptions
 
@@ -54,6 +55,11 @@ class Input:
   def missing(self) -> np.ndarray:
     """(t,) bool: frames in which a face was looked for and not found."""
     return self.track.missing if self.located else np.zeros(len(self.track), bool)
+
+  @property
+  def aligned(self) -> bool:
+    """Whether each frame has a square of its own, which follows roll, shift and size."""
+    return self.kind == 'ffhq' and not in_plane.is_fixed(self.squares)
 
   @property
   def first_face(self) -> int:

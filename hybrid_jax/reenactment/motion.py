@@ -16,7 +16,7 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.media import align
 from hybrid_jax.media.prefetch import prefetch
 from hybrid_jax.progress import Progress
-from hybrid_jax.reenactment import motion_file
+from hybrid_jax.reenactment import in_plane, motion_file
 from hybrid_jax.reenactment.inputs import Input
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.motion_file import Motion
@@ -115,7 +115,18 @@ def extract(
     starts=sorted({int(np.searchsorted(kept, cut)) for cut in track.cuts} - {len(kept)}),
     model=model.digest(),
     driving=digest,
+    squares=_squares(driving, kept, on_missing),
   )
+
+
+def _squares(driving: Input, kept: np.ndarray, on_missing: str) -> np.ndarray | None:
+  """Returns the square of each row; None if nothing of the head's place is in them."""
+  if not driving.aligned:
+    return None
+  squares = driving.squares
+  if on_missing == 'hold':  # place and expression stay together
+    squares = in_plane.held(squares, driving.missing, driving.track.cuts)
+  return squares[kept]
 
 
 def adapt(

@@ -1,8 +1,9 @@
 """Motion files: the deformation latents `s_f` of a clip (eq. 2), to drive any source later.
 
 A safetensors file of `s_f` (t, d) float32, the offsets of all deformation layers side by side, and
-`ticks` (t,) int64, presentation times in units of the `time_base` in its metadata. Rows are read
-from disk when they are needed, so that memory does not grow with the length of the clip.
+`ticks` (t,) int64, presentation times in units of the `time_base` in its metadata; of a clip that
+was aligned in each frame also `squares` (t, 4) float64, see `media.align`. Rows are read from disk
+when they are needed, so that memory does not grow with the length of the clip.
 """
 
 import dataclasses
@@ -61,6 +62,7 @@ class Motion:
     starts: the first row of each shot.
     model: SHA-256 of the encoder.
     driving: SHA-256 of the clip.
+    squares: (t, 4) of the crops; None if one fixed square was cropped.
   """
 
   rows: Rows
@@ -70,6 +72,7 @@ class Motion:
   starts: tuple[int, ...]
   model: str
   driving: str
+  squares: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.ticks)
@@ -94,6 +97,7 @@ def write(
   starts: Sequence[int],
   model: str,
   driving: str,
+  squares: np.ndarray | None = None,
 ) -> None:
   """Writes rows while they are computed; memory does not grow with their number.
 
@@ -104,28 +108,23 @@ def write(
     starts: the first row of each shot.
     model: SHA-256 of the encoder.
     driving: SHA-256 of the clip.
+    squares: (t, 4) of the crops; None if one fixed square was cropped.
 
   Raises:
     InputError: the file cannot be written.
   """
-  shape = (len(ticks), sum(widths))
-  middle = 4 * shape[0] * shape[1]
-  header = {
-    '__metadata__': {
-      'format': _FORMAT,
-      'time_base': str(time_base),
-      'widths': json.dumps(list(widths)),
-      'starts': json.dumps(list(starts)),
-      'model': model,
-      'driving': driving,
-    },
-    's_f': {'dtype': 'F32', 'shape': shape, 'data_offsets': (0, middle)},
-    'ticks': {
-      'dtype': 'I64',
-      'shape': (shape[0],),
-      'data_offsets': (middle, middle + 8 * shape[0]),
-    },
+  arrays = {'ticks': np.ascontiguousarray(ticks, '<i8')}
+  if squares is not None:
+    arrays['squares'] = np.ascontiguousarray(squares, '<f8')
+  metadata = {
+    'format': _FORMAT,
+    'time_base': str(time_base),
+    'widths': json.dumps(list(widths)),
+    'starts': json.dumps(list(starts)),
+    'model': model,
+    'driving': driving,
   }
+  header = _header(metadata, (len(ticks), sum(widths)), arrays)
   text = json.dumps(header).encode()
   # safetensors wants the data aligned to 8 bytes, with the header padded by spaces.
   text += b' ' * (-len(text) % 8)
@@ -136,9 +135,27 @@ def write(
       for batch in batches:
         # Little-endian on any machine, as the format requires.
         file.write(np.ascontiguousarray(batch, '<f4'))
-      file.write(np.ascontiguousarray(ticks, '<i8'))
+      file.writelines(arrays.values())
   except OSError as error:
     raise InputError(f'{path}: cannot be written ({reason(error)})') from error
+
+
+def _header(
+  metadata: dict[str, str], shape: tuple[int, int], arrays: dict[str, np.ndarray]
+) -> dict[str, dict]:
+  """Returns the header of a file of rows of a `shape`, and of arrays in this order behind them."""
+  end = 4 * shape[0] * shape[1]
+  header = {
+    '__metadata__': metadata,
+    's_f': {'dtype': 'F32', 'shape': shape, 'data_offsets': (0, end)},
+  }
+  for name, array in arrays.items():
+    # safetensors' names of types: I64 for int64, F64 for float64.
+    kind = f'{array.dtype.kind.upper()}{8 * array.itemsize}'
+    offsets = (end, end + array.nbytes)
+    header[name] = {'dtype': kind, 'shape': array.shape, 'data_offsets': offsets}
+    end = offsets[1]
+  return header
 
 
 def read(path: str | os.PathLike) -> Motion:
@@ -153,6 +170,8 @@ def read(path: str | os.PathLike) -> Motion:
       if meta.get('format') != _FORMAT:
         raise InputError(f'{path}: not a motion file; make one with hybrid_jax.extract_motion')
       shape, ticks = file.get_slice('s_f').get_shape(), file.get_tensor('ticks')
+      # Only clips aligned in each frame have it, and no file of an earlier version.
+      squares = file.get_tensor('squares') if 'squares' in file.keys() else None
     # Data begin after the 8 bytes of the header's length, and the header.
     with open(path, 'rb') as file:
       offset = 8 + struct.unpack('<Q', file.read(8))[0]
@@ -164,6 +183,7 @@ def read(path: str | os.PathLike) -> Motion:
       tuple(json.loads(meta['starts'])),
       meta['model'],
       meta['driving'],
+      squares,
     )
   except InputError:  # is a ValueError, and would be reported as damage below
     raise

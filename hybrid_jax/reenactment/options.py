@@ -114,6 +114,12 @@ class Options:
   )
   crop: str = _option('', 'kind of crop (default: as the model was trained)', choices=CROPS)
   smooth: float = _option(0.1, 'smoothing of the crop over time, s', type=at_least(float, 0))
+  in_plane: bool = _option(
+    True,
+    "leave out the driver's roll, shift and size (put back where --crop=ffhq removes them)",
+    flag='--no-in-plane',
+    action='store_false',
+  )
   on_missing: str = _option('hold', 'what to do in frames without a face', choices=ON_MISSING)
   batch_size: int = _option(8, 'frames per batch', type=at_least(int, 1))
   source_landmarks: str = _option('', 'as --driving-landmarks')

@@ -19,6 +19,7 @@ from hybrid_jax.media.prefetch import prefetch
 from hybrid_jax.media.segments import PictureTarget, VideoTarget
 from hybrid_jax.progress import Progress
 from hybrid_jax.reenactment import edits
+from hybrid_jax.reenactment.in_plane import InPlane
 from hybrid_jax.reenactment.inputs import Inputs
 from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.motion import Plan
@@ -36,6 +37,7 @@ class Layout:
   Args:
     layout: one of `options.LAYOUTS`.
     size: side of the results, px.
+    in_plane: where the head of each row goes; None if it stays.
 
   Attributes:
     shape: (h, w) of the pictures.
@@ -45,16 +47,16 @@ class Layout:
     InputError: the layout shows the driver, and a motion file has no pictures.
   """
 
-  def __init__(self, layout: str, inputs: Inputs, size: int):
+  def __init__(self, layout: str, inputs: Inputs, size: int, in_plane: InPlane | None = None):
     if inputs.driving is None and layout in ('side-by-side', 'grid'):
       raise InputError(
         f'--layout={layout}: shows the driving clip, and a motion file has no pictures'
       )
     self.layout, self.source, self.driving = layout, inputs.source, inputs.driving
-    self.size = size
+    self.size, self.in_plane = size, in_plane
     # Not a list: between the frames its numbers would leave holes in the heap, 40 kB each.
     self.seams = array.array('d')
-    self._paste: tuple[int, Paste] | None = None
+    self._paste: tuple[np.ndarray, Paste] | None = None
     self.shape = {
       'result': (size, size),
       'pasted': self.source.track.size,
@@ -62,27 +64,47 @@ class Layout:
       'grid': (2 * size, 2 * size),
     }[layout]
 
-  def _pasted(self, rgb: np.ndarray, image: np.ndarray, number: int) -> np.ndarray:
-    """Returns the whole source frame of a `number`, with the result in the place of its head."""
-    # The mask and the maps of a square are kept: a still has one square for the whole run.
-    if self._paste is None or self._paste[0] != number:
-      self._paste = number, Paste(self.source.squares[number], rgb.shape[:2])
+  def _pasted(self, rgb: np.ndarray, image: np.ndarray, number: int, row: int) -> np.ndarray:
+    """Returns the whole source frame of a `number`, with the result of a row at its place."""
+    own = place = self.source.squares[number]
+    if self.in_plane:
+      place = self.in_plane.moved(self.in_plane.base(own), row)
+    squares = np.stack((place, own))
+    # The mask and the maps are kept: a still may have one place for the whole run.
+    if self._paste is None or not np.array_equal(self._paste[0], squares):
+      self._paste = squares, Paste(place, rgb.shape[:2], own)
     picture, seam = self._paste[1](rgb, image)
     self.seams.append(seam)
     return picture
 
+  def _result(self, image: np.ndarray, row: int) -> np.ndarray:
+    """Returns the result of a row alone, moved, its border repeated where it leaves a gap."""
+    if not self.in_plane:
+      return image
+    own = align.upright((0, 0, self.size, self.size))
+    return align.cut(image, self.in_plane.still(own, row), self.size)
+
+  def _drivers(self, rows: np.ndarray, frames: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the driver's head of each row, which moves as that of the result does."""
+    if not self.in_plane:
+      yield from self.driving.crops(frames, self.size)
+      return
+    for row, frame, rgb in zip(rows, frames, self.driving.pictures(frames), strict=True):
+      yield align.cut(rgb, self.in_plane.still(self.driving.squares[frame], row), self.size)
+
   def __call__(
-    self, images: Iterable[np.ndarray], frames: np.ndarray, seconds: np.ndarray
+    self, images: Iterable[np.ndarray], rows: np.ndarray, frames: np.ndarray, seconds: np.ndarray
   ) -> Iterator[np.ndarray]:
     """Yields a picture (*shape, 3) uint8 for each of n results.
 
     Args:
       images: the results (size, size, 3) uint8.
+      rows: (n,) number of the row of each.
       frames: (n,) number of the driving frame of each.
       seconds: (n,) time of each since the first picture of the whole run.
     """
     if self.layout == 'result':
-      yield from images
+      yield from map(self._result, images, rows)
       return
     track = self.source.track
     # A moving source runs on the clock of the result, and stands still after its end. 1 ns, since
@@ -93,22 +115,23 @@ class Layout:
     nothing = itertools.repeat(None)
     pasted, beside = self.layout in ('pasted', 'grid'), self.layout in ('side-by-side', 'grid')
     backgrounds = self.source.pictures(numbers) if pasted else nothing
-    drivers = self.driving.crops(frames, self.size) if beside else nothing
-    for image, number, background, driver in zip(
+    drivers = self._drivers(rows, frames) if beside else nothing
+    for image, row, number, background, driver in zip(
       images,
+      rows,
       numbers,
       backgrounds,
       drivers,
       strict=False,  # `nothing` has no end
     ):
       if self.layout == 'pasted':
-        yield self._pasted(background, image, number)
+        yield self._pasted(background, image, number, row)
       elif self.layout == 'side-by-side':
-        yield np.hstack((driver, image))
+        yield np.hstack((driver, self._result(image, row)))
       else:
         head = align.cut(background, self.source.squares[number], self.size)
-        whole = fit(self._pasted(background, image, number), (self.size, self.size))
-        yield np.vstack((np.hstack((head, driver)), np.hstack((image, whole))))
+        whole = fit(self._pasted(background, image, number, row), (self.size, self.size))
+        yield np.vstack((np.hstack((head, driver)), np.hstack((self._result(image, row), whole))))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -196,7 +219,8 @@ def render(
   # Measured before they are arranged: the quality is that of the result, not of the layout.
   if watch:
     images = watch.frames(images, start)
-  shown = layout(images, scene.frames[plan.rows[start:]], scene.seconds(start))
+  rows = plan.rows[start:]
+  shown = layout(images, rows, scene.frames[rows], scene.seconds(start))
   # Drawing and arranging run in a thread, so that the device works while this one encodes.
   pictures = iter(progress(prefetch(shown, WRITE_AHEAD), 're-enacting', len(plan) - start))
   for k in range(done, count):

@@ -23,7 +23,7 @@ from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.method import cma
 from hybrid_jax.progress import Progress, silent
 from hybrid_jax.provenance import record as provenance
-from hybrid_jax.reenactment import edits, motion, motion_file, quality, tuning
+from hybrid_jax.reenactment import edits, in_plane, motion, motion_file, quality, tuning
 from hybrid_jax.reenactment.inputs import Input, Inputs, open_clip, open_input
 from hybrid_jax.reenactment.lock import only_run
 from hybrid_jax.reenactment.model import Model
@@ -281,7 +281,13 @@ def stage(
   # The untuned model judges, so that the identity is comparable between runs.
   watch = open_watch(job, head, folder, batch)
   rows = watch.motion(rows) if watch else rows
-  layout = Layout(options.layout, inputs, model.resolution)
+  place = None
+  if options.in_plane:
+    gain = 1.0 if reference is None else options.gain
+    place = in_plane.measure(driven.motion, reference, gain, options.smooth_motion)
+  if place:
+    say(f'in plane {place.describe()}')
+  layout = Layout(options.layout, inputs, model.resolution, place)
   scene = Scene(model, W_S, rows, plan, driven.frames, layout, job.edits, batch)
   return Staged(scene, tuning_line, jitter, watch)
 
