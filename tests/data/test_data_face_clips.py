@@ -153,7 +153,7 @@ def test_thinning_is_even_and_bounded(total):
 
 def test_span_and_box_are_applied(tmp_path):
   times = write_clip(tmp_path / 'a.mp4', 1, frames=12, shape=(64, 96))
-  whole = dict(size=32, count=20, detector=None, crop_scale=1.0)
+  whole = dict(size=32, count=20, detector=None, kind='clip')
   span = (float(times[3]), float(times[9]))
   clip = clips.read_clip(tmp_path / 'a.mp4', **whole, span=span, box=(0, 1, 0, 2 / 3))
   np.testing.assert_allclose(clip.times, [float(t) for t in times[3:9]], rtol=1e-6)
@@ -178,7 +178,7 @@ def test_region_masks_hold_their_landmarks():
 def test_real_clips_are_cropped_about_the_face(shared):
   detector = faces.FaceDetector(shared('models/yunet_n_dynamic.onnx'))
   for path in sorted(shared('faces/driving').iterdir()):
-    clip = clips.read_clip(path, size=64, count=5, detector=detector, crop_scale=1.8)
+    clip = clips.read_clip(path, size=64, count=5, detector=detector, kind='clip')
     assert clip.frames.shape[1:] == (64, 64, 3) and clip.masks.shape[1:] == (64, 64, 4)
     assert (np.diff(clip.times) > 0).all()
     eyes = clip.landmarks[:, :2].mean((0, 1))
@@ -197,7 +197,7 @@ def packed(tmp_path_factory):
   (folder / 'broken.mp4').write_bytes(b'no video')
   out = tmp_path_factory.mktemp('packed')
   fields = dict(layout='folder', metadata='', corrections='', face_detector='', size=32)
-  fields |= dict(frames=6, crop_scale=1.8, held_out=0.3)
+  fields |= dict(frames=6, framing='clip', held_out=0.3)
   report = pack.pack(videos=str(folder), out=str(out), name='clips', **fields)
   path = pathlib.Path(report.splitlines()[-1].removeprefix('packed: '))
   return folder, path, report, fields
@@ -225,7 +225,7 @@ def test_packed_frames_are_the_clips_to_jpeg(packed):
   source = triplets.PackedClips(str(path), 'train')
   assert len(source.identities) == len(source.lengths)
   for index, name in enumerate(source.identities):
-    clip = clips.read_clip(folder / f'{name}.mp4', size=32, count=6, detector=None, crop_scale=1.8)
+    clip = clips.read_clip(folder / f'{name}.mp4', size=32, count=6, detector=None, kind='clip')
     frames, masks = source.read(index, [4, 1])
     assert np.abs(frames.astype(int) - clip.frames[[4, 1]]).mean() < 3
     assert masks.shape == (2, 32, 32, 4)
@@ -312,7 +312,7 @@ def test_an_hdtf_folder_of_rendered_people(tmp_path):
   )
   report = pack.pack(
     videos=str(videos), out=str(tmp_path / 'out'), name='hdtf', layout='hdtf', metadata=metadata,
-    corrections='', face_detector='', size=32, frames=3, crop_scale=1.8, held_out=0.3,
+    corrections='', face_detector='', size=32, frames=3, framing='clip', held_out=0.3,
   )  # fmt: skip
   assert '9 clips expected, 8 found, 8 used' in report
   path = pathlib.Path(report.splitlines()[-1].removeprefix('packed: '))

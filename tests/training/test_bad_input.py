@@ -103,7 +103,7 @@ BAD_FIELDS = [
   ('loss.pool_size', -1, 'at least 0'),
   ('progressive.start_steps', -1, 'at least 0'),
   ('progressive.every_steps', -5, 'at least 0'),
-  *(('data.crop_scale', x, 'more than 0') for x in (0.0, -1.0, float('nan'))),
+  ('data.framing', 'square', "one of 'clip', 'fomm', 'ffhq'"),
   ('loss.weights', {'adversarial': 1.0, 'lpip': 1.0}, 'has lpip, which is no loss'),
   ('loss.reconstruction', {'l1': 1.0}, 'has l1, which is no loss; take of l2 lpips'),
 ]
