@@ -14,7 +14,8 @@ in sides of FFHQ's square. The result holds numbers only.
 """
 
 import pathlib
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 
 import numpy as np
 from tqdm import tqdm
@@ -24,6 +25,7 @@ from hybrid_jax.media import align, clips, faces, framing, stills, tracking, vid
 from hybrid_jax.reenactment.inputs import crop_picture
 from hybrid_jax.reenactment.options import CropOptions
 
+FOLDERS = ('portraits', 'driving')
 BEFORE = {'before, 1.8 boxes': 1.8, 'before, 1.6 boxes': 1.6}
 WITHIN = 0.03  # of FFHQ's side and eye height, the mean of `clip` over all files
 
@@ -100,6 +102,15 @@ def summary(rows: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, floa
   return found
 
 
+def measure(path: pathlib.Path, track: tracking.Track, detector: str) -> dict[str, dict]:
+  """Returns the geometry of each framing of a file."""
+  seen = ~track.missing
+  cut = {name: boxed(track, scale) for name, scale in BEFORE.items()}
+  cut |= {kind: tracking.squares(track, kind, framing.SMOOTHING) for kind in framing.KINDS}
+  cut['clip, in training'] = in_training(path, track, detector)
+  return {name: geometry(squares[seen], track.points[seen]) for name, squares in cut.items()}
+
+
 def main() -> None:
   """Measures all files and writes the result."""
   parser = script.parser(__doc__)
@@ -107,38 +118,21 @@ def main() -> None:
   parser.add_argument('--face_detector', required=True, help='YuNet .onnx')
   parser.add_argument('--output', type=pathlib.Path, default=script.RESULTS / 'framing.json')
   args = parser.parse_args()
-  measured, rows, boxes, kinds = script.record(), {}, [], []
-  for kind, path, track in tqdm(list(tracks(args.faces, args.face_detector)), unit='file'):
-    seen, row = ~track.missing, {}
-    cut: dict[str, Callable[[], np.ndarray]] = {
-      **{name: lambda scale=scale: boxed(track, scale) for name, scale in BEFORE.items()},
-      **{
-        name: lambda name=name: tracking.squares(track, name, framing.SMOOTHING)
-        for name in framing.KINDS
-      },
-      'clip, in training': lambda: in_training(path, track, args.face_detector),
-    }
-    for name, squares in cut.items():
-      row[name] = geometry(squares()[seen], track.points[seen])
-    rows[path.name], kinds = row, [*kinds, kind]
+  result, boxes = {'measured': script.record()}, []
+  files: dict[str, dict] = {folder: {} for folder in FOLDERS}
+  total = sum(len(list((args.faces / folder).iterdir())) for folder in FOLDERS)
+  for folder, path, track in tqdm(tracks(args.faces, args.face_detector), total=total):
+    files[folder][path.name] = measure(path, track, args.face_detector)
     boxes.append(box_geometry(track))
-  of = {
-    k: [r for r, kind in zip(rows.values(), kinds, strict=True) if kind == k] for k in set(kinds)
-  }
-  result = {
-    'all': summary(list(rows.values())),
-    **{kind: summary(found) for kind, found in sorted(of.items())},
-    'boxes': dict(zip(('down', 'width', 'height'), np.mean(boxes, 0).tolist(), strict=True)),
-    'files': rows,
-    'measured': measured,
-  }
-  script.write_json(args.output, result)
+  for folder, rows in {'all': {**files['portraits'], **files['driving']}, **files}.items():
+    result[folder] = summary(list(rows.values()))
+  result['boxes'] = dict(zip(('down', 'width', 'height'), np.mean(boxes, 0).tolist(), strict=True))
+  script.write_json(args.output, result | {'files': files}, allow_nan=False)
   for name, row in result['all'].items():
-    print(f'{name:20}' + ''.join(f'{k} {v:7.3f}  ' for k, v in row.items()))
-  print(result['boxes'])
-  clip = result['all']['clip']
+    print(f'{name:20}' + ''.join(f'{key} {value:.3f}  ' for key, value in row.items()))
   for name in ('side', 'eyes_over_ffhq'):
-    print(f'{name} of clip within {WITHIN:.0%} of FFHQ: {abs(clip[name] - 1) <= WITHIN}')
+    if abs(result['all']['clip'][name] - 1) > WITHIN:
+      sys.exit(f'error: {name} of clip is not within {WITHIN:.0%} of FFHQ')
 
 
 if __name__ == '__main__':
