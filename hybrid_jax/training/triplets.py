@@ -87,7 +87,7 @@ class PackedClips:
     self.identities = [row['identity'] for row in rows]
     self.lengths = [row['frames'] for row in rows]
     # How heads were cut out; '' of rendered people, and of clips that were packed whole.
-    self.framing = framing.of_data(index.get('config', {}))
+    self.framing = framing.of_data({'videos': data_dir, **index.get('config', {})})
     self._path, self._split, self._source = path, split, None
 
   def read(self, index: int, picks: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
