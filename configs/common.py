@@ -75,8 +75,14 @@ def data() -> dict:
     'held_out': 0.2,
     # YuNet model (.onnx) that crops the face; '' takes square clips whole.
     'face_detector': '',
-    # Side of the crop in face-box sides. Ours, after First Order Motion Model's preparation.
-    'crop_scale': 1.8,
+    # Square that is cut around the head, also by `reenact` for this model; of packed data, as it
+    # was packed. Needs a face detector; rendered frames have FFHQ's centre and side.
+    # 'clip': one upright square, of FFHQ's side and centre for the median landmarks. Ours: head
+    # motion stays in the picture (paper, section 4, after First Order Motion Model), and frames are
+    # as large as those that generator, e4e and ArcFace were trained on (FFHQ).
+    # 'fomm': one upright square, 1.2 times the union of the face's boxes. crop-video.py of FOMM.
+    # 'ffhq': each frame aligned. FFHQ, e4e; the driver's roll, shift and scale are lost.
+    'framing': 'clip',
     # Frames kept of each clip, evenly spaced. Paper, section 4: 50.
     'frames_per_clip': 50,
     # Triplets per step. e4e: 8.

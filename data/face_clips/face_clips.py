@@ -30,7 +30,7 @@ class FaceClipsConfig(tfds.core.BuilderConfig):
   face_detector: str = ''
   size: int = 256
   frames: int = 50
-  crop_scale: float = 1.8
+  framing: str = 'clip'
   held_out: float = 0.2
 
 
@@ -43,7 +43,7 @@ class FaceClips(tfds.core.GeneratorBasedBuilder):
     skipped: a line for each clip that cannot be used.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('2.0.0')
 
   def __init__(self, *, file_format: str = 'array_record', **kwargs):
     super().__init__(file_format=file_format, **kwargs)
@@ -94,7 +94,7 @@ class FaceClips(tfds.core.GeneratorBasedBuilder):
           size=config.size,
           count=config.frames,
           detector=detector,
-          crop_scale=config.crop_scale,
+          kind=config.framing,
           span=expected.span,
           box=expected.box,
         )

@@ -38,7 +38,7 @@ def main() -> None:
   parser.add_argument('--face_detector', default='', help='YuNet .onnx (none: square clips)')
   parser.add_argument('--size', type=int, default=256, help='side of the crops, px (256)')
   parser.add_argument('--frames', type=int, default=50, help='frames kept of a clip (50)')
-  parser.add_argument('--crop_scale', type=float, default=1.8, help='crop over face box (1.8)')
+  parser.add_argument('--framing', default='clip', help='of the crops: clip, fomm or ffhq (clip)')
   parser.add_argument('--held_out', type=float, default=0.2, help='share of people held out (0.2)')
   args = parser.parse_args()
   try:
@@ -64,11 +64,13 @@ def pack(*, videos: str, out: str, name: str, **fields) -> str:
     InputError: a bad argument, fewer than four people, or no clip that can be used.
   """
   from data.face_clips.layouts import read_layout
-  from hybrid_jax.media import faces, replacing
+  from hybrid_jax.media import faces, framing, replacing
   from hybrid_jax.training.triplets import INDEX
 
   if fields['size'] < 16 or fields['frames'] < 2 or not 0 < fields['held_out'] < 1:
     raise InputError('--size is at least 16, --frames at least 2, --held_out between 0 and 1')
+  if fields['framing'] not in framing.KINDS:
+    raise InputError(f'--framing={fields["framing"]}: choose from {", ".join(framing.KINDS)}')
   # Errors in the arguments are reported before TensorFlow is loaded, which takes seconds.
   expected = read_layout(fields['layout'], videos, fields['metadata'], fields['corrections'])
   if fields['face_detector']:

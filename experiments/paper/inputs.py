@@ -16,10 +16,10 @@ import numpy as np
 from tqdm import tqdm
 
 from data.face_clips import layouts
-from experiments.paper.tables import CROP_SCALE, FPS, Table
+from experiments.paper.tables import FPS, Table
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import rendered
-from hybrid_jax.media import clips, faces, sequences, video
+from hybrid_jax.media import align, clips, faces, sequences, video
 from hybrid_jax.training.triplets import INDEX, split_people
 from hybrid_jax.world import clips as world_clips
 from hybrid_jax.world import people
@@ -130,32 +130,32 @@ def head_clips(
   if not args.cropper:
     raise InputError('--videos needs --cropper=YUNET.onnx, which finds the heads')
   detector, done = faces.FaceDetector(args.cropper), 0
-  # Each video is decoded twice, once to find the square that holds all places of the face: keeping
-  # its frames would take gigabytes.
+  # Each video is decoded twice, once to find the squares: keeping its frames would take gigabytes.
   for name, given in tqdm(videos_of(args).items(), desc='cutting out heads', unit='video'):
     path, times = folder / f'{name}.mp4', []
 
     def usable(read=given.read):
       return (f for f in itertools.islice(read(), args.frames) if f.rgb is not None)
 
-    def cut(square, times=times, usable=usable):
-      first = None
+    def timed(usable=usable):
       for number, frame in enumerate(usable()):
-        moment = Fraction(number, FPS) if frame.time is None else frame.time
-        first = moment if first is None else first
-        times.append(moment - first)
-        yield faces.crop_square(frame.rgb, square, args.size), times[-1]
+        yield frame.rgb, Fraction(number, FPS) if frame.time is None else frame.time
+
+    def cut(squares, times=times, timed=timed):
+      # Fewer squares than frames, where 'fomm' ends the clip.
+      for square, (rgb, moment) in zip(squares, timed(), strict=False):
+        times.append(moment)
+        yield align.cut(rgb, square, args.size), moment - times[0]
 
     try:
-      frames = (frame.rgb for frame in usable())
-      square = clips.head_square(frames, detector, scale=CROP_SCALE, name=name)
-      write_clip(path, cut(square))
+      shown = ((rgb, float(moment)) for rgb, moment in timed())
+      write_clip(path, cut(clips.head_squares(shown, detector, table.model.crop, name=name)))
     except InputError as error:
       path.unlink(missing_ok=True)
       table.leave_out(str(error))
       continue
     table.videos[name], table.people[name] = sequences.digest(given.path), given.person
-    yield name, path, times
+    yield name, path, [moment - times[0] for moment in times]
     done += 1
     if done == args.people:
       return

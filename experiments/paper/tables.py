@@ -1,8 +1,8 @@
 """What the scripts of the paper's tables share: options, rows, and the paper's own numbers.
 
 A table is measured on rendered heads of the test split, whose true answers are known, or with
-`--videos` on face videos, of which heads are cut out as First Order Motion Model does, one square
-per clip. Everything but the numbers is in a temporary folder, or in that of `--keep`.
+`--videos` on face videos, of which heads are cut out as those that our model was trained on
+(`data.framing`). Everything but the numbers is in a temporary folder, or in that of `--keep`.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from hybrid_jax.reenactment.options import Options
 from hybrid_jax.reenactment.run import reenact
 
 FPS = 25  # of rendered clips
-CROP_SCALE = 1.6  # of the square around all places of the face, as in training
 OURS, COPY = 'ours', 'copy of the source'
 
 # Rows of the paper (Oorloff & Yacoob 2023). The text at hand has kept its own row of each table
@@ -221,8 +220,7 @@ class Table:
   def _cropped(self) -> dict:
     """Returns how heads were cut out of which videos."""
     return {
-      'crop': f'one square a clip, {CROP_SCALE} times the union of all boxes of the face, '
-      'OpenCV INTER_AREA or INTER_CUBIC; every fifth frame is looked at',
+      'framing': self.model.crop,
       'cropper': file_facts(self.args.cropper),
       'videos': self.videos,
     }

@@ -1,21 +1,20 @@
 """Square head crops of a clip for training: a few evenly spaced frames, decoded in one pass.
 
-The crop is that of First Order Motion Model's preparation (Siarohin et al. 2019): one square for
-the whole clip, around all places of the face. A clip ends where the face is lost. Memory holds at
-most twice the number of frames asked for, whatever the length of the file.
+The crop is one of `framing.KINDS`. A clip ends where the face is lost. Memory holds at most twice
+the number of frames asked for, whatever the length of the file.
 """
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
 
-from hybrid_jax.media import MediaError, faces, turns, video
-from hybrid_jax.media.face_follower import FaceFollower
+from hybrid_jax.media import MediaError, align, faces, framing, turns, video
+from hybrid_jax.media.face_follower import Choice, FaceFollower, largest
 
-SEARCH_EVERY = 5  # frames from one search for the face to the next
+SEARCH_EVERY = 5  # frames from one search for the face to the next; 1 where each is aligned
 LONG_SIDE = 1280  # px; larger frames are reduced before they are kept
 REGIONS = ('mouth', 'eyes', 'brows', 'face')  # channels of masks
 
@@ -91,7 +90,7 @@ def read_clip(
   size: int,
   count: int,
   detector: faces.FaceDetector | None,
-  crop_scale: float,
+  kind: str,
   span: tuple[float, float] | None = None,
   box: tuple[float, float, float, float] | None = None,
 ) -> HeadClip:
@@ -101,40 +100,53 @@ def read_clip(
     size: side of the crops, px.
     count: number of frames.
     detector: finds the face; None requires square frames, or `box`.
-    crop_scale: side of the crop over that of the face's box, see `faces.square_box`.
+    kind: of the crop, one of `framing.KINDS`; without a detector the frames are taken whole.
     span: part of the file, (start, end) in seconds.
-    box: (top, bottom, left, right) in [0, 1], where the data set gives the crop; the face is then
-      not followed.
+    box: (top, bottom, left, right) in [0, 1], where the data set says which face it means; without
+      a detector it is the crop.
 
   Raises:
     MediaError: the file cannot be read, shows no face or fewer than two frames of one, or is not
       square although neither detector nor box is given.
   """
   name = os.path.basename(path)
-  follower = FaceFollower(detector) if detector is not None and box is None else None
+  follower = FaceFollower(detector, inside(box) if box else largest) if detector else None
   frames = read_span(path, span)
   if detector is None and box is None:
     frames = _checked_square(frames, name)
-  kept, boxes, shape = _collect(frames, count, follower)
-  if follower and not boxes:
+  kept, seen, shape = _collect(frames, count, follower, kind)
+  if follower and not seen:
     raise MediaError(f'{name}: no face in it; give another clip')
   chosen = kept.chosen()
   # Frames are drawn in pairs of one clip, see `training.triplets`.
   if len(chosen) < 2:
     raise MediaError(f'{name}: {len(chosen)} frame(s) of a face; a triplet needs two of one person')
-  if box is not None:
-    square = _given_square(box, shape)
-  elif boxes:
-    square = faces.square_box(faces.union(boxes), crop_scale, shape)
+  times = np.array([time for *_, time in chosen])
+  if seen:
+    squares = framing.squares(kind, framing.Seen.of(seen), times, shape)
   else:
-    # Already square, see `_checked_square`.
-    square = (0, 0, shape[1], shape[0])
-  crops = np.stack([_crop(rgb, square, scale, size) for rgb, scale, _ in chosen])
-  times = np.array([time for *_, time in chosen], np.float32)
+    # The whole frame, or the box of the data set.
+    whole = _given_square(box, shape) if box else (0, 0, shape[1], shape[0])
+    squares = np.tile(align.upright(whole), (len(times), 1))
+  cut = zip(chosen, squares, strict=True)
+  # A square in px of the original frame, out of a frame reduced by `scale`.
+  crops = np.stack([align.cut(rgb, square * scale, size) for (rgb, scale, _), square in cut])
   if detector is None:
-    return HeadClip(crops, times, None, None)
+    return HeadClip(crops, times.astype(np.float32), None, None)
   landmarks = find_landmarks(crops, detector, name)
-  return HeadClip(crops, times, landmarks, np.stack([region_masks(p, size) for p in landmarks]))
+  masks = np.stack([region_masks(p, size) for p in landmarks])
+  return HeadClip(crops, times.astype(np.float32), landmarks, masks)
+
+
+def inside(box: tuple[float, float, float, float]) -> Choice:
+  """Returns the choice of the face that lies in `box` (top, bottom, left, right) in [0, 1]."""
+
+  def choose(rgb, found):
+    given = _pixels(box, rgb.shape[:2])
+    best = max(found, key=lambda face: faces.covered(face.box, given))
+    return best if faces.covered(best.box, given) >= 0.5 else None
+
+  return choose
 
 
 def _checked_square(frames: Iterable[video.Frame], name: str) -> Iterator[video.Frame]:
@@ -145,22 +157,31 @@ def _checked_square(frames: Iterable[video.Frame], name: str) -> Iterator[video.
     yield frame
 
 
+def _search_every(kind: str) -> int:
+  # Upright squares need the places of the face alone, alignment the landmarks of each frame.
+  return 1 if kind == 'ffhq' else SEARCH_EVERY
+
+
 def _collect(
-  frames: Iterable[video.Frame], count: int, follower: FaceFollower | None
-) -> tuple[Thinning, list[faces.Box], tuple[int, int]]:
+  frames: Iterable[video.Frame], count: int, follower: FaceFollower | None, kind: str
+) -> tuple[Thinning, list[tuple[float, faces.Face]], tuple[int, int]]:
   """Keeps evenly spaced frames, from the first to the last in which the face is seen.
 
   Returns:
-    (rgb, scale, seconds) of the frames kept, `rgb` being reduced by `scale`; the boxes of the face
-    in the frames searched, px of the original frames; and the size (h, w) of those.
+    (rgb, scale, seconds) of the frames kept, `rgb` being reduced by `scale`; (seconds, face) of the
+    frames searched, px of the original frames; and the size (h, w) of those.
   """
-  kept, boxes, shape = Thinning(count), [], (0, 0)
+  kept, seen, shape, every = Thinning(count), [], (0, 0), _search_every(kind)
   for number, frame in enumerate(frames):
     shape = frame.rgb.shape[:2]
-    if follower and number % SEARCH_EVERY == 0:
+    if follower and number % every == 0:
       if face := follower(frame.rgb):
-        boxes.append(face.box)
-      elif follower.misses == _MISSES_AT_END:
+        if _has_left(kind, face, seen):
+          # Frames since the last search are already kept, and may show it on its way.
+          kept.drop_last(every)
+          break
+        seen.append((float(frame.time), face))
+      elif follower.misses * every == _MISSES_AT_END * SEARCH_EVERY:
         break
     if follower and follower.face is None:
       continue  # the face has not appeared yet
@@ -168,8 +189,13 @@ def _collect(
     kept.add((*_reduced(frame.rgb), float(frame.time)) if kept.wants() else None)
   if follower and follower.misses:
     # Frames since the face was seen last are already kept, and may show another shot.
-    kept.drop_last(follower.misses * SEARCH_EVERY)
-  return kept, boxes, shape
+    kept.drop_last(follower.misses * every)
+  return kept, seen, shape
+
+
+def _has_left(kind: str, face: faces.Face, seen: Sequence[tuple[float, faces.Face]]) -> bool:
+  """Whether a clip of this kind ends because the face is too far from where it was first seen."""
+  return kind == 'fomm' and bool(seen) and not framing.stays(face.box, seen[0][1].box)
 
 
 def _reduced(rgb: np.ndarray) -> tuple[np.ndarray, float]:
@@ -180,47 +206,49 @@ def _reduced(rgb: np.ndarray) -> tuple[np.ndarray, float]:
   return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), scale
 
 
-def _given_square(box: tuple[float, ...], shape: tuple[int, int]) -> faces.Square:
+def _pixels(box: tuple[float, ...], shape: tuple[int, int]) -> faces.Box:
   (h, w), (top, bottom, left, right) = shape, box
-  pixels = (left * w, top * h, (right - left) * w, (bottom - top) * h)
-  return faces.square_box(pixels, _BOX_SCALE, shape)
+  return left * w, top * h, (right - left) * w, (bottom - top) * h
 
 
-def _crop(rgb: np.ndarray, square: faces.Square, scale: float, size: int) -> np.ndarray:
-  """Cuts `square`, in px of the original frame, out of a frame reduced by `scale`."""
-  return faces.crop_square(rgb, tuple(round(edge * scale) for edge in square), size)
+def _given_square(box: tuple[float, ...], shape: tuple[int, int]) -> faces.Square:
+  return faces.square_box(_pixels(box, shape), _BOX_SCALE, shape)
 
 
-def head_square(
-  frames: Iterable[np.ndarray],
+def head_squares(
+  frames: Iterable[tuple[np.ndarray, float]],
   detector: faces.FaceDetector,
+  kind: str,
   *,
-  scale: float,
   name: str | os.PathLike = 'the clip',
-) -> faces.Square:
-  """Returns one square around all places of the largest face of the first frame that has any.
+) -> np.ndarray:
+  """Returns the squares (t, 4) around the largest face of the first frame that has any.
 
-  Every `SEARCH_EVERY`-th frame is searched, to the end: unlike in `read_clip`, a face that is lost
-  ends nothing.
+  All frames are searched to the end: unlike in `read_clip`, a face that is lost ends nothing. Only
+  with 'fomm' there are squares for the frames alone that come before the head leaves its first box.
 
   Args:
-    frames: (h, w, 3) uint8 each, all of one size.
-    scale: enlarges the union of the boxes, see `faces.square_box`.
+    frames: (h, w, 3) uint8, all of one size, and its time in seconds.
+    kind: one of `framing.KINDS`.
     name: of the clip, for the error.
 
   Raises:
     MediaError: no face in any frame searched.
   """
-  follower, boxes, searched, size = FaceFollower(detector), [], 0, (0, 0)
-  for number, rgb in enumerate(frames):
-    if number % SEARCH_EVERY:
-      continue
-    searched, size = searched + 1, rgb.shape[:2]
-    if face := follower(rgb):
-      boxes.append(face.box)
-  if not boxes:
+  follower, seen, times, size = FaceFollower(detector), [], [], (0, 0)
+  every = _search_every(kind)
+  for number, (rgb, time) in enumerate(frames):
+    if number % every == 0:
+      size, face = rgb.shape[:2], follower(rgb)
+      if face and _has_left(kind, face, seen):
+        break
+      if face:
+        seen.append((time, face))
+    times.append(time)
+  if not seen:
+    searched = -(-len(times) // every)
     raise MediaError(f'{name}: no face in the {searched} frames searched; give another clip')
-  return faces.square_box(faces.union(boxes), scale, size)
+  return framing.squares(kind, framing.Seen.of(seen), np.array(times), size)
 
 
 def find_landmarks(frames: np.ndarray, detector: faces.FaceDetector, name: str) -> np.ndarray:

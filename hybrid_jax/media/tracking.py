@@ -13,7 +13,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 
-from hybrid_jax.media import MediaError, align, faces, replacing, video
+from hybrid_jax.media import MediaError, align, faces, framing, replacing, video
 from hybrid_jax.media.face_follower import Choice, FaceFollower, largest
 from hybrid_jax.media.identity import SAME_PERSON, Embed, Looks
 from hybrid_jax.media.landmarkers import Landmarker
@@ -257,23 +257,19 @@ def track(
 
 
 def with_landmarks(clip: Track, points: np.ndarray) -> Track:
-  """Returns the clip with landmarks (t, 5, 2) of another source, and boxes around them."""
+  """Returns the clip with landmarks (t, 5, 2) of another source, and boxes to match."""
   # NaN landmarks give a NaN box, which marks the frame as missing.
-  low, high = points.min(1), points.max(1)
-  return dataclasses.replace(clip, points=points, boxes=np.concatenate((low, high - low), 1))
+  return dataclasses.replace(clip, points=points, boxes=framing.box_of(points))
 
 
-def squares(clip: Track, crop: str, scale: float, seconds: float) -> np.ndarray:
+def squares(clip: Track, crop: str, smoothing: float) -> np.ndarray:
   """Returns the square to crop from each frame, (t, 4) as in `align`.
 
   In frames without the face the square is interpolated between the neighbouring ones.
 
   Args:
-    crop: 'ffhq' is FFHQ's alignment, which turns with the head; 'square' is one upright box per
-      shot around all places of the face (First Order Motion Model's preparation); 'whole' is the
-      whole frame, which must be square.
-    scale: side of the box over that of the face, for 'square'.
-    seconds: standard deviation of the smoothing over time, for 'ffhq'; 0 turns it off.
+    crop: one of `framing.KINDS`, for each shot; or 'whole', the whole frame, which must be square.
+    smoothing: standard deviation of the smoothing of 'ffhq' over time, seconds; 0 turns it off.
 
   Raises:
     MediaError: 'whole', and the frames are not square.
@@ -284,22 +280,13 @@ def squares(clip: Track, crop: str, scale: float, seconds: float) -> np.ndarray:
       raise MediaError(f'{w}x{h} is not square; crop the head, or give --face-detector')
     # The same square for all frames, also for those without a face.
     return np.tile(align.upright((0, 0, w, w)), (t, 1))
-  present = np.flatnonzero(~clip.missing)
+  present, times = np.flatnonzero(~clip.missing), clip.seconds
   result = np.empty((t, 4))
   for first, end in zip(clip.cuts, (*clip.cuts[1:], t), strict=True):
     here = present[(present >= first) & (present < end)]
-    in_shot = len(here) > 0
-    if not in_shot:
+    if not len(here):
       # The option --on-missing replaces or drops these frames; the square only has to be finite.
       here = present[[np.abs(present - first).argmin()]]
-    if crop == 'square':
-      box = faces.union(clip.boxes[here])
-      result[first:end] = align.upright(faces.square_box(box, scale, clip.size))
-      continue
-    values, times = align.ffhq(clip.points[here]), clip.seconds
-    if in_shot:
-      values = np.stack(list(align.smoothed(values, times[here], seconds)))
-    for column in range(4):
-      # Constant before the first and after the last sighting in the shot.
-      result[first:end, column] = np.interp(times[first:end], times[here], values[:, column])
+    seen = framing.Seen(times[here], clip.points[here], clip.boxes[here])
+    result[first:end] = framing.squares(crop, seen, times[first:end], clip.size, smoothing)
   return result

@@ -21,7 +21,7 @@ import numpy as np
 
 from hybrid_jax import environment
 from hybrid_jax.errors import InputError, memory_named
-from hybrid_jax.media import refuse_overwriting, stills, video
+from hybrid_jax.media import framing, refuse_overwriting, stills, video
 from hybrid_jax.media.composite import even
 from hybrid_jax.progress import Progress, silent
 from hybrid_jax.provenance import record as provenance
@@ -35,7 +35,6 @@ from hybrid_jax.reenactment.quality import Measured
 from hybrid_jax.reenactment.report import Report
 
 FRAME_RATE = 25  # frames per second of a driving clip given as an array
-CROP_SCALE = 1.8  # of a 'square' crop, in sides of the face's box: configs/common.py
 # Options of the command that arguments and return values replace here.
 _SET_BY_API = ('source', 'driving', 'output', 'workdir')
 
@@ -69,18 +68,19 @@ def crop(
       picture must be a square crop already.
     landmarks: a file of landmarks instead.
     face: which face: largest, left, right or a number from 0, counted from the left.
-    kind: 'ffhq' (upright along the eyes) or 'square' (a box, as in First Order Motion Model). By
-      default the kind that each model was trained on; the notebook shows 'ffhq'.
+    kind: 'clip' (upright, with FFHQ's side and centre), 'fomm' (around the box of the face, as
+      First Order Motion Model) or 'ffhq' (along the eyes). By default the kind that each model was
+      trained on; the notebook shows 'ffhq'.
 
   Raises:
     InputError: unreadable, no face, or not square where nothing locates the face.
   """
-  if kind not in ('', 'ffhq', 'square'):
-    raise InputError(f"kind={kind!r}: choose from 'ffhq', 'square'")
+  if kind not in ('', *framing.KINDS):
+    raise InputError(f'kind={kind!r}: choose from {", ".join(map(repr, framing.KINDS))}')
   options = CropOptions(os.fspath(detector), os.fspath(landmarks), face, kind)
   name = _name(picture)
   rgb = picture if isinstance(picture, np.ndarray) else stills.read_image(name)
-  return crop_picture(rgb, name, options, CROP_SCALE)
+  return crop_picture(rgb, name, options)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -287,7 +287,7 @@ def _job(
     source = open_picture(source, chosen.crop_options('source'), model)
   opened = source if isinstance(source, Input) else None
   if opened is not None and not opened.kind:
-    opened = recrop(opened, chosen.crop or model.crop, model.config.data.crop_scale)
+    opened = recrop(opened, chosen.crop or model.crop)
   hashes = {path: environment.sha256(path) for path in (name, clip) if os.path.isfile(path)}
   # The provenance names a hash of each input: of an array that of its bytes stands in for a file's.
   if opened is not None:

@@ -158,8 +158,7 @@ def open_picture(picture: str | np.ndarray, options: CropOptions, model: Model) 
   return crop_picture(
     picture if given else stills.read_image(picture),
     'array' if given else picture,
-    dataclasses.replace(options, crop=options.kind(model.crop)),
-    model.config.data.crop_scale,
+    dataclasses.replace(options, crop=options.kind(model)),
     # A function, since like=PICTURE runs the detector that is opened only inside.
     lambda landmarker: _choice(options, model, landmarker),
   )
@@ -169,13 +168,11 @@ def crop_picture(
   rgb: np.ndarray,
   name: str,
   options: CropOptions,
-  scale: float,
   choice: Callable[[Landmarker], tracking.Choice] | None = None,
 ) -> Input:
   """The head of a picture (h, w, 3) uint8; `name` is what messages call it.
 
   Args:
-    scale: of a 'square' crop, in sides of the face's box.
     choice: gives the rule that picks one of several faces; by default the one of `options.face`.
 
   Raises:
@@ -205,13 +202,13 @@ def crop_picture(
   if face is not None:
     track = dataclasses.replace(track, boxes=np.array([face.box]))
   kind = options.crop if options.locates else 'whole'
-  squares = _squares(name, track, kind or 'ffhq', scale, options.smooth)
+  squares = _squares(name, track, kind or 'ffhq', options.smooth)
   return Input(name, track, squares, rgb, kind, options.locates)
 
 
-def recrop(picture: Input, kind: str, scale: float) -> Input:
+def recrop(picture: Input, kind: str) -> Input:
   """The same picture with another `kind` of crop around the face that was found."""
-  squares = _squares(picture.path, picture.track, kind, scale, 0)
+  squares = _squares(picture.path, picture.track, kind, 0)
   return dataclasses.replace(picture, kind=kind, squares=squares)
 
 
@@ -223,7 +220,7 @@ def open_clip(
   Raises:
     InputError: unreadable, no face in any frame, or not square where nothing locates the face.
   """
-  kind = options.kind(model.crop)
+  kind = options.kind(model)
   # The store is trusted: it lies in the folder of this job, which is emptied for any other job.
   if store.is_file():
     track = tracking.Track.load(store)
@@ -232,7 +229,7 @@ def open_clip(
     landmarker = open_landmarker(options.detector) if detects else None
     choose, total = _choice(options, model, landmarker), video.probe(path).frames
     if kind == 'whole':  # refused before the whole clip is read
-      _squares(path, _first_frame(path), kind, 1, 0)
+      _squares(path, _first_frame(path), kind, 0)
     track = tracking.track(
       path,
       landmarker,
@@ -245,7 +242,7 @@ def open_clip(
       points = read_landmarks(options.landmarks, track.size, len(track))
       track = tracking.with_landmarks(track, points)
     track.save(store)
-  squares = _squares(path, track, kind, model.config.data.crop_scale, options.smooth)
+  squares = _squares(path, track, kind, options.smooth)
   return Input(path, track, squares, None, kind, options.locates)
 
 
@@ -283,11 +280,9 @@ def _first_frame(path: str) -> tracking.Track:
   return tracking.Track(np.zeros(1, np.int64), info.time_base, nowhere, boxes, (0,), size, '')
 
 
-def _squares(
-  name: str, track: tracking.Track, kind: str, scale: float, smooth: float
-) -> np.ndarray:
+def _squares(name: str, track: tracking.Track, kind: str, smooth: float) -> np.ndarray:
   try:
-    return tracking.squares(track, kind, scale, smooth)
+    return tracking.squares(track, kind, smooth)
   # Tracking works on arrays and has no name to report.
   except InputError as error:
     raise InputError(f'{name}: {error}') from None

@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hybrid_jax.errors import InputError
+from hybrid_jax.media import framing
 from hybrid_jax.method.hybrid import Directions
 from hybrid_jax.method.networks import Networks, build, init_encoder
 from hybrid_jax.models.batching import batched, pad
@@ -116,9 +117,23 @@ class Model:
 
   @property
   def crop(self) -> str:
-    """The kind of crop of its training frames, see `tracking.squares`."""
+    """The kind of crop of its training frames, see `framing.KINDS`.
+
+    Raises:
+      InputError: an earlier version trained it on crops that are not made any more.
+    """
     data = self.config.data
-    return 'square' if data.videos or data.packed else 'ffhq'
+    # The rendered world centres and scales each frame as FFHQ does, and leaves the roll.
+    if not (data.videos or data.packed):
+      return 'ffhq'
+    kind = framing.of_data(data) or data.get('framing', 'clip')
+    if kind not in framing.KINDS:
+      raise InputError(
+        f'{self.name}: was trained on squares of {kind}, which this version does not cut; choose '
+        f'another crop, {", ".join(framing.KINDS)}, give square crops without a face detector, or '
+        'train again'
+      )
+    return kind
 
   def digest(self) -> str:
     """SHA-256 of the encoder; motion is only valid for the encoder that extracted it."""

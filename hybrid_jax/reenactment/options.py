@@ -13,10 +13,11 @@ from fractions import Fraction
 from typing import Any
 
 from hybrid_jax.errors import InputError
+from hybrid_jax.media import framing
 from hybrid_jax.method import cma
 
 LAYOUTS = ('result', 'pasted', 'side-by-side', 'grid')
-CROPS = ('', 'ffhq', 'square', 'whole')
+CROPS = ('', *framing.KINDS, 'whole')
 ON_MISSING = ('hold', 'interpolate', 'skip', 'fail')
 # Codec: FFmpeg's encoder, and the containers that hold its streams.
 CODECS = {
@@ -35,25 +36,29 @@ class CropOptions:
     detector: YuNet .onnx or MediaPipe FaceLandmarker .task file; '' for none.
     landmarks: file of landmarks (see `landmarkers.read_landmarks`); '' for none.
     face: which face: largest, left, right, a number from 0 on, or like=PICTURE.
-    crop: 'ffhq', 'square' or 'whole' (see `tracking.squares`); '' is the kind that the model was
-      trained on. Without detector and landmarks the crop is always 'whole'.
-    smooth: time constant of smoothing the crop over time, seconds.
+    crop: one of `framing.KINDS`, or 'whole'; '' is the kind that the model was trained on. Without
+      detector and landmarks the crop is always 'whole'.
+    smooth: time constant of smoothing an 'ffhq' crop over time, seconds.
   """
 
   detector: str = ''
   landmarks: str = ''
   face: str = 'largest'
   crop: str = ''
-  smooth: float = 0.1
+  smooth: float = framing.SMOOTHING
 
   @property
   def locates(self) -> bool:
     """Whether a detector or a file of landmarks locates the face."""
     return bool(self.detector or self.landmarks)
 
-  def kind(self, trained: str) -> str:
-    """The kind of crop for a model whose training frames were cropped as `trained`."""
-    return (self.crop or trained) if self.locates else 'whole'
+  def kind(self, model: Any) -> str:
+    """The kind of crop for a `Model`, by default that of its training frames.
+
+    Raises:
+      InputError: the model has none, see `Model.crop`.
+    """
+    return (self.crop or model.crop) if self.locates else 'whole'
 
 
 # --- Value types of the command line -------------------------------------------------------------
@@ -113,7 +118,9 @@ class Options:
     'largest', 'driving face: largest, left, right, NUMBER from the left or like=PICTURE'
   )
   crop: str = _option('', 'kind of crop (default: as the model was trained)', choices=CROPS)
-  smooth: float = _option(0.1, 'smoothing of the crop over time, s', type=at_least(float, 0))
+  smooth: float = _option(
+    framing.SMOOTHING, 'smoothing of an ffhq crop over time, s', type=at_least(float, 0)
+  )
   in_plane: bool = _option(
     True,
     "leave out the driver's roll, shift and size (put back where --crop=ffhq removes them)",

@@ -15,7 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import replacing
+from hybrid_jax.media import framing, replacing
 
 CONFIG, CHECKPOINTS, BEST = 'config.json', 'checkpoints', 'best'
 SECTIONS = ('model', 'weights', 'data', 'progressive', 'train')  # of every config of this project
@@ -179,6 +179,13 @@ def check_config(workdir: str, config: Mapping) -> None:
     raise InputError(
       f'{workdir} was trained with other weights ({weights}); take another --workdir or the '
       'weights of that run'
+    )
+  framings = [{'data.framing': framing.of_data(c['data'])} for c in (before, config)]
+  changed = _changes(*framings)
+  if changed and all(f['data.framing'] for f in framings):  # both cut heads out of videos
+    raise InputError(
+      f'{workdir} was trained on crops of another framing ({changed}); take another --workdir or '
+      'the framing of that run'
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hybrid_jax.errors import InputError
+from hybrid_jax.media import framing
 from hybrid_jax.models import latents
 from hybrid_jax.models.perceptual import BACKBONES
 
@@ -23,6 +24,7 @@ CHOICES = {
   'stage': ('pretrain', 'finetune'),
   'model.lpips_net': tuple(BACKBONES),
   'model.half_dtype': ('', 'bfloat16', 'float16'),
+  'data.framing': framing.KINDS,
 }
 LOSS_NAMES = {
   'loss.reconstruction': 'l2 lpips gradient_variance',
@@ -82,7 +84,6 @@ def _check_each(fields: _Fields) -> None:
       need(ok, field, f'a whole number of at least {least}')
   for field, names in CHOICES.items():
     need(get(field) in names, field, 'one of ' + ', '.join(map(repr, names)))
-  need(get('data.crop_scale') > 0, 'data.crop_scale', 'more than 0')
   need(0 < get('data.held_out') < 1, 'data.held_out', 'between 0 and 1')
   need(0 <= get('loss.mask_dilation') < 0.5, 'loss.mask_dilation', 'at least 0 and under 0.5')
   people = get('data.rendered_people')

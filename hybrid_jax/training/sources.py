@@ -55,6 +55,12 @@ def load(
     found = train.read(0, [0])[0].shape[1]
     if found != size:
       raise InputError(f'{data.packed}: frames of {found} px; config.model.frame_size is {size}')
+    # `reenact` cuts heads as the config says, so that it must be what the model has seen.
+    if train.framing not in ('', data.framing):
+      raise InputError(
+        f'{data.packed}: packed with framing {train.framing!r}; config.data.framing is '
+        f'{data.framing!r}: set it so, or pack again with --framing={data.framing}'
+      )
     return train, held_out, [f'{len(train.lengths)} packed clips, {len(held_out.lengths)} held out']
   if data.rendered_people:
     few = max(4, round(data.held_out * data.rendered_people))
@@ -67,7 +73,7 @@ def load(
     size=size,
     frames_per_clip=data.frames_per_clip,
     face_detector=data.face_detector,
-    crop_scale=data.crop_scale,
+    kind=data.framing,
     progress=progress,
   )
   people = {c.identity for c in clips}

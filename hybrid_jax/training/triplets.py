@@ -21,7 +21,7 @@ from PIL import Image
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import clips as media_clips
-from hybrid_jax.media import faces
+from hybrid_jax.media import faces, framing
 from hybrid_jax.progress import Progress, silent
 
 SUFFIXES = {'.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.gif'}
@@ -80,11 +80,14 @@ class PackedClips:
     path = pathlib.Path(data_dir)
     if not (path / INDEX).is_file():
       raise InputError(f'{data_dir}: no {INDEX} in it; give the folder of a packed data set')
-    rows = json.loads((path / INDEX).read_text())['splits'].get(split, [])
+    index = json.loads((path / INDEX).read_text())
+    rows = index['splits'].get(split, [])
     if not rows:
       raise InputError(f'{data_dir}: its split {split!r} has no clip')
     self.identities = [row['identity'] for row in rows]
     self.lengths = [row['frames'] for row in rows]
+    # How heads were cut out; '' of rendered people, and of clips that were packed whole.
+    self.framing = framing.of_data({'videos': data_dir, **index.get('config', {})})
     self._path, self._split, self._source = path, split, None
 
   def read(self, index: int, picks: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -151,7 +154,7 @@ def read_folder(
   size: int,
   frames_per_clip: int,
   face_detector: str,
-  crop_scale: float,
+  kind: str,
   progress: Progress = silent,
 ) -> tuple[list[Clip], list[str]]:
   """Returns all usable clips of a folder, and a line for each clip that was skipped.
@@ -161,7 +164,7 @@ def read_folder(
     size: side of the frames, px.
     frames_per_clip: evenly spaced frames kept of each clip.
     face_detector: YuNet file; '' takes square clips whole.
-    crop_scale: side of the crop in face-box sides.
+    kind: of the crops, one of `media.framing.KINDS`.
     progress: shows how many clips are read.
 
   Raises:
@@ -173,7 +176,7 @@ def read_folder(
   for identity, path in progress(videos, 'reading clips', len(videos)):
     try:
       clip = media_clips.read_clip(
-        path, size=size, count=frames_per_clip, detector=detector, crop_scale=crop_scale
+        path, size=size, count=frames_per_clip, detector=detector, kind=kind
       )
     except InputError as error:
       skipped.append(f'skipped {error}')

@@ -43,6 +43,7 @@ def read_config(path: str) -> dict:
     config = json.loads(text)
     # The model, crop and weights are built from these sections: all their fields must be there.
     known = shipped.config()
+    known['data'].pop('framing', None)  # not in earlier versions' files: see `Model.crop`
     if not all(known[section].keys() <= config[section].keys() for section in SECTIONS):
       raise ValueError
   except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from hybrid_jax.media import MediaError, clips, video
+from hybrid_jax.media import MediaError, align, clips, video
 from hybrid_jax.media.face_follower import FaceFollower
-from hybrid_jax.media.faces import Face, FaceDetector, crop_square, square_box
+from hybrid_jax.media.faces import Face, FaceDetector, square_box
 
 FRAME = np.zeros((100, 200, 3), np.uint8)
 POINTS = np.array([(-5, -4), (5, -4), (0, 0), (-4, 6), (4, 6)], float)
@@ -29,6 +29,10 @@ class Scripted:
 
 def frames(count, h=100, w=200):
   return (np.full((h, w, 3), number, np.uint8) for number in range(count))
+
+
+def timed(shown):
+  return ((rgb, k / 25) for k, rgb in enumerate(shown))
 
 
 def followed(script, count, times=None, **options):
@@ -95,22 +99,23 @@ def test_head_square_is_around_all_places():
     20: [face(68, y=42)],
     21: [face(90)],  # between two searches
   }
-  square = clips.head_square(frames(25), Scripted(script), scale=1.5)
-  assert square == square_box((60, 40, 28, 22), 1.5, (100, 200))
+  squares = clips.head_squares(timed(frames(25)), Scripted(script), 'fomm')
+  square = align.upright(square_box((60, 40, 28, 22), 1.2, (100, 200)))
+  np.testing.assert_array_equal(squares, np.tile(square, (25, 1)))
 
 
 def test_head_square_without_a_face():
   with pytest.raises(MediaError, match='a.mp4: no face in the 2 frames searched'):
-    clips.head_square(frames(10), Scripted({}), scale=1.6, name='a.mp4')
+    clips.head_squares(timed(frames(10)), Scripted({}), 'clip', name='a.mp4')
 
 
-def read_scripted(monkeypatch, script, count, frames_wanted=50):
+def read_scripted(monkeypatch, script, count, frames_wanted=50, kind='clip'):
   """`read_clip` of frames numbered in their first pixel; the numbers of the frames it keeps."""
   at = lambda k: video.Frame(next(frames(1)) + np.uint8(k), Fraction(k, 25))  # noqa: E731
   monkeypatch.setattr(clips.video, 'read_frames', lambda path: map(at, range(count)))
   monkeypatch.setattr(clips, 'find_landmarks', lambda crops, *_: np.full((len(crops), 5, 2), 0.5))
   clip = clips.read_clip(
-    'a.mp4', size=16, count=frames_wanted, detector=Scripted(script), crop_scale=1.8
+    'a.mp4', size=16, count=frames_wanted, detector=Scripted(script), kind=kind
   )
   return np.rint(clip.times * 25).astype(int).tolist()
 
@@ -159,9 +164,10 @@ def test_frames_without_a_face(shared, detector, name, missing):
 def test_head_squares_of_real_clips(shared, detector, name):
   rgbs = [frame.rgb for frame in video.read_frames(shared(f'faces/driving/{name}'))]
   assert None not in sightings(shared(f'faces/driving/{name}'), detector).values()
-  x, y, side, _ = square = clips.head_square(rgbs, detector, scale=1.6)
-  assert x >= 0 and y >= 0 and x + side <= rgbs[0].shape[1] and y + side <= rgbs[0].shape[0]
-  crop = crop_square(rgbs[0], square, 256)
+  x, y, half, roll = square = clips.head_squares(timed(rgbs), detector, 'fomm')[0]
+  assert x >= half and y >= half and not roll
+  assert x + half <= rgbs[0].shape[1] and y + half <= rgbs[0].shape[0]
+  crop = align.cut(rgbs[0], square, 256)
   assert crop.shape == (256, 256, 3) and detector.detect(crop)
 
 
@@ -171,4 +177,5 @@ def test_two_faces_and_no_face(shared, detector):
   assert min(centres) > 240 or max(centres) < 240  # one of the two throughout
   path = shared('faces/hostile/no_face_testpattern.mp4')
   with pytest.raises(MediaError, match='no face'):
-    clips.head_square((frame.rgb for frame in video.read_frames(path)), detector, scale=1.6)
+    shown = ((frame.rgb, float(frame.time)) for frame in video.read_frames(path))
+    clips.head_squares(shown, detector, 'clip')

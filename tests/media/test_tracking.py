@@ -62,7 +62,7 @@ def test_a_cut_chooses_anew_and_ends_the_shot(tmp_path):
   clip = tracking.track(path, script, tracking.chooser('right'))
   assert clip.cuts == (0, 4)
   assert centres(clip) == [20] * 4 + [90] * 4
-  squares = tracking.squares(clip, 'ffhq', 1.8, 0.2)
+  squares = tracking.squares(clip, 'ffhq', 0.2)
   np.testing.assert_allclose(squares[:4], squares[:1].repeat(4, 0), atol=1e-9)
   assert squares[3, 0] == pytest.approx(20) and squares[4, 0] == pytest.approx(90)
 
@@ -80,13 +80,15 @@ def test_squares_between_faces_and_a_fixed_one(tmp_path):
   clip = tracking.track(path, Scripted([[20], [], [], [50], [50], []]), tracking.chooser('0'))
   assert clip.missing.tolist() == [False, True, True, True, True, True]  # 50 is another face
   clip = tracking.track(path, Scripted([[20], [], [26], [32], [], []]), tracking.chooser('0'))
-  squares = tracking.squares(clip, 'ffhq', 1.8, 0)
+  squares = tracking.squares(clip, 'ffhq', 0)
   np.testing.assert_allclose(squares[:, 0], [20, 23, 26, 32, 32, 32])
   np.testing.assert_array_equal(squares[0], align.ffhq(clip.points[0]))
-  fixed = tracking.squares(clip, 'square', 2.0, 0)
-  assert (fixed == fixed[0]).all() and fixed[0, 2] == 42  # twice the union's 42 px, halved
+  fixed = tracking.squares(clip, 'fomm', 0)
+  assert (fixed == fixed[0]).all() and fixed[0, 2] == 25  # 1.2 times the union's 42 px, halved
+  middle = tracking.squares(clip, 'clip', 0)
+  np.testing.assert_array_equal(middle, np.tile(align.ffhq(clip.points[2]), (6, 1)))
   with pytest.raises(MediaError, match='128x64 is not square'):
-    tracking.squares(clip, 'whole', 1.8, 0)
+    tracking.squares(clip, 'whole', 0)
 
 
 def test_a_track_is_read_back(tmp_path):

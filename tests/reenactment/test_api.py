@@ -155,7 +155,9 @@ def test_a_crop_is_of_the_kind_that_the_model_was_trained_on(model, inputs, tmp_
     np.testing.assert_array_equal(reenact(other, source, inputs[1]).frames, expected)
   fixed = hybrid_jax.crop(inputs[0], landmarks=tmp_path / 'face.npz', kind='ffhq')
   assert (reenact(other, fixed, inputs[1]).frames != expected).any()
-  with pytest.raises(hybrid_jax.InputError, match="kind='oval': choose from 'ffhq', 'square'"):
+  with pytest.raises(
+    hybrid_jax.InputError, match="kind='oval': choose from 'clip', 'fomm', 'ffhq'"
+  ):
     hybrid_jax.crop(inputs[0], kind='oval')
 
 

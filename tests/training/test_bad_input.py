@@ -103,7 +103,7 @@ BAD_FIELDS = [
   ('loss.pool_size', -1, 'at least 0'),
   ('progressive.start_steps', -1, 'at least 0'),
   ('progressive.every_steps', -5, 'at least 0'),
-  *(('data.crop_scale', x, 'more than 0') for x in (0.0, -1.0, float('nan'))),
+  ('data.framing', 'square', "one of 'clip', 'fomm', 'ffhq'"),
   ('loss.weights', {'adversarial': 1.0, 'lpip': 1.0}, 'has lpip, which is no loss'),
   ('loss.reconstruction', {'l1': 1.0}, 'has l1, which is no loss; take of l2 lpips'),
 ]
@@ -164,6 +164,23 @@ def test_a_workdir_goes_on_with_the_same_model_only(tmp_path):
   del fields['model']['head_width']
   pathlib.Path(workdir, checkpoint.CONFIG).write_text(json.dumps(fields))
   assert 'head_width None -> 64' in refusal(check)
+
+
+def test_a_workdir_goes_on_with_the_same_framing_only(tmp_path):
+  config = common.tiny()
+  config['data'] |= {'videos': 'a', 'face_detector': 'yunet.onnx', 'framing': 'fomm'}
+  checkpoint.write_config(str(tmp_path), config)
+  checkpoint.check_config(str(tmp_path), config)
+  other = common.merged(config, {'data': {'framing': 'clip'}})
+  text = refusal(lambda: checkpoint.check_config(str(tmp_path), other))
+  assert 'trained on crops of another framing (data.framing fomm -> clip)' in text
+  config['data'] = {'crop_scale': 1.8} | config['data']
+  del config['data']['framing']
+  checkpoint.write_config(str(tmp_path), config)
+  text = refusal(lambda: checkpoint.check_config(str(tmp_path), other))
+  assert 'data.framing 1.8 face boxes -> clip' in text
+  other['data'] |= {'videos': '', 'rendered_people': 4}
+  checkpoint.check_config(str(tmp_path), other)
 
 
 def test_the_seed_is_free_where_the_weights_are_files(tmp_path):

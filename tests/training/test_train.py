@@ -186,7 +186,7 @@ def test_paper_step_lowers_with_abstract_arrays():
 
 def test_triplets_pair_frames_as_they_must(videos):
   clips, skipped = triplets.read_folder(
-    str(videos), size=SIZE, frames_per_clip=4, face_detector='', crop_scale=1.0
+    str(videos), size=SIZE, frames_per_clip=4, face_detector='', kind='clip'
   )
   assert not skipped and [len(clip.frames) for clip in clips] == [4, 4, 4]
   owner = {frame.tobytes(): clip.identity for clip in clips for frame in clip.frames}
@@ -206,7 +206,7 @@ def test_triplets_pair_frames_as_they_must(videos):
 
 def read(folder):
   return triplets.read_folder(
-    str(folder), size=SIZE, frames_per_clip=4, face_detector='', crop_scale=1.0
+    str(folder), size=SIZE, frames_per_clip=4, face_detector='', kind='clip'
   )
 
 
