@@ -99,7 +99,7 @@ def test_jitter_of_a_detector_is_smoothed():
   track = tracking.Track(ticks, Fraction(1, 25), noisy, nowhere, (0,), (300, 400), '')
   shake = []
   for seconds in (0.0, options.CropOptions().smooth):
-    found = in_plane.measure(motion_of(tracking.squares(track, 'ffhq', 1, seconds)), None, 1, 0)
+    found = in_plane.measure(motion_of(tracking.squares(track, 'ffhq', seconds)), None, 1, 0)
     corners = [align.corners(found.moved(np.array([50, 50, 50, 0.0]), k)) for k in range(100)]
     shake.append(np.sqrt((np.diff(corners, 2, 0) ** 2).sum(-1).mean()))
   assert shake[0] > 3 and shake[1] < 0.25
@@ -221,13 +221,13 @@ def test_a_resumed_run_moves_on(model, inputs, turning, tmp_path, monkeypatch):
   np.testing.assert_array_equal(pixels(tmp_path / 'killed.mkv'), pixels(tmp_path / 'whole.mkv'))
 
 
-@pytest.mark.parametrize('crop', ['square', 'whole', 'ffhq'])
+@pytest.mark.parametrize('crop', ['clip', 'whole', 'ffhq'])
 def test_a_fixed_square_has_nothing_to_put_back(model, inputs, tmp_path, crop):
   """Also where each frame is aligned to the same landmarks, of a tilted head."""
   given = {'crop': crop, 'codec': 'ffv1', 'layout': 'pasted'}
   face = points(*[(16, 14, 1.5, 9)] * len(inputs[2]))
-  if crop == 'square':
-    face[3:] += 2  # moves within its square
+  if crop == 'clip':
+    face[3:] += 2  # moves within the square of its clip
   np.savez(tmp_path / 'fixed.npz', landmarks=face)
   given['driving_landmarks'] = str(tmp_path / 'fixed.npz')
   for name, on in (('on', True), ('off', False)):
