@@ -197,10 +197,11 @@ class DrawTriplet(grain.transforms.RandomMap):
   """Maps a clip index to two different frames of that clip and one frame of another person.
 
   With `masks`, also the union of the masks of mouth, eyes and brows of the first two, (h, w) uint8.
+  With `flip`, half of the triplets are mirrored, all frames and masks together.
   """
 
-  def __init__(self, clips: Clips, masks: bool):
-    self.clips, self.masks = clips, masks
+  def __init__(self, clips: Clips, masks: bool, flip: bool = False):
+    self.clips, self.masks, self.flip = clips, masks, flip
 
   def random_map(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Draws a triplet; Grain seeds `rng` by the position in the data, hence exact resuming."""
@@ -214,6 +215,9 @@ class DrawTriplet(grain.transforms.RandomMap):
     drawn = {'source': frames[0], 'driving': frames[1], 'other': others[0]}
     if self.masks:
       drawn['source_mask'], drawn['driving_mask'] = masks[..., :3].max(-1)
+    # Drawn last, so that the same triplets come with and without flips.
+    if self.flip and rng.random() < 0.5:
+      drawn = {name: image[:, ::-1] for name, image in drawn.items()}
     return drawn
 
 
@@ -229,12 +233,13 @@ def triplets(
   batch_size: int,
   seed: int,
   masks: bool = False,
+  flip: bool = False,
   process: tuple[int, int] = (0, 1),
 ) -> Iterable[dict[str, np.ndarray]]:
   """Returns endless shuffled batches {'source', 'driving', 'other'} of (n, h, w, 3) uint8.
 
   Its iterator can be saved and restored at any batch. With `masks`, batches also have 'source_mask'
-  and 'driving_mask', see `DrawTriplet`.
+  and 'driving_mask'; with `flip`, half of the triplets are mirrored. See `DrawTriplet`.
 
   `process` is (index, count): each of several processes gets its part of every batch, in order, so
   that their batches side by side are those of a single process.
@@ -250,7 +255,7 @@ def triplets(
       'all clips are of one identity, so no other-person driver exists; add a person'
     )
   dataset = grain.MapDataset.range(len(clips.identities)).seed(seed).shuffle().repeat()
-  dataset = dataset.random_map(DrawTriplet(clips, masks))
+  dataset = dataset.random_map(DrawTriplet(clips, masks, flip))
   dataset = dataset.batch(batch_size // count, drop_remainder=True)
   # Grain's default reads 500 batches ahead: 2.4 GB of 8 triplets at 256 px, and at the start of a
   # run all cores are busy with them.

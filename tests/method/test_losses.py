@@ -101,14 +101,14 @@ def test_identity_consistency_proximity_by_loops():
   slow_identity = np.mean([1 - phi[n] @ psi[n] for n in range(3)])
   np.testing.assert_allclose(losses.identity(phi, psi), slow_identity, rtol=1e-5)
   rows = [np.linalg.norm(W[n, i] - V[n, i]) for n in range(3) for i in range(4)]
-  np.testing.assert_allclose(losses.latent_consistency(W, V), np.mean(rows), rtol=1e-5)
+  np.testing.assert_allclose(losses.latent_consistency(W, V, 'norm'), np.mean(rows), rtol=1e-5)
   slow_proximity = sum(np.mean([np.linalg.norm(f[n]) for n in range(3)]) for f in F)
   np.testing.assert_allclose(losses.style_proximity(F), slow_proximity, rtol=1e-5)
 
 
 def test_norms_have_a_zero_gradient_at_zero():
   zero = jnp.zeros((2, 3, 4))
-  for loss in (losses.w_variance, lambda x: losses.latent_consistency(x, zero)):
+  for loss in (losses.w_variance, lambda x: losses.latent_consistency(x, zero, 'norm')):
     assert np.all(jax.grad(loss)(zero) == 0)
   assert np.all(jax.grad(lambda f: losses.style_proximity([f]))(zero[0]) == 0)
 

@@ -59,7 +59,7 @@ def plain_terms(config, nets, state, frozen, batch):
     'reenactment': losses.reconstruction(D, R_D, lpips, weights)[0],
     'anchor_identity': losses.identity(phi(S), phi(anchor)),
     'puppet_identity': losses.identity(phi(S), phi(R_other)),
-    'latent_consistency': losses.latent_consistency(W_S, W_R),
+    'latent_consistency': losses.latent_consistency(W_S, W_R, 'norm'),
     'w_variance': losses.w_variance(W_S),
     'style_proximity': losses.style_proximity(
       [jnp.concatenate(layer) for layer in zip(F_S, F_D, F_other, strict=True)]
