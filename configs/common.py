@@ -73,7 +73,8 @@ def data() -> dict:
     # Share of the people of a folder whose clips are only validated on; those of packed and
     # rendered data have their splits already. Paper, section 4: 80/20.
     'held_out': 0.2,
-    # YuNet model (.onnx) that crops the face; '' takes square clips whole.
+    # Model that crops the face; '' takes square clips whole. With MediaPipe's (.task) the masks of
+    # Eq. (13) follow its contours, with YuNet's (.onnx) they are ellipses about five points.
     'face_detector': '',
     # Side of the crop in face-box sides. Ours, after First Order Motion Model's preparation.
     'crop_scale': 1.8,
@@ -114,9 +115,10 @@ def loss() -> dict:
       # Eq. (12): 'norm', sum of the layers' norms over all frames (ours), or 'mse', of the driver's
       # deformation alone (ViVFace).
       'style_proximity': 'norm',
-      # What normalises G(W_S, F_D') in Eq. (10): 'running' statistics (ours), those of its 'batch',
+      # What normalises G(W_S, F_D') in Eq. (10): 'running' statistics, those of its 'batch' (ours),
       # or, as each 'role' of a triplet is normalised on its own, the same, kept too (ViVFace).
-      'batch_statistics': 'running',
+      # Untrained running statistics let a fresh encoder of full depth diverge in its second step.
+      'batch_statistics': 'batch',
     },
     # Reach of the masks of Eq. (13) beyond mouth, eyes and brows, in frame sides. Ours.
     'mask_dilation': 0.02,
@@ -193,7 +195,7 @@ def stage_2(config: dict) -> dict:
     'stage': 'finetune',
     # Paper: "a reduced learning rate". The value is ours.
     'optim': {'encoder_lr': config['optim']['encoder_lr'] / 10},
-    # Ours: equal to Eqs. (5) and (6).
+    # Ours: equal to Eqs. (5) and (6). All terms of Eq. (13) are divided by the area of the mask.
     'loss': {'weights': {'feature_reconstruction': 1.0}},
     'progressive': {'every_steps': 0},
     # Paper, section 4: 20,000, a tenth of stage 1.

@@ -16,6 +16,8 @@ from configs import common
 
 STEPS, BATCH = 300, 4
 DEFAULT = 'default'
+# The default of the time of the comparison.
+BASE = {'loss': {'readings': {'batch_statistics': 'running'}}}
 VARIANTS = {
   DEFAULT: {},
   # Eq. (10): mean squared error, weight 1.
@@ -38,7 +40,7 @@ VARIANTS = {
 
 def get_config(variant: str = DEFAULT) -> ConfigDict:
   """Returns the config of a variant, a key of VARIANTS or several joined by '+'."""
-  config = common.heads()
+  config = common.merged(common.heads(), BASE)
   for name in variant.split('+'):
     if name not in VARIANTS:
       raise ValueError(f"configs/readings.py has no variant '{name}'; it has {sorted(VARIANTS)}")

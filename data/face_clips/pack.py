@@ -64,7 +64,8 @@ def pack(*, videos: str, out: str, name: str, **fields) -> str:
     InputError: a bad argument, fewer than four people, or no clip that can be used.
   """
   from data.face_clips.layouts import read_layout
-  from hybrid_jax.media import faces, replacing
+  from hybrid_jax.media import replacing
+  from hybrid_jax.media.landmarkers import open_landmarker
   from hybrid_jax.training.triplets import INDEX
 
   if fields['size'] < 16 or fields['frames'] < 2 or not 0 < fields['held_out'] < 1:
@@ -73,7 +74,7 @@ def pack(*, videos: str, out: str, name: str, **fields) -> str:
   expected = read_layout(fields['layout'], videos, fields['metadata'], fields['corrections'])
   if fields['face_detector']:
     # Opened and dropped: raises if the file is missing or not a model.
-    faces.FaceDetector(fields['face_detector'])
+    open_landmarker(fields['face_detector'])
   print(people_table(expected))
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:

@@ -121,14 +121,15 @@ def feature_reconstruction(
   A batch without any mask gives zero.
   """
   target, image = mask * target, mask * image
-  # Divided by the area of the mask, or the squared error would shrink with the features.
+  # All terms are means over the frame, most of which is masked: divided by the area of the mask, or
+  # they would shrink with the features.
   area = jnp.maximum(jnp.mean(mask), 1e-3)
   terms = {  # Eq. (13)
-    'l2': mse(image, target) / area,
+    'l2': mse(image, target),
     'lpips': jnp.mean(lpips(image, target)),
     'gradient_variance': gradient_variance(image, target),
   }
-  return weighted_sum(terms, weights)
+  return weighted_sum(terms, weights) / area
 
 
 def adversarial(logits: jax.Array, active_rows: jax.Array | int) -> jax.Array:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import clips as media_clips
-from hybrid_jax.media import faces
+from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.progress import Progress, silent
 
 SUFFIXES = {'.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.gif'}
@@ -160,14 +160,14 @@ def read_folder(
     folder: see `find_videos`.
     size: side of the frames, px.
     frames_per_clip: evenly spaced frames kept of each clip.
-    face_detector: YuNet file; '' takes square clips whole.
+    face_detector: YuNet's or MediaPipe's file; '' takes square clips whole.
     crop_scale: side of the crop in face-box sides.
     progress: shows how many clips are read.
 
   Raises:
     InputError: no usable clip, or all of one identity.
   """
-  detector = faces.FaceDetector(face_detector) if face_detector else None
+  detector = open_landmarker(face_detector) if face_detector else None
   clips, skipped = [], []
   videos = find_videos(folder)
   for identity, path in progress(videos, 'reading clips', len(videos)):

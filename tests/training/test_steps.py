@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import random_batch, start
+from ml_collections import ConfigDict
+from small import random_batch, small_config, start
 
-from hybrid_jax.method import losses
+from hybrid_jax.method import losses, networks
 from hybrid_jax.method.objective import make_objective
 from hybrid_jax.models import latents
 from hybrid_jax.models.ops import from_uint8
@@ -53,7 +54,9 @@ def plain_terms(config, nets, state, frozen, batch):
   lpips = lambda x, y: nets.lpips.apply(frozen['lpips'], x, y)  # noqa: E731
   phi = lambda x: nets.arcface.apply(frozen['arcface'], x)  # noqa: E731
   weights = config.loss.reconstruction
-  W_R, _ = hybrid.encode(E, G, R_other)  # running statistics
+  # R' is a batch of its own.
+  levels, _ = encoder.apply(E, R_other, train=True, method='pyramid', mutable=['batch_stats'])
+  W_R = encoder.apply(E, levels, encoder.num_ws, method='identity') + G['w_avg']
   return {
     'self_reconstruction': losses.reconstruction(S, R_S, lpips, weights)[0],
     'reenactment': losses.reconstruction(D, R_D, lpips, weights)[0],
@@ -89,6 +92,67 @@ def test_every_term_is_what_its_equation_says(world):
   total = sum(weights[name] * float(expected[name]) for name in weights)
   np.testing.assert_allclose(metrics['total'], total, rtol=2e-4)
   assert int(new.step) == 101 and float(new.r1) == float(metrics['r1']) > 0
+
+
+def test_vivfaces_readings_of_equations_10_and_12(world):
+  """Every role a batch of its own, squared errors, and the consistency of the deformation."""
+  begin, state = world
+  config = ConfigDict(begin.config)
+  config.loss.readings = dict.fromkeys(('latent_consistency', 'style_proximity'), 'mse')
+  config.loss.readings['batch_statistics'] = 'role'
+  config.loss.weights['deformation_consistency'] = 1.0
+  nets, frozen, batch = begin.networks, begin.frozen, random_batch(N)
+  encoder, rows = nets.hybrid.encoder, nets.hybrid.encoder.num_ws
+  objective = make_objective(nets, config)
+
+  @jax.jit
+  def both(state, frozen):
+    G = frozen['generator']
+    E, key = dict(state.encoder), jax.random.key(0)
+    args = (E['params'], E['batch_stats'], state.critic, frozen, batch, rows, key, True)
+    total, (W_S, kept, terms) = objective(*args)
+    noise = latents.random_noise(key, 4 * N, nets.hybrid.generator.channels)
+    codes, image = [], None
+    for role in ('source', 'driving', 'other', None):
+      if role is None:
+        image = nets.hybrid.reenact(G, codes[0][0], codes[2][1], [m[3::4] for m in noise])
+      else:
+        image = from_uint8(batch[role])
+      (W, F), updates = encoder.apply(E, image, train=True, mutable=['batch_stats'])
+      E |= updates
+      codes.append((W + G['w_avg'], F))
+    flat = lambda k: jnp.concatenate(codes[k][1], -1)  # noqa: E731
+    expected = {
+      'latent_consistency': jnp.mean((codes[0][0] - codes[3][0]) ** 2),
+      'style_proximity': jnp.mean(flat(1) ** 2),
+      'deformation_consistency': jnp.mean((flat(2) - flat(3)) ** 2),
+    }
+    return terms, expected, kept, E['batch_stats'], W_S - codes[0][0]
+
+  terms, expected, kept, statistics, gap = both(state, frozen)
+  assert float(jnp.abs(gap).max()) < 1e-4
+  for name, value in expected.items():
+    np.testing.assert_allclose(terms[name], value, rtol=2e-4, err_msg=name)
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
+  jax.tree.map(close, kept, statistics)
+
+
+def test_a_fresh_encoder_of_full_depth_survives_equation_10():
+  """With 'running' statistics Eq. (10) is 1e3 and more here, and NaN follows in the second step."""
+  config = small_config()
+  config.model.encoder_units = (3, 4, 14, 3)
+  nets = networks.build(config.model)
+  key = jax.random.key(0)
+  frozen = networks.random_frozen(nets, key)
+  E, batch = networks.init_encoder(nets, key), random_batch(N)
+  critic = nets.critic.init(key, jnp.zeros((1, config.model.w_dim)))
+  rows, found = nets.hybrid.encoder.num_ws, {}
+  for reading in ('batch', 'running'):
+    config.loss.readings.batch_statistics = reading
+    objective = make_objective(nets, config)
+    args = (E['params'], E['batch_stats'], critic, frozen, batch, rows, key, True)
+    found[reading] = float(jax.jit(objective, static_argnums=7)(*args)[1][2]['latent_consistency'])
+  assert found['batch'] < 100 and found['running'] > 10 * found['batch']
 
 
 def test_latent_consistency_reaches_both_heads(world):
