@@ -10,7 +10,9 @@ from small import random_batch, small_config, start
 from hybrid_jax.method import losses, networks
 from hybrid_jax.method.objective import make_objective
 from hybrid_jax.models import latents
+from hybrid_jax.models.irse import PAPER_UNITS
 from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.training import steps
 
 N = 4
 
@@ -137,22 +139,39 @@ def test_vivfaces_readings_of_equations_10_and_12(world):
   jax.tree.map(close, kept, statistics)
 
 
-def test_a_fresh_encoder_of_full_depth_survives_equation_10():
-  """With 'running' statistics Eq. (10) is 1e3 and more here, and NaN follows in the second step."""
+def full_depth(reading):
+  """(config, networks) of an encoder with all blocks of the paper's, and few channels."""
   config = small_config()
-  config.model.encoder_units = (3, 4, 14, 3)
-  nets = networks.build(config.model)
-  key = jax.random.key(0)
-  frozen = networks.random_frozen(nets, key)
-  E, batch = networks.init_encoder(nets, key), random_batch(N)
-  critic = nets.critic.init(key, jnp.zeros((1, config.model.w_dim)))
-  rows, found = nets.hybrid.encoder.num_ws, {}
+  config.model.encoder_units = PAPER_UNITS
+  config.loss.readings.batch_statistics = reading
+  return config, networks.build(config.model)
+
+
+def test_equation_10_is_of_the_size_of_w_for_a_fresh_encoder_of_full_depth():
+  """Running statistics are untrained: with 24 blocks each adds to the scale of the next."""
+  found, key = {}, jax.random.key(0)
   for reading in ('batch', 'running'):
-    config.loss.readings.batch_statistics = reading
-    objective = make_objective(nets, config)
-    args = (E['params'], E['batch_stats'], critic, frozen, batch, rows, key, True)
-    found[reading] = float(jax.jit(objective, static_argnums=7)(*args)[1][2]['latent_consistency'])
+    config, nets = full_depth(reading)
+    frozen, E = networks.random_frozen(nets, key), networks.init_encoder(nets, key)
+    critic = nets.critic.init(key, jnp.zeros((1, config.model.w_dim)))
+    objective, rows = make_objective(nets, config), nets.hybrid.encoder.num_ws
+    _, (_, _, terms) = jax.jit(objective, static_argnums=7)(
+      E['params'], E['batch_stats'], critic, frozen, random_batch(N), rows, key, True
+    )
+    found[reading] = float(terms['latent_consistency'])
   assert found['batch'] < 100 and found['running'] > 10 * found['batch']
+
+
+@pytest.mark.slow
+def test_a_fresh_encoder_of_full_depth_survives_20_steps():
+  config, nets = full_depth(small_config().loss.readings.batch_statistics)
+  key = jax.random.key(0)
+  frozen, state = networks.random_frozen(nets, key), steps.init_state(nets, config, key)
+  step = jax.jit(steps.make_step(nets, config))
+  for _ in range(20):
+    state, metrics = step(state, frozen, random_batch(N))
+    assert all(np.isfinite(value) for value in metrics.values())
+  assert float(metrics['gradient_norm']) < 1e4
 
 
 def test_latent_consistency_reaches_both_heads(world):
