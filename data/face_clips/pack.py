@@ -35,7 +35,7 @@ def main() -> None:
   parser.add_argument('--layout', default='folder', help='folder, celebv_hq or hdtf (folder)')
   parser.add_argument('--metadata', default='', help="CelebV-HQ's JSON, or HDTF's metadata folder")
   parser.add_argument('--corrections', default='', help="CSV of 'name,identity'; no identity drops")
-  parser.add_argument('--face_detector', default='', help='YuNet .onnx (none: square clips)')
+  parser.add_argument('--face_detector', default='', help='YuNet or MediaPipe file (none: square)')
   parser.add_argument('--size', type=int, default=256, help='side of the crops, px (256)')
   parser.add_argument('--frames', type=int, default=50, help='frames kept of a clip (50)')
   parser.add_argument('--crop_scale', type=float, default=1.8, help='crop over face box (1.8)')
