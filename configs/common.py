@@ -73,7 +73,8 @@ def data() -> dict:
     # Share of the people of a folder whose clips are only validated on; those of packed and
     # rendered data have their splits already. Paper, section 4: 80/20.
     'held_out': 0.2,
-    # YuNet model (.onnx) that crops the face; '' takes square clips whole.
+    # Model that crops the face; '' takes square clips whole. With MediaPipe's (.task) the masks of
+    # Eq. (13) follow its contours, with YuNet's (.onnx) they are ellipses about five points.
     'face_detector': '',
     # Square that is cut around the head, also by `reenact` for this model; of packed data, as it
     # was packed. Needs a face detector; rendered frames have FFHQ's centre and side.
@@ -87,6 +88,8 @@ def data() -> dict:
     'frames_per_clip': 50,
     # Triplets per step. e4e: 8.
     'batch_size': 8,
+    # Mirrors half of the triplets, all three frames. Ours: none; e4e mirrors its images so.
+    'flip': False,
     # Seed of the order of triplets.
     'seed': 0,
   }
@@ -97,7 +100,8 @@ def loss() -> dict:
   return {
     # Decoded images are pooled to this side before any loss, px. pSp, e4e.
     'resolution': 256,
-    # Inside L_rec (Eq. (7)). e4e; gradient variance: ours, on [0, 1].
+    # Inside L_rec (Eq. (7)). e4e; gradient variance: ours, on [0, 1]. ViVFace's 0.01 on [-1, 1] is
+    # 0.16 here, since the term grows with the fourth power of the range.
     'reconstruction': {'l2': 1.0, 'lpips': 0.8, 'gradient_variance': 0.01},
     'weights': {
       'self_reconstruction': 1.0,  # Eq. (5). e4e
@@ -107,6 +111,20 @@ def loss() -> dict:
       'latent_consistency': 1e-3,  # Eq. (10). ours: of Eq. (8)'s size at the start
       'w_variance': 2e-4,  # Eq. (11). e4e's delta norm
       'adversarial': 0.1,  # e4e's published recipe
+      # Squared error of F_D' and of F of G(W_S, F_D'). ViVFace: 1; not in the paper, hence none.
+      'deformation_consistency': 0.0,
+    },
+    # Where the text of the paper leaves a form open; configs/readings.py compares them.
+    'readings': {
+      # Eq. (10): 'norm', mean norm of rows (ours), or 'mse' (ViVFace, with weight 1).
+      'latent_consistency': 'norm',
+      # Eq. (12): 'norm', sum of the layers' norms over all frames (ours), or 'mse', of the driver's
+      # deformation alone (ViVFace).
+      'style_proximity': 'norm',
+      # What normalises G(W_S, F_D') in Eq. (10): 'running' statistics, those of its 'batch' (ours),
+      # or, as each 'role' of a triplet is normalised on its own, the same, kept too (ViVFace).
+      # Untrained running statistics let a fresh encoder of full depth diverge in its second step.
+      'batch_statistics': 'batch',
     },
     # Reach of the masks of Eq. (13) beyond mouth, eyes and brows, in frame sides. Ours.
     'mask_dilation': 0.02,
@@ -183,7 +201,7 @@ def stage_2(config: dict) -> dict:
     'stage': 'finetune',
     # Paper: "a reduced learning rate". The value is ours.
     'optim': {'encoder_lr': config['optim']['encoder_lr'] / 10},
-    # Ours: equal to Eqs. (5) and (6).
+    # Ours: equal to Eqs. (5) and (6). All terms of Eq. (13) are divided by the area of the mask.
     'loss': {'weights': {'feature_reconstruction': 1.0}},
     'progressive': {'every_steps': 0},
     # Paper, section 4: 20,000, a tenth of stage 1.

@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from data.face_clips.layouts import Expected, read_layout
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import clips, faces
+from hybrid_jax.media import clips
+from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.training.triplets import split_people
 
 SPLITS = ('train', 'validation')
@@ -86,7 +87,7 @@ class FaceClips(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, split: str, present: list[Expected]) -> Iterator[tuple[int, dict]]:
     config, key = self.builder_config, 0
-    detector = faces.FaceDetector(config.face_detector) if config.face_detector else None
+    detector = open_landmarker(config.face_detector) if config.face_detector else None
     for expected in tqdm(present, desc=f'packing {split}', unit='clip'):
       try:
         clip = clips.read_clip(

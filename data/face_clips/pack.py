@@ -35,7 +35,7 @@ def main() -> None:
   parser.add_argument('--layout', default='folder', help='folder, celebv_hq or hdtf (folder)')
   parser.add_argument('--metadata', default='', help="CelebV-HQ's JSON, or HDTF's metadata folder")
   parser.add_argument('--corrections', default='', help="CSV of 'name,identity'; no identity drops")
-  parser.add_argument('--face_detector', default='', help='YuNet .onnx (none: square clips)')
+  parser.add_argument('--face_detector', default='', help='YuNet or MediaPipe file (none: square)')
   parser.add_argument('--size', type=int, default=256, help='side of the crops, px (256)')
   parser.add_argument('--frames', type=int, default=50, help='frames kept of a clip (50)')
   parser.add_argument('--framing', default='clip', help='of the crops: clip, fomm or ffhq (clip)')
@@ -64,7 +64,8 @@ def pack(*, videos: str, out: str, name: str, **fields) -> str:
     InputError: a bad argument, fewer than four people, or no clip that can be used.
   """
   from data.face_clips.layouts import read_layout
-  from hybrid_jax.media import faces, framing, replacing
+  from hybrid_jax.media import framing, replacing
+  from hybrid_jax.media.landmarkers import open_landmarker
   from hybrid_jax.training.triplets import INDEX
 
   if fields['size'] < 16 or fields['frames'] < 2 or not 0 < fields['held_out'] < 1:
@@ -75,7 +76,7 @@ def pack(*, videos: str, out: str, name: str, **fields) -> str:
   expected = read_layout(fields['layout'], videos, fields['metadata'], fields['corrections'])
   if fields['face_detector']:
     # Opened and dropped: raises if the file is missing or not a model.
-    faces.FaceDetector(fields['face_detector'])
+    open_landmarker(fields['face_detector'])
   print(people_table(expected))
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   try:

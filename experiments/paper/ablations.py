@@ -53,20 +53,28 @@ READABLE = ('inside', 'beyond')  # by the judge of motion
 
 
 def trained(
-  work: pathlib.Path, variant: str, seed: int, budget: tuple[int, int], cores: set[int]
+  work: pathlib.Path,
+  config: str,
+  variant: str,
+  seed: int,
+  budget: tuple[int, ...],
+  cores: set[int],
 ) -> dict:
-  """Trains one variant on `cores` unless done; returns its done.json and workdir.
+  """Trains one variant of a config file on `cores` unless done; returns its done.json and workdir.
+
+  `budget` is the steps of stage 1 and, where the config has it, of stage 2.
 
   Raises:
     InputError: the training failed.
   """
-  workdir = work / f'{variant}-{seed}-{budget[0]}+{budget[1]}'
+  workdir = work / f'{variant}-{seed}-{"+".join(map(str, budget))}'
+  last = workdir if len(budget) == 1 else workdir / 'finetune'
   done, log = workdir / 'done.json', workdir.with_name(workdir.name + '.log')
   if not done.is_file():
-    fields = {'train.num_steps': budget[0], 'then.train.num_steps': budget[1]}
+    fields = dict(zip(('train.num_steps', 'then.train.num_steps'), budget, strict=False))
     fields |= {'train.seed': seed, 'data.seed': seed}
     command = [sys.executable, '-m', 'hybrid_jax.main', f'--workdir={workdir}']
-    command += [f'--config=configs/ablations.py:{variant}']
+    command += [f'--config={config}:{variant}']
     command += [f'--config.{name}={value}' for name, value in fields.items()]
     work.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
@@ -77,16 +85,20 @@ def trained(
       # Trainings side by side on all cores would wait for each other's threads.
       os.sched_setaffinity(process.pid, cores)
       process.wait()
-    if process.returncode or not (workdir / 'finetune/checkpoints' / str(budget[1])).is_dir():
+    if process.returncode or not (last / 'checkpoints' / str(budget[-1])).is_dir():
       raise InputError(f'{workdir}: stopped, see {log.name}; the same command resumes it')
     # An interrupted training took longer than its last call.
     taken = {'last_call_s': round(time.perf_counter() - began, 1)}
     script.write_json(done, taken | {'commit': environment.commit()})
-  return json.loads(done.read_text()) | {'workdir': str(workdir / 'finetune')}
+  return json.loads(done.read_text()) | {'workdir': str(last)}
 
 
 def trainings(
-  work: pathlib.Path, runs: list[tuple[str, int]], budget: tuple[int, int], processes: int
+  work: pathlib.Path,
+  config: str,
+  runs: list[tuple[str, int]],
+  budget: tuple[int, ...],
+  processes: int,
 ) -> dict[tuple[str, int], dict]:
   """Returns the result of `trained` for each (variant, seed), with `processes` at a time."""
   cores, free = sorted(os.sched_getaffinity(0)), queue.SimpleQueue()
@@ -96,7 +108,7 @@ def trainings(
   def one(run: tuple[str, int]) -> dict:
     mine = free.get()
     try:
-      return trained(work, *run, budget, mine)
+      return trained(work, config, *run, budget, mine)
     finally:
       free.put(mine)
 
@@ -137,16 +149,19 @@ def answers(
 
 
 def summary(
-  values: dict[str, list[dict[str, np.ndarray]]], here: np.ndarray, person: np.ndarray
+  values: dict[str, list[dict[str, np.ndarray]]],
+  here: np.ndarray,
+  person: np.ndarray,
+  reference: str = REFERENCE,
 ) -> dict:
-  """Returns errors of each row, and paired differences to full; with CMA also to PTI.
+  """Returns errors of each row, and paired differences to `reference`; with CMA also to PTI.
 
   `values` has (n,) of each metric by row and seed, `here` chooses frames, `person` groups those.
   The seeds are averaged, so an interval is over people only; 'seeds' has each seed's difference.
   """
   result: dict = {}
   for name, seeds in values.items():
-    others = {'minus_full': REFERENCE}
+    others = {f'minus_{reference}': reference}
     others |= {'minus_pti': PTI} if name.startswith('full_cma') and PTI in values else {}
     result[name] = {}
     for metric in tunings.METRICS:
@@ -314,7 +329,7 @@ def main() -> None:
     wanted, budget, inference, settings = check(args)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     cli.use_compilation_cache()
-    done = trainings(work, wanted, budget, args.processes)
+    done = trainings(work, 'configs/ablations.py', wanted, budget, args.processes)
     runs = {run: done[run] for run in wanted}  # in order, and not as they ended
     episodes = out_of_domain.episodes('test', tunings.KINDS, args.count, FIRST)
     values, shown = judge_all(work, runs, episodes, inference, settings)

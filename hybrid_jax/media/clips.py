@@ -13,10 +13,10 @@ import numpy as np
 
 from hybrid_jax.media import MediaError, align, faces, framing, turns, video
 from hybrid_jax.media.face_follower import Choice, FaceFollower, largest
+from hybrid_jax.media.regions import REGIONS, contour_masks
 
 SEARCH_EVERY = 5  # frames from one search for the face to the next; 1 where each is aligned
 LONG_SIDE = 1280  # px; larger frames are reduced before they are kept
-REGIONS = ('mouth', 'eyes', 'brows', 'face')  # channels of masks
 
 # Searches in a row without the face that end a clip. A detector misses single frames of a blurred
 # or turned head; two misses, 10 frames without the face, are taken for the end of the shot.
@@ -133,8 +133,8 @@ def read_clip(
   crops = np.stack([align.cut(rgb, square * scale, size) for (rgb, scale, _), square in cut])
   if detector is None:
     return HeadClip(crops, times.astype(np.float32), None, None)
-  landmarks = find_landmarks(crops, detector, name)
-  masks = np.stack([region_masks(p, size) for p in landmarks])
+  landmarks, points = find_landmarks(crops, detector, name)
+  masks = np.stack([region_masks(p, size) for p in points])
   return HeadClip(crops, times.astype(np.float32), landmarks, masks)
 
 
@@ -251,10 +251,13 @@ def head_squares(
   return framing.squares(kind, framing.Seen.of(seen), np.array(times), size)
 
 
-def find_landmarks(frames: np.ndarray, detector: faces.FaceDetector, name: str) -> np.ndarray:
-  """Finds the landmarks of the largest face in each crop -> (t, 5, 2) float32 in [0, 1].
+def find_landmarks(
+  frames: np.ndarray, detector: faces.FaceDetector, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Finds the landmarks of the largest face in each crop, and all points that the detector gives.
 
-  A frame without a face takes those of the nearest frame with one.
+  They are (t, 5, 2) and (t, k, 2), float32 in [0, 1]. A frame without a face takes those of the
+  nearest frame with one.
 
   Raises:
     MediaError: no face in any frame, or heads that lie on their side or upside down.
@@ -268,16 +271,18 @@ def find_landmarks(frames: np.ndarray, detector: faces.FaceDetector, name: str) 
   # Crops are upright squares: a model trained on turned heads would learn turned faces.
   if np.mean([turns.turn_of(five) != 0 for five in points]) > 0.5:
     raise MediaError(f'{name}: the head lies on its side or upside down; turn the clip')
-  return (points / frames.shape[1]).astype(np.float32)
+  everything = np.stack([found[k].everything for k in nearest])
+  return tuple((x / frames.shape[1]).astype(np.float32) for x in (points, everything))
 
 
-def region_masks(landmarks: np.ndarray, size: int) -> np.ndarray:
-  """Draws masks of `REGIONS`, 0 or 255, around (5, 2) landmarks in [0, 1] -> (size, size, 4) uint8.
+def region_masks(points: np.ndarray, size: int) -> np.ndarray:
+  """Draws masks of `REGIONS`, 0 or 255, of landmarks (k, 2) in [0, 1] -> (size, size, 4) uint8.
 
-  Each region is an ellipse that turns with the eyes. Five points locate the features to a few per
+  With 68 or 478 points, features are drawn along their contours. With five, and the face of any,
+  each region is an ellipse that turns with the eyes. Five points locate the features to a few per
   cent of the eye distance; the margins of the ellipses cover that.
   """
-  right, left, _, mouth_right, mouth_left = landmarks * size
+  right, left, _, mouth_right, mouth_left = align.five_points(points) * size
   across = left - right
   # The floors keep ellipses of landmarks that coincide from having no area.
   distance = max(float(np.linalg.norm(across)), 1.0)
@@ -297,5 +302,7 @@ def region_masks(landmarks: np.ndarray, size: int) -> np.ndarray:
   for eye in (right, left):
     draw(1, eye, 0.28 * distance, 0.20 * distance)
     draw(2, eye - 0.28 * down, 0.34 * distance, 0.16 * distance)
+  if len(points) != 5:
+    masks[:3] = contour_masks(points * size, size)
   draw(3, middle + 0.45 * down, 0.95 * distance, 1.45 * height)
   return np.moveaxis(masks, 0, -1)

@@ -46,11 +46,18 @@ class Face:
   landmarks: (5, 2), x and y in px of right eye, left eye, nose tip, right and left mouth corner;
     right is the person's right, on the left side of a picture that is not mirrored.
   score: confidence of the detector, in [0, 1].
+  points: (k, 2), all points of a detector that finds more than five.
   """
 
   box: Box
   landmarks: np.ndarray
   score: float
+  points: np.ndarray | None = None
+
+  @property
+  def everything(self) -> np.ndarray:
+    """The points (k, 2), or the five landmarks where there are no others."""
+    return self.landmarks if self.points is None else self.points
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -195,7 +202,8 @@ def turned_back(face: Face, turn: int, size: tuple[int, int]) -> Face:
   corners = turns.back(np.array([(x, y), (x + w, y + h)]), turn, size)
   (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
   box = (left, top, right - left, bottom - top)
-  return Face(box, turns.back(face.landmarks, turn, size), face.score)
+  points = None if face.points is None else turns.back(face.points, turn, size)
+  return Face(box, turns.back(face.landmarks, turn, size), face.score, points)
 
 
 def square_box(box: Box, scale: float, frame_size: tuple[int, int]) -> Square:

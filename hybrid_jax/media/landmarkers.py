@@ -80,7 +80,7 @@ class MediaPipe:
       (left, top), (right, bottom) = points.min(0), points.max(0)
       box = tuple(float(v) for v in (left, top, right - left, bottom - top))
       # The task returns no score per face; it drops faces below its own threshold of 0.5.
-      face = Face(box, five_points(points), 1.0)
+      face = Face(box, five_points(points), 1.0, points)
       found.append(turned_back(face, turn, rgb.shape[:2]))
     return found
 

@@ -83,9 +83,12 @@ def identity(phi_S: jax.Array, phi_R: jax.Array) -> jax.Array:
   return 1 - jnp.mean(jnp.sum(phi_S * phi_R, axis=-1))  # Eqs. (8), (9)
 
 
-def latent_consistency(W_S: jax.Array, W_R: jax.Array) -> jax.Array:
-  """Returns the mean over W+ rows of ||W_S - W_R'||_2, R' = G(W_S, F_D') [read]."""
-  return jnp.mean(safe_norm(W_S - W_R))  # Eq. (10)
+def latent_consistency(W_S: jax.Array, W_R: jax.Array, form: str) -> jax.Array:
+  """Returns the distance of W_S and W_R', R' = G(W_S, F_D') [read].
+
+  `form` is 'norm', the mean over W+ rows of ||W_S - W_R'||_2, or 'mse', ViVFace's.
+  """
+  return mse(W_S, W_R) if form == 'mse' else jnp.mean(safe_norm(W_S - W_R))  # Eq. (10)
 
 
 def w_variance(W: jax.Array) -> jax.Array:
@@ -96,6 +99,14 @@ def w_variance(W: jax.Array) -> jax.Array:
 def style_proximity(F: Sequence[jax.Array]) -> jax.Array:
   """Returns sum_j ||F_j||_2, which keeps deformations near the source's StyleSpace [read]."""
   return sum(jnp.mean(safe_norm(F_j)) for F_j in F)  # Eq. (12)
+
+
+def deformation_mse(F: Sequence[jax.Array], other: Sequence[jax.Array]) -> jax.Array:
+  """Returns the mean squared error of two deformation latents, over the entries of all layers.
+
+  ViVFace has it twice: of F_D and zero for Eq. (12), and of F_D' and F_R', which the paper lacks.
+  """
+  return mse(jnp.concatenate(F, -1), jnp.concatenate(other, -1))
 
 
 def feature_reconstruction(
@@ -110,14 +121,15 @@ def feature_reconstruction(
   A batch without any mask gives zero.
   """
   target, image = mask * target, mask * image
-  # Divided by the area of the mask, or the squared error would shrink with the features.
+  # All terms are means over the frame, most of which is masked: divided by the area of the mask, or
+  # they would shrink with the features.
   area = jnp.maximum(jnp.mean(mask), 1e-3)
   terms = {  # Eq. (13)
-    'l2': mse(image, target) / area,
+    'l2': mse(image, target),
     'lpips': jnp.mean(lpips(image, target)),
     'gradient_variance': gradient_variance(image, target),
   }
-  return weighted_sum(terms, weights)
+  return weighted_sum(terms, weights) / area
 
 
 def adversarial(logits: jax.Array, active_rows: jax.Array | int) -> jax.Array:

@@ -8,7 +8,7 @@ Images that go through one network together are stacked on a new axis 1 and fold
 which keeps each sample on its device; concatenating along the batch axis would move them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from hybrid_jax.method import losses
+from hybrid_jax.method.encoder import Encoder
 from hybrid_jax.method.networks import Networks
 from hybrid_jax.models import latents
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
@@ -23,6 +24,8 @@ from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
 
 def _fold(*images: jax.Array) -> jax.Array:
   """k arrays (n, ...) -> (n k, ...), sample by sample."""
+  if len(images) == 1:
+    return images[0]
   return jnp.stack(images, axis=1).reshape(-1, *images[0].shape[1:])
 
 
@@ -30,6 +33,23 @@ def _unfold(x: jax.Array, k: int) -> list[jax.Array]:
   """(n k, ...) -> k arrays (n, ...): the inverse of `_fold`."""
   x = x.reshape(-1, k, *x.shape[1:])
   return [x[:, i] for i in range(k)]
+
+
+def _pyramids(
+  encoder: Encoder, E: Mapping, images: Sequence[jax.Array], train: bool, by_role: bool
+) -> tuple[list[jax.Array], Mapping]:
+  """Returns the levels of k batches of images (n, h, w, 3), folded, and the batch statistics after.
+
+  With `train`, all images are normalised together, or each of the k batches on its own (`by_role`).
+  """
+  statistics, levels = E['batch_stats'], []
+  for image in images if by_role else [_fold(*images)]:
+    level, updates = encoder.apply(
+      E | {'batch_stats': statistics}, image, train, method='pyramid', mutable=['batch_stats']
+    )
+    statistics = updates['batch_stats']
+    levels.append(level)
+  return [_fold(*level) for level in zip(*levels, strict=True)], statistics
 
 
 def make_objective(networks: Networks, config: Any) -> Callable:
@@ -45,7 +65,10 @@ def make_objective(networks: Networks, config: Any) -> Callable:
   weights = dict(config.loss.weights)
   # The paper fixes the ratio of the weights of Eqs. (12) and (11), not the weight of (12).
   weights['style_proximity'] = config.loss.style_proximity_ratio * weights['w_variance']
-  finetune = config.stage == 'finetune'
+  if not weights['deformation_consistency']:  # it is not in the paper, and costs the heads of F_R'
+    del weights['deformation_consistency']
+  readings, finetune = config.loss.readings, config.stage == 'finetune'
+  running, by_role = (readings.batch_statistics == name for name in ('running', 'role'))
 
   def objective(params, batch_stats, critic, frozen, batch, rows, key, train):
     G = frozen['generator']
@@ -53,13 +76,8 @@ def make_objective(networks: Networks, config: Any) -> Callable:
 
     # Eqs. (1), (2), one pass over 3 n frames. Only the source's identity latent is ever used.
     E = {'params': freeze_features(params) if finetune else params, 'batch_stats': batch_stats}
-    levels, updates = encoder.apply(
-      E,
-      _fold(S, D, D_other),
-      train=train and not finetune,
-      method='pyramid',
-      mutable=['batch_stats'],
-    )
+    training = train and not finetune
+    levels, updated = _pyramids(encoder, E, (S, D, D_other), training, by_role)
     levels_S = [_unfold(level, 3)[0] for level in levels]
     W_S = encoder.apply(E, levels_S, rows, method='identity') + G['w_avg']
     F = encoder.apply(E, levels, method='deformation')
@@ -85,10 +103,12 @@ def make_objective(networks: Networks, config: Any) -> Callable:
     phi = networks.arcface.apply(frozen['arcface'], _fold(S_loss, anchor, R_other))
     phi_S, phi_anchor, phi_other = _unfold(phi, 3)
 
-    # Eq. (10): R' goes through the encoder again, with running statistics, since its frames come
-    # from another distribution than the batch's. No stop_gradient: the gradient flows through
-    # generator and encoder, to W_S and to W_R'.
-    levels_R = encoder.apply(E, adaptive_avg_pool(R_other, S.shape[1]), method='pyramid')
+    # Eq. (10): R' goes through the encoder again, as a batch of its own or with running statistics,
+    # since its frames come from another distribution than the batch's. No stop_gradient: the
+    # gradient flows through generator and encoder, to W_S and to W_R'.
+    E_R = E | {'batch_stats': updated} if by_role else E
+    again = adaptive_avg_pool(R_other, S.shape[1])
+    levels_R, updated_R = _pyramids(encoder, E_R, (again,), training and not running, by_role)
     W_R = encoder.apply(E, levels_R, rows, method='identity') + G['w_avg']
 
     logits = networks.critic.apply(critic, W_S)
@@ -97,11 +117,17 @@ def make_objective(networks: Networks, config: Any) -> Callable:
       'reenactment': reenactment,  # Eq. (6)
       'anchor_identity': losses.identity(phi_S, phi_anchor),  # Eq. (8)
       'puppet_identity': losses.identity(phi_S, phi_other),  # Eq. (9)
-      'latent_consistency': losses.latent_consistency(W_S, W_R),  # Eq. (10)
+      # Eq. (10)
+      'latent_consistency': losses.latent_consistency(W_S, W_R, readings.latent_consistency),
       'w_variance': losses.w_variance(W_S),  # Eq. (11)
-      'style_proximity': losses.style_proximity(F),  # Eq. (12), over all three frames
+      'style_proximity': losses.deformation_mse(F_D, zero)  # Eq. (12)
+      if readings.style_proximity == 'mse'
+      else losses.style_proximity(F),  # over all three frames
       'adversarial': losses.adversarial(logits, rows),
     }
+    if 'deformation_consistency' in weights:
+      F_R = encoder.apply(E, levels_R, method='deformation')
+      terms['deformation_consistency'] = losses.deformation_mse(F_other, F_R)
     if finetune:
       terms['feature_reconstruction'] = sum(  # Eq. (13)
         losses.feature_reconstruction(
@@ -115,7 +141,7 @@ def make_objective(networks: Networks, config: Any) -> Callable:
     total = losses.weighted_sum(terms, weights)  # Eq. (14)
     parts = {f'self_{k}': v for k, v in terms_S.items()}
     parts |= {f'reenactment_{k}': v for k, v in terms_D.items()}
-    return total, (W_S, updates['batch_stats'], {'total': total} | terms | parts)
+    return total, (W_S, updated_R if by_role else updated, {'total': total} | terms | parts)
 
   return objective
 

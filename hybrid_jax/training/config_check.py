@@ -25,11 +25,15 @@ CHOICES = {
   'model.lpips_net': tuple(BACKBONES),
   'model.half_dtype': ('', 'bfloat16', 'float16'),
   'data.framing': framing.KINDS,
+  'data.flip': (False, True),
+  'loss.readings.latent_consistency': ('norm', 'mse'),
+  'loss.readings.style_proximity': ('norm', 'mse'),
+  'loss.readings.batch_statistics': ('running', 'batch', 'role'),
 }
 LOSS_NAMES = {
   'loss.reconstruction': 'l2 lpips gradient_variance',
   'loss.weights': 'self_reconstruction reenactment anchor_identity puppet_identity '
-  'latent_consistency w_variance adversarial feature_reconstruction',
+  'latent_consistency w_variance adversarial deformation_consistency feature_reconstruction',
 }
 SMALLEST_LOSS = 32  # px; below, nothing is left of the image at LPIPS' last layer
 

@@ -144,6 +144,7 @@ def train(
       batch_size=config.data.batch_size,
       seed=config.data.seed,
       masks=finetune,
+      flip=config.data.flip,
       process=(jax.process_index(), jax.process_count()),
     )
   )

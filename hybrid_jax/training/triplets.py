@@ -21,7 +21,8 @@ from PIL import Image
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import clips as media_clips
-from hybrid_jax.media import faces, framing
+from hybrid_jax.media import framing
+from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.progress import Progress, silent
 
 SUFFIXES = {'.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.gif'}
@@ -163,14 +164,14 @@ def read_folder(
     folder: see `find_videos`.
     size: side of the frames, px.
     frames_per_clip: evenly spaced frames kept of each clip.
-    face_detector: YuNet file; '' takes square clips whole.
+    face_detector: YuNet's or MediaPipe's file; '' takes square clips whole.
     kind: of the crops, one of `media.framing.KINDS`.
     progress: shows how many clips are read.
 
   Raises:
     InputError: no usable clip, or all of one identity.
   """
-  detector = faces.FaceDetector(face_detector) if face_detector else None
+  detector = open_landmarker(face_detector) if face_detector else None
   clips, skipped = [], []
   videos = find_videos(folder)
   for identity, path in progress(videos, 'reading clips', len(videos)):
@@ -200,10 +201,11 @@ class DrawTriplet(grain.transforms.RandomMap):
   """Maps a clip index to two different frames of that clip and one frame of another person.
 
   With `masks`, also the union of the masks of mouth, eyes and brows of the first two, (h, w) uint8.
+  With `flip`, half of the triplets are mirrored, all frames and masks together.
   """
 
-  def __init__(self, clips: Clips, masks: bool):
-    self.clips, self.masks = clips, masks
+  def __init__(self, clips: Clips, masks: bool, flip: bool = False):
+    self.clips, self.masks, self.flip = clips, masks, flip
 
   def random_map(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Draws a triplet; Grain seeds `rng` by the position in the data, hence exact resuming."""
@@ -217,6 +219,9 @@ class DrawTriplet(grain.transforms.RandomMap):
     drawn = {'source': frames[0], 'driving': frames[1], 'other': others[0]}
     if self.masks:
       drawn['source_mask'], drawn['driving_mask'] = masks[..., :3].max(-1)
+    # Drawn last, so that the same triplets come with and without flips.
+    if self.flip and rng.random() < 0.5:
+      drawn = {name: image[:, ::-1] for name, image in drawn.items()}
     return drawn
 
 
@@ -232,12 +237,13 @@ def triplets(
   batch_size: int,
   seed: int,
   masks: bool = False,
+  flip: bool = False,
   process: tuple[int, int] = (0, 1),
 ) -> Iterable[dict[str, np.ndarray]]:
   """Returns endless shuffled batches {'source', 'driving', 'other'} of (n, h, w, 3) uint8.
 
   Its iterator can be saved and restored at any batch. With `masks`, batches also have 'source_mask'
-  and 'driving_mask', see `DrawTriplet`.
+  and 'driving_mask'; with `flip`, half of the triplets are mirrored. See `DrawTriplet`.
 
   `process` is (index, count): each of several processes gets its part of every batch, in order, so
   that their batches side by side are those of a single process.
@@ -253,7 +259,7 @@ def triplets(
       'all clips are of one identity, so no other-person driver exists; add a person'
     )
   dataset = grain.MapDataset.range(len(clips.identities)).seed(seed).shuffle().repeat()
-  dataset = dataset.random_map(DrawTriplet(clips, masks))
+  dataset = dataset.random_map(DrawTriplet(clips, masks, flip))
   dataset = dataset.batch(batch_size // count, drop_remainder=True)
   # Grain's default reads 500 batches ahead: 2.4 GB of 8 triplets at 256 px, and at the start of a
   # run all cores are busy with them.

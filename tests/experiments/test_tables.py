@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.paper import inputs, table3, tables
-from hybrid_jax.evaluation import pairing
+from hybrid_jax.evaluation import pairing, results
 from hybrid_jax.media import video
 from hybrid_jax.training.triplets import split_people
 
@@ -60,6 +60,25 @@ def test_deviations_over_sources_and_drivers():
   assert spread['deviation_over_sources'] == pytest.approx(np.std([0, 10, 20, 30, 40], ddof=1))
 
 
+@pytest.mark.parametrize('name', ['table1', 'table2'])
+def test_rows_of_the_paper(name):
+  """All systems and ablations have a number for every column, and ours is the best of most."""
+  rows = tables.published(name)
+  assert len(rows) == {'table1': 8, 'table2': 10}[name]
+  assert all(set(row) == set(tables.COLUMNS[name]) <= set(results.METRICS) for row in rows.values())
+  best = 0
+  for column in tables.COLUMNS[name]:
+    values = {row: of[column] for row, of in rows.items()}
+    higher = results.METRICS[column].more
+    best += (max if higher else min)(values, key=values.get) == tables.OURS
+  assert best == {'table1': 10, 'table2': 5}[name]  # FOMM's LPIPS is lower
+  measured = {tables.OURS: {'metrics': {'fid': {'mean': 12.5}}}, 'FOMM': None}
+  text = tables.lines(measured, rows).splitlines()
+  assert sum(line.startswith('paper: ') for line in text) == len(rows)
+  assert next(line for line in text if line.startswith('ours')).split()[1:].count('12.5') == 1
+  assert not any(line.startswith('FOMM') for line in text)
+
+
 def run(script, folder, *options):
   command = [
     sys.executable,
@@ -97,7 +116,8 @@ def test_tables_of_rendered_heads(tmp_path, script, clips):
   assert ours['metrics']['pose_correlation_truth']['mean'] > 0.5
   if 'table1' in script:
     assert ours['metrics']['au_correlation']['mean'] == pytest.approx(1)
-  assert record['rows']['FOMM'] is None and len(record['model_sha256']) == 64
+  assert 'FOMM' not in record['rows'] and len(record['model_sha256']) == 64
+  assert record['paper']['rows'] == tables.published(script)
   if 'robustness' in record:
     spread = record['robustness']['ours']['l1']
     assert 0 < spread['deviation_over_sources'] and 0 < spread['deviation'] < spread['mean']

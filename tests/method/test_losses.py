@@ -25,6 +25,16 @@ def test_gradient_variance(case, golden):
   assert error(grad, nhwc(v[f'{case}_grad_output'])) < 1e-4
 
 
+def test_gradient_variance_grows_with_the_fourth_power_of_the_range():
+  """So that 0.16 on [0, 1] is ViVFace's 0.01 on [-1, 1], but for the padded border."""
+  rng = np.random.default_rng(0)
+  x, y = rng.uniform(-1, 1, (2, 1, 24, 24, 3)).astype(np.float32)
+  x[:, [0, -1]], y[:, [0, -1]], x[:, :, [0, -1]], y[:, :, [0, -1]] = -1, -1, -1, -1
+  half = lambda image: (image + 1) / 2 - 1  # noqa: E731  half the range, the same black border
+  whole = losses.gradient_variance(x, y)
+  np.testing.assert_allclose(whole, 16 * losses.gradient_variance(half(x), half(y)), rtol=1e-4)
+
+
 def critic():
   state = torch_file.load(GOLDEN / 'latent_discriminator.pt')
   params = key_maps.convert(state, discriminator_key_maps.latent(), kind='latent discriminator')
@@ -101,14 +111,20 @@ def test_identity_consistency_proximity_by_loops():
   slow_identity = np.mean([1 - phi[n] @ psi[n] for n in range(3)])
   np.testing.assert_allclose(losses.identity(phi, psi), slow_identity, rtol=1e-5)
   rows = [np.linalg.norm(W[n, i] - V[n, i]) for n in range(3) for i in range(4)]
-  np.testing.assert_allclose(losses.latent_consistency(W, V), np.mean(rows), rtol=1e-5)
+  np.testing.assert_allclose(losses.latent_consistency(W, V, 'norm'), np.mean(rows), rtol=1e-5)
+  np.testing.assert_allclose(
+    losses.latent_consistency(W, V, 'mse'), np.mean((W - V) ** 2), rtol=1e-5
+  )
+  squares = [x**2 for f in F for x in f.ravel()]
+  zero = [np.zeros_like(f) for f in F]
+  np.testing.assert_allclose(losses.deformation_mse(F, zero), np.mean(squares), rtol=1e-5)
   slow_proximity = sum(np.mean([np.linalg.norm(f[n]) for n in range(3)]) for f in F)
   np.testing.assert_allclose(losses.style_proximity(F), slow_proximity, rtol=1e-5)
 
 
 def test_norms_have_a_zero_gradient_at_zero():
   zero = jnp.zeros((2, 3, 4))
-  for loss in (losses.w_variance, lambda x: losses.latent_consistency(x, zero)):
+  for loss in (losses.w_variance, lambda x: losses.latent_consistency(x, zero, 'norm')):
     assert np.all(jax.grad(loss)(zero) == 0)
   assert np.all(jax.grad(lambda f: losses.style_proximity([f]))(zero[0]) == 0)
 
@@ -134,8 +150,8 @@ def test_feature_reconstruction_looks_at_the_mask_alone():
     for x in range(16)
   )
   expected = square / 3 / mask.sum()
-  expected += 0.8 * np.abs(mask * (target - image)).mean()
-  expected += 0.01 * losses.gradient_variance(mask * image, mask * target)
+  expected += 0.8 * np.abs(mask * (target - image)).mean() / mask.mean()
+  expected += 0.01 * losses.gradient_variance(mask * image, mask * target) / mask.mean()
   np.testing.assert_allclose(value, expected, rtol=1e-5)
   other = np.where(mask > 0, image, rng.uniform(-1, 1, image.shape)).astype(np.float32)
   np.testing.assert_array_equal(

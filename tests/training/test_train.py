@@ -201,6 +201,29 @@ def test_triplets_pair_frames_as_they_must(videos):
   assert seen == {'person0', 'person1', 'person2'}
 
 
+def test_flips_mirror_whole_triplets():
+  rng = np.random.default_rng(0)
+  masks = rng.integers(0, 255, (2, 3, 4, 4, 4), dtype=np.uint8)
+  frames = rng.integers(0, 255, (2, 3, 4, 4, 3), dtype=np.uint8)
+  clips = triplets.MemoryClips(
+    [triplets.Clip(str(k), str(k), frames[k], masks[k]) for k in range(2)]
+  )
+  plain, flipped = (
+    iter(triplets.triplets(clips, batch_size=8, seed=3, masks=True, flip=flip))
+    for flip in (False, True)
+  )
+  mirrored = []
+  for _ in range(4):
+    before, after = next(plain), next(flipped)
+    for k in range(8):
+      one = not np.array_equal(before['source'][k], after['source'][k])
+      for name in before:
+        image = before[name][k]
+        np.testing.assert_array_equal(after[name][k], image[:, ::-1] if one else image)
+      mirrored.append(one)
+  assert 8 < sum(mirrored) < 24
+
+
 # --- Bad input: one line each --------------------------------------------------------------------
 
 

@@ -81,7 +81,7 @@ def check_config(config: Any) -> Check:
 
 def check_data(config: Any, thorough: bool = True) -> Iterator[Check]:
   """Checks the source of clips and the face detector."""
-  from hybrid_jax.media import faces
+  from hybrid_jax.media.landmarkers import open_landmarker
   from hybrid_jax.training.preflight.weight_files import facts
   from hybrid_jax.weights import public
 
@@ -93,7 +93,7 @@ def check_data(config: Any, thorough: bool = True) -> Iterator[Check]:
   elif path and thorough:
 
     def detector() -> str:
-      faces.FaceDetector(path)  # raises where the file is no detector
+      open_landmarker(path)  # raises where the file is no detector
       return f'{facts(path)}; terms: {origin.terms}'
 
     yield attempt('data.face_detector', detector, 'wrong')
