@@ -22,23 +22,19 @@ jax.config.update('jax_default_matmul_precision', 'float32')
 flags.FLAGS.mark_as_parsed()
 
 
-# They share the program of a training step (`small.start`), thus a process too.
-TRAINING = ('test_train', 'test_finetune', 'test_steps', 'test_doctor')
+# The longest first, so that both processes end together. Those of the training step
+# (`small.start`) are apart, so that the second one finds the program in the cache.
 COMPILES_WHOLE_STEPS = (
-  *TRAINING, 'test_tuning', 'test_cma', 'test_accelerator', 'test_export', 'test_encoder',
-  'test_load', 'test_state', 'test_generator', 'test_edits', 'test_convert', 'test_growth',
-  'test_warm_start', 'test_large_frames',
+  'test_train', 'test_tuning', 'test_cma', 'test_finetune', 'test_accelerator', 'test_steps',
+  'test_doctor', 'test_generator', 'test_export', 'test_encoder', 'test_load', 'test_edits',
+  'test_convert', 'test_growth', 'test_warm_start', 'test_large_frames', 'test_state',
 )  # fmt: skip
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-  """Quick ones first, then the long ones from the longest, so that both processes end together."""
+  """Quick ones first."""
   last = {stem: k for k, stem in enumerate(COMPILES_WHOLE_STEPS, 1)}
   items.sort(key=lambda item: last.get(item.path.stem, 0))
-  for item in items:
-    group = 'training' if item.path.stem in TRAINING else str(item.path)
-    item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope='module', autouse=True)
