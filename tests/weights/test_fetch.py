@@ -170,10 +170,14 @@ def test_a_server_that_is_not_there(tmp_path):
 
 
 def test_other_files_at_the_path_are_left_alone(got, tmp_path):
-  (tmp_path / 'mine').write_bytes(b'of another network')
-  with pytest.raises(InputError, match='move it away'):
-    got('good', 'mine')
-  assert (tmp_path / 'mine').read_bytes() == b'of another network'
+  for name, content, says in [('x.pth', b'damaged', 'move it away'), ('mine', PAGE, 'a web page')]:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=says):
+      got('good', name)
+    assert (tmp_path / name).read_bytes() == content
+  # Of the user's own name: perhaps another version, which the networks' readers judge.
+  (tmp_path / 'mine').write_bytes(b'another version')
+  assert got('good', 'mine') == (False, [])
   with pytest.raises(InputError, match='a folder'):
     got('good', '.')
 
@@ -297,8 +301,8 @@ def test_the_command_names_what_it_can_fetch(file, tmp_path):
 
 
 def test_one_bad_file_does_not_keep_the_others_back(tmp_path):
-  (tmp_path / 'bad').write_bytes(b'of another network')
+  (tmp_path / 'alex.pth').write_bytes(b'of another network')
   (tmp_path / 'good').write_bytes(DATA)
-  code, lines, errors = command('--file=lpips_alex=bad', '--file=mediapipe=good', cwd=tmp_path)
+  code, lines, errors = command('--file=lpips_alex=alex.pth', '--file=mediapipe=good', cwd=tmp_path)
   assert code == 1 and lines[-1] == 'good: is there'
   assert 'move it away' in errors[0] and errors[1] == 'error: 1 of 2 files were not downloaded'
