@@ -7,7 +7,7 @@ from hybrid_jax import cli
 
 COMMANDS = (
   'main', 'reenact', 'extract_motion', 'edit_sheet', 'advise', 'jobs', 'evaluate', 'verify',
-  'convert', 'export', 'doctor', 'world',
+  'download', 'convert', 'export', 'doctor', 'world',
 )  # fmt: skip
 
 

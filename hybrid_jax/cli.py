@@ -173,7 +173,8 @@ def parse_flags(config: Any, argv: list[str]) -> list[str]:
   app.define_help_flags()
   try:
     rest = flags.FLAGS(argv)
-    config.value.lock()  # a config file that cannot be loaded fails at its first use
+    if config.value is not None:  # `download` can do without
+      config.value.lock()  # a config file that cannot be loaded fails at its first use
   except (flags.Error, AttributeError, KeyError, ImportError, OSError) as error:
     # The last line: config_flags puts a traceback of the config file before it.
     lines = [line.strip() for line in str(error).replace('\\n', '\n').splitlines()]

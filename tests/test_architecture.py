@@ -28,7 +28,7 @@ ORDER = [
   {'cli'},
   {
     'main', 'reenact', 'evaluate', 'convert', 'export', 'doctor', 'verify', 'extract_motion',
-    'edit_sheet', 'advise',
+    'edit_sheet', 'advise', 'download',
   },
 ]  # fmt: skip
 COMMANDS = {'__main__', *ORDER[-1]}

@@ -46,9 +46,10 @@ def check_files(paths: Mapping[str, str], lpips_net: str = 'alex') -> bool:
     lines = (
       f"  config.weights.{field}='{paths[field]}': {_source(field, lpips_net)}" for field in missing
     )
+    command = public.command({public.download_of(f, lpips_net): paths[f] for f in missing})
     raise InputError(
-      f'{len(missing)} weight files are missing. Download each from its page, which states its '
-      'terms, to its path here, or give another path as --config.weights.NAME=FILE:\n'
+      f'{len(missing)} weight files are missing. Download them with `{command}`, or each from its '
+      'page, which states its terms; or give other paths as --config.weights.NAME=FILE:\n'
       + '\n'.join(lines)
     )
   return True
@@ -154,7 +155,10 @@ def load_generator(networks: Networks, paths: Mapping[str, str], seed: int) -> d
     return _random(networks, seed, ('generator',))['generator']
   if not is_there(path):
     source = _source('e4e', networks.lpips.net)
-    raise InputError(f"config.weights.e4e='{path}': no such file; put it there: {source}")
+    command = public.command({'e4e': path})
+    raise InputError(
+      f"config.weights.e4e='{path}': no such file; put it there with `{command}`: {source}"
+    )
   return _of_model(networks, path, *part(path, 'generator', 'e4e'))
 
 

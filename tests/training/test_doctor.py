@@ -86,6 +86,7 @@ def test_the_command_names_the_missing_files_of_the_paper_and_says_no():
     file = public.FILES[kind]
     (line,) = [m for m in missing if f'{file.name} of {file.origin}' in m]
     assert line.endswith(f'; terms: {file.terms}')
+    assert f'`python -m hybrid_jax.download --file={kind}' in line
   assert 'set one of config.data.videos=DIR' in missing[-1]
   assert ', 5 missing, ' in lines[-1] and lines[-1].endswith(': training cannot start')
 
@@ -239,6 +240,7 @@ def test_data_and_start(tmp_path):
   checks = examined(config)
   assert checks['data'].status == 'missing' and 'no video in it' in checks['data'].message
   assert public.FILES['yunet'].origin in checks['data.face_detector'].message
+  assert '--file=yunet=nowhere.onnx`' in checks['data.face_detector'].message
   assert checks['train.init_from'].status == 'missing'
 
   (tmp_path / 'a').mkdir()

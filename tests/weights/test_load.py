@@ -73,6 +73,8 @@ def test_missing_and_mixed_files_are_reported_at_once(golden_paths, tmp_path):
     load.check_files(golden_paths | bad, 'vgg')
   first, *lines = str(caught.value).splitlines()
   assert '3 weight files' in first and len(lines) == 3
+  files = f'--file=e4e={tmp_path}', '--file=lpips_vgg=weights/vgg.pth', '--file=arcface=nowhere.pth'
+  assert all(file in first for file in files)
   for field, name in (
     ('e4e', 'e4e_ffhq_encode.pt'),
     ('lpips_linear', 'lpips/weights/v0.1/vgg.pth'),

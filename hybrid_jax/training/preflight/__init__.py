@@ -86,10 +86,13 @@ def check_data(config: Any, thorough: bool = True) -> Iterator[Check]:
   from hybrid_jax.weights import public
 
   yield attempt('data', lambda: _clips(config, thorough), 'missing')
-  path, origin = config.data.face_detector, public.FILES['yunet']
+  path = config.data.face_detector
+  detector_kind = public.detector_of(path)
+  origin = public.FILES[detector_kind]
   if path and not os.path.isfile(path):
     message = f"'{path}' does not exist: {origin.what}, {origin.name} of {origin.origin}"
-    yield Check('missing', 'data.face_detector', f'{message}; terms: {origin.terms}')
+    message = f'{message}; `{public.command({detector_kind: path})}`; terms: {origin.terms}'
+    yield Check('missing', 'data.face_detector', message)
   elif path and thorough:
 
     def detector() -> str:

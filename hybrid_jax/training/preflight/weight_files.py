@@ -59,7 +59,8 @@ def _check_files(config: Any, nets: Any, paths: dict[str, str]) -> Iterator[Chec
   wanted, found, differences = sizes_of(config.model, nets), [], []
   for field, path in paths.items():
     kind = public.kind_of(field, config.model.lpips_net)
-    check, sizes = check_file(f'weights.{field}', path, kind, wanted[field])
+    command = public.command({public.download_of(field, config.model.lpips_net): path})
+    check, sizes = check_file(f'weights.{field}', path, kind, wanted[field], command)
     yield check
     for part, numbers in sizes.items():
       found.append(part)
@@ -124,8 +125,12 @@ def _body_sizes(module: Any) -> dict:
   }
 
 
-def check_file(name: str, path: str, kind: str, needed: dict) -> tuple[Check, dict[str, dict]]:
+def check_file(
+  name: str, path: str, kind: str, needed: dict, command: str
+) -> tuple[Check, dict[str, dict]]:
   """Checks a weight file or converted folder, which must hold the parts `needed`.
+
+  `command` downloads it.
 
   Its tensors are read and placed exactly as `convert` does, so that every tensor is used and every
   place filled. The second result is its sizes by part.
@@ -153,7 +158,7 @@ def check_file(name: str, path: str, kind: str, needed: dict) -> tuple[Check, di
       return Check('wrong', name, f'{error} ({message.removeprefix(f"{path}, ")})'), {}
   else:
     message = f"'{path}' does not exist: {origin.what}, {origin.name} of {origin.origin}"
-    return Check('missing', name, f'{message}; terms: {origin.terms}'), {}
+    return Check('missing', name, f'{message}; `{command}`; terms: {origin.terms}'), {}
   missing = [part for part in needed if part not in sizes]
   if missing or kind == 'psp':
     message = f'{message}: of kind {kind}, which has no {missing[0] if missing else "e4e encoder"}'
