@@ -66,14 +66,14 @@ def test_steps_from_calibrated_statistics_are_finite(start, capsys):
 
 def test_a_step_that_is_not_finite_names_its_values_and_fails(start, capsys):
   _, step, state, frozen, batch = start
-  stats = state.encoder['batch_stats']
-  nan = state.encoder | {'batch_stats': jax.tree.map(lambda x: x * np.nan, stats)}
-  with pytest.raises(FloatingPointError, match='small: step 1: .*latent_consistency.* not finite'):
-    accelerator_parts.time_steps('small', step, state.replace(encoder=nan), frozen, batch, 3)
+  nan = jax.tree.map(lambda x: x * np.nan, state.critic)
+  with pytest.raises(FloatingPointError, match='small: step 1: .*adversarial.* not finite'):
+    accelerator_parts.time_steps('small', step, state.replace(critic=nan), frozen, batch, 3)
   (result,) = results(capsys)
   assert result['finite'] is False and result['value'] is None and result['step'] == 1
-  # Running statistics are used in eq. 10 alone, and its gradient reaches everything.
-  assert set(result['not_finite']) == {'latent_consistency', 'total', 'gradient_norm'}
+  # The critic is in two terms of the encoder's step, whose gradient reaches everything.
+  expected = {'adversarial', 'total', 'gradient_norm', 'critic', 'r1'}
+  assert set(result['not_finite']) == expected
 
 
 def test_the_command_exits_with_an_error_and_keeps_the_result(tmp_path, monkeypatch):

@@ -175,7 +175,7 @@ def test_training_refuses_turned_heads():
 def test_pictures_that_were_cropped_wrongly(shared, name, square, line):
   rgb = stills.read_image(shared(f'failing/{name}'))
   options = CropOptions(str(shared('models/yunet_n_dynamic.onnx')), crop='ffhq')
-  found = crop_picture(rgb, name, options, 1.8)
+  found = crop_picture(rgb, name, options)
   np.testing.assert_allclose(found.squares[0], square, atol=0.04 * abs(square[2]) + 10)
   assert line in found.describe('source', 256)
 
