@@ -13,6 +13,9 @@ import numpy as np
 from hybrid_jax.media import align
 from hybrid_jax.reenactment.motion_file import Motion
 
+# Shifts in half sides of the square: up to FREE they are the driver's, larger ones approach MOST. A
+# driver who walks across the picture would otherwise leave the frame of the result. Ours.
+FREE, MOST = 0.3, 0.6
 _STILL = 1e-3  # px; squares that differ by less are one fixed square, up to rounding
 
 
@@ -79,7 +82,14 @@ def measure(motion: Motion, reference: int | None, gain: float, seconds: float) 
     first = np.where(first == first[reference], reference, first)
   direction = _quarter(x[first]) if reference is None else x[reference] / abs(x[reference])
   start = abs(x[first]) * direction
-  return InPlane((x / start) ** gain, gain * (c - c[first]) / start, reference is None)
+  return InPlane((x / start) ** gain, _limited(gain * (c - c[first]) / start), reference is None)
+
+
+def _limited(shift: np.ndarray) -> np.ndarray:
+  """Returns complex shifts with lengths below MOST, and those up to FREE unchanged."""
+  length = np.maximum(np.abs(shift), 1e-9)
+  beyond = np.maximum(length - FREE, 0) / (MOST - FREE)
+  return shift * (np.minimum(length, FREE) + (MOST - FREE) * np.tanh(beyond)) / length
 
 
 def held(squares: np.ndarray, missing: np.ndarray, starts: Sequence[int]) -> np.ndarray:

@@ -37,7 +37,7 @@ def pose(square):
 
 def test_a_known_similarity_is_recovered():
   """Relative to the reference: in its own axes, and from where the source's head is."""
-  squares = align.ffhq(points((50, 40, 1, 0), (60, 45, 1.5, 20), (30, 40, 0.5, -10)))
+  squares = align.ffhq(points((50, 40, 1, 0), (52.5, 41, 1.5, 20), (48, 39, 0.5, -10)))
   found = in_plane.measure(motion_of(squares), 0, 1.0, 0.0)
   source = np.array([200.0, 100.0, 0.0, 30.0])  # lies on its side: its right is the picture's down
   side = 2 * 30 / align.side_of(squares[0])
@@ -129,7 +129,7 @@ def test_the_head_lands_where_the_drivers_goes():
   square = np.array([100.0, 70.0, 32.0, 0.0])
   rgb = np.full((160, 200, 3), 90, np.uint8)
   rgb[50:90, 80:120] = (0, 0, 255)
-  squares = align.ffhq(points((50, 40, 2, 0), (62, 44, 2.6, 40)))
+  squares = align.ffhq(points((50, 40, 2, 0), (57, 37, 2.6, 40)))
   scale = 64 / align.side_of(squares[0])
   place = in_plane.measure(motion_of(squares), 0, 1.0, 0.0)
   images, rows, times = [head] * 2, np.arange(2), np.zeros(2)
@@ -233,3 +233,13 @@ def test_a_fixed_square_has_nothing_to_put_back(model, inputs, tmp_path, crop):
   for name, on in (('on', True), ('off', False)):
     run(model, inputs, tmp_path / f'{name}.mkv', in_plane=on, **given)
   np.testing.assert_array_equal(pixels(tmp_path / 'on.mkv'), pixels(tmp_path / 'off.mkv'))
+
+
+def test_a_head_that_crosses_the_picture_stays_in_its_square():
+  """Small shifts are the driver's own, larger ones approach a limit in the same direction."""
+  steps = np.array([0.0, 0.2, 0.3, 1.0, -8.0])
+  squares = np.tile([100.0, 80.0, 20.0, 0.0], (5, 1))
+  squares[:, 0] += 20 * steps
+  shift = in_plane.measure(motion_of(squares), None, 1.0, 0.0).shift
+  np.testing.assert_allclose(shift[:3], steps[:3], atol=1e-12)
+  assert in_plane.FREE < shift[3].real < -shift[4].real <= in_plane.MOST and not shift.imag.any()
