@@ -15,7 +15,7 @@ from hybrid_jax.media.identity import Looks
 from hybrid_jax.media.landmarkers import Landmarker
 
 # Choice(rgb (h, w, 3), faces found in it, at least one, the largest first) -> the face to follow,
-# or None if it is none of them.
+# or None where the person wanted is not among them.
 Choice = Callable[[np.ndarray, Sequence[Face]], Face | None]
 
 # Least intersection over union with the last place of the face. 0.2 allows a shift by two thirds of

@@ -28,7 +28,7 @@ BOX_DOWN, BOX_SIZE = 0.06, (0.54, 0.74)
 def of_data(data: Mapping) -> str:
   """Returns the framing that the section `data` of a config names; '' where no head is cut out.
 
-  Of earlier versions, whose squares were `crop_scale` face boxes, it is none of `KINDS`.
+  Of earlier versions, whose squares were `crop_scale` face boxes, the result is not in `KINDS`.
   """
   if not (data.get('packed') or data.get('videos') and data.get('face_detector')):
     return ''

@@ -220,7 +220,7 @@ def track(
   Args:
     landmarker: finds the faces; None finds times and shots only.
     choose: picks the face to follow, see `chooser` and `likeness`.
-    embed: tells people apart, with the side of its crops; None compares their colours.
+    embed: (identity embedding, side of its crops in px); None compares colours instead.
     progress: wraps the iteration over the frames, e.g. to show a progress bar.
 
   Raises:

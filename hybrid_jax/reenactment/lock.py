@@ -62,8 +62,8 @@ def _take(path: pathlib.Path, output: str | os.PathLike) -> BinaryIO:
     file = path.open('a+b')
     try:
       held = _flock(file, output)
-      # A run that ended between `open` and `flock` has removed this file: locking it would keep
-      # nobody out.
+      # A run that ended between `open` and `flock` has removed this file: a lock on it would
+      # stop no other run.
       if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
         file.close()
         continue

@@ -85,7 +85,7 @@ def test_highlights_are_compressed_and_greys_stay_grey():
   grey = np.rint(65535 * np.repeat(code[None, :, None], 3, 2)).astype(np.uint16)
   rgb = colour.to_standard(grey, PQ, BT2020)[0].astype(int)
   assert (np.ptp(rgb, axis=1) <= 1).all() and (np.diff(rgb[:, 0]) >= 0).all()
-  # Black, and 100 nits as they are; white a little darker; from 1,000 nits on white.
+  # Black and 100 nits are unchanged, white is slightly darker, 1,000 nits and more are white.
   np.testing.assert_allclose(rgb[[0, 2, 3], 0], (0, 255 * (100 / 203) ** (1 / 2.4), 241), atol=1)
   assert (rgb[5:] == 255).all() and 241 < rgb[4, 0] < 255
 

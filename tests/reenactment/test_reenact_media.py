@@ -15,7 +15,7 @@ from hybrid_jax.world.films import write_sound
 
 
 def write_at(path, start, sound=None, count=5):
-  """A clip whose clock starts at `start`, in any container that FFmpeg knows by its suffix."""
+  """A clip whose clock starts at `start`, in the container of the path's suffix."""
   with video.VideoWriter(
     path, SIZE, SIZE, time_base=Fraction(1, 90000), audio_from=sound
   ) as writer:
