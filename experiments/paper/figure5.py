@@ -40,7 +40,7 @@ Read = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 def frames_of(person: int, count: int) -> np.ndarray:
   """Returns (t, 64, 64, 3) uint8 of a person of the test split at moments all over a clip."""
-  draw = rendered.renderer(rendered.SIZE)
+  draw = clips.Renderer(rendered.SIZE)
   identity, motion, scene = clips.vectors(
     people.SPLITS['test'] + person, 0, clips.spread_times(count)
   )

@@ -49,7 +49,7 @@ def render(path: pathlib.Path, person: int, motion: np.ndarray) -> list[np.ndarr
 
   The true motion is in a .npz file beside it, where the evaluation looks for it.
   """
-  draw = rendered.renderer(rendered.SIZE)
+  draw = world_clips.Renderer(rendered.SIZE)
   person += people.SPLITS['test']
   identity, _, scene = world_clips.vectors(person, 0, np.zeros(1, np.float32))
   frames = [draw(identity, m, scene)[0] for m in motion]

@@ -30,7 +30,7 @@ def levels(x: np.ndarray, y: np.ndarray) -> float:
 
 def scores_of(model: Model, number: int, driver: int, rng) -> dict[str, np.ndarray]:
   """Returns each score, and the true 'error', of every source (SOURCES,), grey levels."""
-  draw = rendered.renderer(rendered.SIZE)
+  draw = clips.Renderer(rendered.SIZE)
   times = rng.uniform(0, people.CLIP_SECONDS, SOURCES).astype(np.float32)
   identity, motion, scene = clips.vectors(number, 0, times)
   other, moves, other_scene = clips.vectors(driver, 0, times[:FRAMES])

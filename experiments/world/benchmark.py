@@ -107,7 +107,7 @@ def anchor_variance(judge: Judges, model: Model, count: int, frames: int) -> dic
 
   0 where the anchor does not depend on the frame, 1 where it keeps the motion.
   """
-  draw, first = rendered.renderer(rendered.SIZE), people.SPLITS['test']
+  draw, first = clips.Renderer(rendered.SIZE), people.SPLITS['test']
   within = {'frames': [], 'anchors': []}
   for k in range(count):
     times = np.random.default_rng(k).uniform(0, people.CLIP_SECONDS, frames).astype(np.float32)

@@ -67,7 +67,7 @@ def render(split: str, name: str, frames: int) -> dict[str, np.ndarray]:
     person's own motion. 'moved' (n, t, 2, ...): both with the motion of 'driving' (n, t, ...),
     which is another person's.
   """
-  draw = rendered.renderer(rendered.SIZE)
+  draw = clips.Renderer(rendered.SIZE)
   rng = np.random.default_rng([list(TRAITS).index(name), list(SPLITS).index(split)])
   count, first = SPLITS[split], people.SPLITS[split]
   numbers = first + 10_000 + rng.choice(100_000, 2 * count, replace=False)

@@ -32,7 +32,7 @@ from hybrid_jax.models.perceptual import LPIPS
 from hybrid_jax.reenactment import showcase
 from hybrid_jax.reenactment.model import load_model
 from hybrid_jax.weights import shipped
-from hybrid_jax.world import latent, parameters, people
+from hybrid_jax.world import clips, latent, parameters, people
 
 SIZE, SMALL = 256, rendered.SIZE  # px
 SEEDS = (0, 1, 2)
@@ -98,7 +98,7 @@ def fed_truth(params: dict, data: dict) -> np.ndarray:
 
 def measure_generator(params: dict, outside: Outside, count: int) -> dict:
   """Figures of the generator fed the true parameters of `count` test people."""
-  draw = rendered.renderer(SIZE)
+  draw = clips.Renderer(SIZE)
   rows = []
   for seed in SEEDS:
     rng = np.random.default_rng(seed)

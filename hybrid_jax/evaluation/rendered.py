@@ -22,13 +22,6 @@ SIZE, BATCH = judges.SIZE, 48
 TEST_PEOPLE = 700
 
 
-# Shared by the process, since compiling takes seconds; it holds a program and no arrays.
-@functools.cache
-def renderer(size: int) -> clips.Renderer:
-  """Returns the compiled renderer of frames of `size` px."""
-  return clips.Renderer(size)
-
-
 def pairs(
   seed: int,
   count: int,
@@ -50,7 +43,7 @@ def pairs(
     uint8; 'identity' (n, 47), 'motion' (n, 16), 'scene' (n, 13) of the truth; 'person' (n,).
     n is `count * frames`, the frames of a source one after another.
   """
-  rng, draw = np.random.default_rng(seed), renderer(size)
+  rng, draw = np.random.default_rng(seed), clips.Renderer(size)
   # Sources and drivers are drawn together, so that no person is both.
   # Persons are numbers; no network has seen those from SPLITS['test'] on.
   chosen = people.SPLITS['test'] + rng.choice(TEST_PEOPLE, 2 * count, replace=False)

@@ -61,7 +61,7 @@ def panels(
     times: (t,) moments of the driver's clip, seconds.
     scale: factor by which the panels are enlarged.
   """
-  draw = rendered.renderer(rendered.SIZE)
+  draw = clips.Renderer(rendered.SIZE)
   identity, own, scene = clips.vectors(source, 0, times)
   other, motion, other_scene = clips.vectors(driver, 0, times)
   portrait = draw(identity, own[0], scene)[0]

@@ -5,6 +5,7 @@ folders of videos.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -42,12 +43,7 @@ class Renderer:
   """Renders single frames of one size in px; the first one takes seconds, to compile."""
 
   def __init__(self, size: int):
-    def draw(identity, motion, scene, outfit):
-      image, masks = render.render_regions(identity, motion, scene, size, outfit)
-      # Rounded on the device: a quarter of the bytes are copied to the host.
-      return to_byte(image), to_byte(masks), landmarks.landmarks(identity, motion)
-
-    self._draw = jax.jit(draw)
+    self.size = size
 
   def __call__(
     self, identity, motion, scene, outfit=None
@@ -62,7 +58,7 @@ class Renderer:
       `RenderedClip.points`.
     """
     # None and an outfit are two programs, each compiled when it is first needed.
-    return jax.device_get(self._draw(identity, motion, scene, outfit))
+    return jax.device_get(_draw(identity, motion, scene, outfit, self.size))
 
   def clip(self, person: int, clip: int, times: np.ndarray) -> RenderedClip:
     """Renders clip number `clip` of person number `person` at `times` (t,), seconds."""
@@ -80,6 +76,14 @@ class Renderer:
       points=points,
       masks=masks,
     )
+
+
+# One function of the module, so that all renderers of a size share its compiled program.
+@functools.partial(jax.jit, static_argnums=4)
+def _draw(identity, motion, scene, outfit, size):
+  image, masks = render.render_regions(identity, motion, scene, size, outfit)
+  # Rounded on the device: a quarter of the bytes are copied to the host.
+  return to_byte(image), to_byte(masks), landmarks.landmarks(identity, motion)
 
 
 def to_byte(x: jax.Array) -> jax.Array:

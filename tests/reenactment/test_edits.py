@@ -198,7 +198,7 @@ def test_a_video_is_edited_over_time(model, inputs, tmp_path):
 
 def test_edits_of_the_bundled_model():
   """On unseen people with another's motion, each edit changes the picture as ground truth does."""
-  shipped, draw = inference.load_model(''), rendered.renderer(rendered.SIZE)
+  shipped, draw = inference.load_model(''), clips.Renderer(rendered.SIZE)
   traits = {'glasses': 1.0, 'beard': 0.6, 'skin': 0.8, 'hair_dark': 0.8}
   text = ','.join(f'{name}={value}' for name, value in traits.items())
   found = edits.resolve(text, '', shipped)
