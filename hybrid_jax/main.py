@@ -73,16 +73,22 @@ def run(config: Any, workdir: str, report: Callable[[str], None] = print) -> Non
   if train(config, workdir) is None:
     return  # interrupted
   if config.then:
-    following = ConfigDict(config.to_dict())
-    following.update(config.then.to_dict())
-    following.train.init_from, following.then = workdir, {}
-    last = os.path.join(workdir, following.stage)
-    if train(following, last) is None:
+    next_stage = following(config, workdir)
+    last = os.path.join(workdir, next_stage.stage)
+    if train(next_stage, last) is None:
       return
   if config.showcase and jax.process_index() == 0:
     report('')
     for line in showcase.lines(showcase.show(last, workdir, cli.progress), workdir):
       report(line)
+
+
+def following(config: Any, workdir: str) -> ConfigDict:
+  """Returns the config of the stage that follows a run of `config` in `workdir`."""
+  changed = ConfigDict(config.to_dict())
+  changed.update(config.then.to_dict())
+  changed.train.init_from, changed.then = workdir, {}
+  return changed
 
 
 if __name__ == '__main__':
