@@ -56,7 +56,7 @@ class SyntheticHeads(tfds.core.GeneratorBasedBuilder):
       train_people=3,
       held_out_people=2,
       clips=1,
-      frames=3,
+      frames=4,
     ),
   ]
 
