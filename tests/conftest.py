@@ -1,8 +1,9 @@
 """Full float32 products, parsed absl flags (Grain needs them), and where reference files lie.
 
 Half of the suite's time is compilation: programs that several tests or commands have in common are
-compiled once, in a cache that lives as long as the suite, and whole training steps, which run but
-a few times, are compiled with few optimisations.
+compiled once, in a cache that lives as long as the suite, training steps of equal configs are also
+traced once, and what runs only a few times is compiled with few optimisations. Everything that
+renders people does so at 64 px, with one program, and mostly at four moments of a clip.
 """
 
 import jax_variables  # JAX reads these environment variables when it is imported
@@ -29,6 +30,11 @@ COMPILES_WHOLE_STEPS = (
   'test_doctor', 'test_generator', 'test_export', 'test_encoder', 'test_load', 'test_edits',
   'test_convert', 'test_growth', 'test_warm_start', 'test_large_frames', 'test_state',
 )  # fmt: skip
+# These compile networks and run them once or twice.
+RUN_LITTLE = (
+  'test_perceptual', 'test_image_discriminator', 'test_convert_metrics', 'test_i3d',
+  'test_inception', 'test_networks', 'test_losses', 'test_full_size', 'test_optim',
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
@@ -40,9 +46,20 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope='module', autouse=True)
 def few_optimisations(request):
   """In tests that compile whole steps, and in the commands they run."""
-  few = request.path.stem in COMPILES_WHOLE_STEPS
+  few = request.path.stem in COMPILES_WHOLE_STEPS + RUN_LITTLE
   jax.config.update('jax_disable_most_optimizations', few)
   os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = str(int(few))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def shared_programs(request):
+  """In tests that train several times."""
+  with pytest.MonkeyPatch.context() as patch:
+    if request.path.stem in ('test_train', 'test_finetune', 'test_accelerator', 'test_steps'):
+      import small
+
+      small.share_programs(patch)
+    yield
 
 
 def pytest_unconfigure():

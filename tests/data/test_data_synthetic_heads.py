@@ -21,7 +21,7 @@ def test_records_are_the_rendered_clips(builder):
   assert builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD
   source = builder.as_data_source(split='train')
   assert len(source) == 3
-  expected = clips.Renderer(64).clip(people.SPLITS['train'] + 1, 0, clips.spread_times(3))
+  expected = clips.Renderer(64).clip(people.SPLITS['train'] + 1, 0, clips.spread_times(4))
   record = source[1]
   assert record['identity'].decode() == expected.identity
   np.testing.assert_array_equal(np.stack(record['frames']), expected.frames)

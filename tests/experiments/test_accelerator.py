@@ -7,25 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import SIZE, small_config
+import small
 
 from experiments.cost import accelerator, accelerator_parts
-from hybrid_jax.method import networks
 from hybrid_jax.models.ops import from_uint8
-from hybrid_jax.training import steps
+from hybrid_jax.training import parallel
 
 
 @pytest.fixture(scope='module')
-def start():
-  """(networks, step, state, frozen, batch) with some depth, calibrated."""
-  config = small_config()
-  config.model.update(encoder_units=(1, 2, 4, 1), arcface_units=(1, 2, 4, 1))
-  nets = networks.build(config.model)
-  batch = accelerator_parts.random_batch(4, SIZE)
-  state, frozen = jax.jit(
-    lambda key, batch: accelerator_parts.random_start(nets, config, key, batch)
-  )(jax.random.key(0), batch)
-  return nets, jax.jit(steps.make_step(nets, config)), state, frozen, batch
+def begin():
+  """(networks, step, state, frozen, batch), calibrated; the step is that of all tests."""
+  start = small.start()
+  batch = accelerator_parts.random_batch(4, small.SIZE)
+  _, replicated = parallel.shardings(parallel.make_mesh())
+  random_start = functools.partial(accelerator_parts.random_start, start.networks, start.config)
+  state, frozen = jax.jit(random_start, out_shardings=replicated)(jax.random.key(0), batch)
+  step = lambda state, frozen, batch: start.step(state, batch, frozen)  # noqa: E731
+  return start.networks, step, state, frozen, batch
 
 
 def results(capsys) -> list[dict]:
@@ -33,9 +31,9 @@ def results(capsys) -> list[dict]:
   return [json.loads(line.removeprefix(accelerator_parts.MARK)) for line in lines]
 
 
-def test_calibrated_statistics_are_those_of_the_batch(start):
+def test_calibrated_statistics_are_those_of_the_batch(begin):
   """With them a network computes in evaluation what it computes in training."""
-  nets, _, state, frozen, batch = start
+  nets, _, state, frozen, batch = begin
   images = jnp.concatenate([from_uint8(batch[role]) for role in accelerator_parts.ROLES])
 
   @jax.jit
@@ -52,20 +50,20 @@ def test_calibrated_statistics_are_those_of_the_batch(start):
   scale = float(jnp.abs(trained).max())
   # Running variances are unbiased: at 2 x 2 px of 12 images they are 48 / 47 of the batch's.
   assert float(jnp.abs(trained - evaluated).max()) < 0.1 * scale
-  assert float(jnp.abs(fresh).max()) > 3 * scale  # more with every block
+  assert float(jnp.abs(fresh).max()) > 2 * scale  # more with every block
   stats = jax.tree.leaves(frozen['arcface']['batch_stats'])
   assert all(np.isfinite(x).all() for x in stats) and any(np.abs(x).max() > 0 for x in stats)
 
 
-def test_steps_from_calibrated_statistics_are_finite(start, capsys):
-  _, step, state, frozen, batch = start
+def test_steps_from_calibrated_statistics_are_finite(begin, capsys):
+  _, step, state, frozen, batch = begin
   accelerator_parts.time_steps('small', step, state, frozen, batch, 3)
   (result,) = results(capsys)
   assert result['name'] == 'small' and result['finite'] is True and result['value'] > 0
 
 
-def test_a_step_that_is_not_finite_names_its_values_and_fails(start, capsys):
-  _, step, state, frozen, batch = start
+def test_a_step_that_is_not_finite_names_its_values_and_fails(begin, capsys):
+  _, step, state, frozen, batch = begin
   nan = jax.tree.map(lambda x: x * np.nan, state.critic)
   with pytest.raises(FloatingPointError, match='small: step 1: .*adversarial.* not finite'):
     accelerator_parts.time_steps('small', step, state.replace(critic=nan), frozen, batch, 3)

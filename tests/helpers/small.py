@@ -13,7 +13,7 @@ from configs import common
 from hybrid_jax.media import video
 from hybrid_jax.method import networks
 from hybrid_jax.models.latents import first_convolutions
-from hybrid_jax.training import parallel, steps
+from hybrid_jax.training import loop, parallel, steps, validation
 from hybrid_jax.training.preflight import machine
 from hybrid_jax.weights import load
 
@@ -77,6 +77,30 @@ def start(stage='pretrain'):
   compiled = step.lower(*machine.step_arguments(config, nets)).compile()
   state = init(jax.random.key(config.train.seed))
   return Start(config, nets, state, jax.device_put(frozen, replicated), compiled)
+
+
+def share_programs(patch):
+  """Gives runs of equal networks and configs the same step and sampler: JAX traces them once.
+
+  Tracing takes as long as everything else in a run of a few steps. `patch` is a `MonkeyPatch`.
+  """
+  make_step = steps.make_step
+
+  def step(networks, config):
+    # All that a step is made of; `train`, `data` and `weights` are the loop's.
+    key = networks, str((config.stage, config.loss, config.optim, config.progressive))
+    if key not in _made:
+      _made[key] = make_step(networks, config)
+    return _made[key]
+
+  patch.setattr(steps, 'make_step', step)
+  patch.setattr(parallel, 'jit_step', _jit_step)
+  patch.setattr(loop, 'make_sampler', _make_sampler)
+
+
+_made = {}
+_jit_step = functools.cache(parallel.jit_step)
+_make_sampler = functools.cache(validation.make_sampler)
 
 
 def finetune_config():

@@ -88,14 +88,6 @@ def test_heads(e4e):
   assert error(heads, v['w_psp_out']) < 1e-5
 
 
-def gradients(variables, image, weights):
-  def loss(params):
-    W = identity(variables | {'params': params}, image)
-    return jnp.sum(W * weights)
-
-  return jax.jit(jax.grad(loss))(variables['params'])
-
-
 def test_gradients(e4e):
   """In float64, where no activation falls on the other side of a kink (trap E12 of the vectors)."""
   variables, _, v, image = e4e
@@ -161,10 +153,9 @@ def test_training_mode_updates_statistics_as_pytorch_does(e4e):
 
 def test_deformation_starts_at_zero_and_keeps_widths():
   widths = (32, 16, 8, 32, 32, 16, 8)
-  model = MODEL.clone(deformation_widths=widths)
-  variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+  model = MODEL.clone(deformation_widths=widths, units=(1, 1, 1, 1))
   image = jax.random.normal(jax.random.key(1), (2, 64, 64, 3))
-  W, F = jax.jit(model.apply)(variables, image)
+  (W, F), _ = jax.jit(model.init_with_output)(jax.random.key(0), image)
   assert W.shape == (2, 10, 64) and np.abs(W).max() > 0
   assert [f.shape for f in F] == [(2, width) for width in widths]
   assert all(np.all(f == 0) for f in F)

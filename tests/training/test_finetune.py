@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import outcomes
 import pytest
 from small import SIZE, finetune_config, random_batch, small_config, start
 
@@ -10,6 +11,7 @@ from configs import common
 from hybrid_jax import main
 from hybrid_jax.errors import InputError
 from hybrid_jax.method import losses, networks, objective
+from hybrid_jax.models import latents
 from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.training import checkpoint, config_check
 
@@ -55,25 +57,25 @@ def test_statistics_stay(stepped):
 def test_feature_term_is_equation_13(stepped):
   """Of the first step, whose deformation is zero: every decode is G(W_S, 0) with its own noise."""
   config, nets, frozen, batch, state, _, seen = stepped
-  from hybrid_jax.models import latents
 
-  S, D = from_uint8(batch['source']), from_uint8(batch['driving'])
-  hybrid, G = nets.hybrid, frozen['generator']
-  W_S, F_S = hybrid.encode(state.encoder, G, S)  # running statistics
-  key_noise, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
-  noise = latents.random_noise(key_noise, 4 * N, hybrid.generator.channels)
-  lpips = lambda x, y: nets.lpips.apply(frozen['lpips'], x, y)  # noqa: E731
-  expected = 0.0
-  for k, (target, mask) in enumerate(((S, 'source_mask'), (D, 'driving_mask'))):
-    image = hybrid.reenact(G, W_S, F_S if k == 0 else None, [m[k::4] for m in noise])
-    expected += losses.feature_reconstruction(
-      target,
-      image,
-      objective.feature_mask(batch[mask], SIZE, config.loss),
-      lpips,
-      config.loss.reconstruction,
-    )
-  np.testing.assert_allclose(seen[0]['feature_reconstruction'], expected, rtol=1e-3)
+  @jax.jit
+  def expected(state, frozen, batch):
+    S, D = from_uint8(batch['source']), from_uint8(batch['driving'])
+    hybrid, G = nets.hybrid, frozen['generator']
+    W_S, F_S = hybrid.encode(state.encoder, G, S)  # running statistics
+    key_noise, _ = jax.random.split(jax.random.fold_in(state.key, state.step))
+    noise = latents.random_noise(key_noise, 4 * N, hybrid.generator.channels)
+    lpips = lambda x, y: nets.lpips.apply(frozen['lpips'], x, y)  # noqa: E731
+    total = 0.0
+    for k, (target, mask) in enumerate(((S, 'source_mask'), (D, 'driving_mask'))):
+      image = hybrid.reenact(G, W_S, F_S if k == 0 else None, [m[k::4] for m in noise])
+      reach = objective.feature_mask(batch[mask], SIZE, config.loss)
+      weights = config.loss.reconstruction
+      total += losses.feature_reconstruction(target, image, reach, lpips, weights)
+    return total
+
+  value = expected(state, frozen, batch)
+  np.testing.assert_allclose(seen[0]['feature_reconstruction'], value, rtol=1e-3)
 
 
 def test_masks_are_dilated_by_their_reach():
@@ -98,8 +100,7 @@ def test_configs_of_stage_2():
     config_check.check(config)
 
 
-def test_stage_2_follows_at_once_where_the_config_says_so(tmp_path, monkeypatch):
-  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+def config_of_both_stages():
   config = small_config(num_steps=2, val_steps=9, sample_steps=9)
   config.data.update(rendered_people=2, frames_per_clip=2)
   with config.unlocked():
@@ -110,6 +111,28 @@ def test_stage_2_follows_at_once_where_the_config_says_so(tmp_path, monkeypatch)
       'optim': {'encoder_lr': 1e-3},  # as in `finetune_config`: one program
       'train': {'num_steps': 1},
     }
+  return config
+
+
+def test_the_config_of_the_stage_that_follows():
+  config = config_of_both_stages()
+  second = main.following(config, 'runs/first')
+  config_check.check(second)
+  assert (second.stage, second.train.init_from, second.train.num_steps) == (
+    'finetune', 'runs/first', 1
+  )  # fmt: skip
+  assert not second.then and second.data == config.data and second.model == config.model
+  expected = finetune_config()
+  assert (second.loss, second.optim, second.progressive) == (
+    expected.loss, expected.optim, expected.progressive
+  )  # fmt: skip
+  assert config.stage == 'pretrain' and config.then  # unchanged
+
+
+@pytest.mark.slow
+def test_stage_2_follows_at_once_where_the_config_says_so(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  config = config_of_both_stages()
   main.run(config, str(tmp_path / 'run'))
   first, second = (
     checkpoint.read_config(str(tmp_path / 'run' / name)) for name in ('', 'finetune')
@@ -124,3 +147,4 @@ def test_stage_2_follows_at_once_where_the_config_says_so(tmp_path, monkeypatch)
   assert (step, last) == (2, 1)
   body = lambda encoder: encoder['params']['backbone']  # noqa: E731
   jax.tree.map(np.testing.assert_array_equal, body(before), body(after))
+  outcomes.write(stages=[first['stage'], second['stage']], steps=[step, last])

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import outcomes
 import pytest
 from ml_collections import ConfigDict
 from small import random_batch, small_config, start
@@ -150,6 +151,7 @@ def full_depth(reading):
   return config, networks.build(config.model)
 
 
+@pytest.mark.slow
 def test_equation_10_is_of_the_size_of_w_for_a_fresh_encoder_of_full_depth():
   """Running statistics are untrained: with 24 blocks each adds to the scale of the next."""
   found, key = {}, jax.random.key(0)
@@ -163,6 +165,7 @@ def test_equation_10_is_of_the_size_of_w_for_a_fresh_encoder_of_full_depth():
     )
     found[reading] = float(terms['latent_consistency'])
   assert found['batch'] < 100 and found['running'] > 10 * found['batch']
+  outcomes.write(blocks=sum(PAPER_UNITS), latent_consistency=found)
 
 
 @pytest.mark.slow
@@ -175,6 +178,7 @@ def test_a_fresh_encoder_of_full_depth_survives_20_steps():
     state, metrics = step(state, frozen, random_batch(N))
     assert all(np.isfinite(value) for value in metrics.values())
   assert float(metrics['gradient_norm']) < 1e4
+  outcomes.write(steps=20, gradient_norm=float(metrics['gradient_norm']))
 
 
 def test_latent_consistency_reaches_both_heads(world):
