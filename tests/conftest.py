@@ -19,7 +19,6 @@ import pytest
 from absl import flags
 from parity import GOLDEN, SHARED
 
-jax.config.update('jax_default_matmul_precision', 'float32')
 flags.FLAGS.mark_as_parsed()
 
 

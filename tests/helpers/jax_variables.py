@@ -26,6 +26,8 @@ def _has(flag: str) -> bool:
 
 if not IS_WORKER:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp()
+# A precision is part of a program: with the same one, commands find what tests have compiled.
+os.environ['JAX_DEFAULT_MATMUL_PRECISION'] = 'float32'
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
 if 'XLA_FLAGS' not in os.environ:
   flags = '--xla_force_host_platform_device_count=4'
