@@ -96,7 +96,7 @@ def test_jobs_run_through_one_compiled_program(model, adjuster, kept, tmp_path, 
   assert len(deltas) == 3
   assert len({x['const'].tobytes() for x in deltas}) == 3  # each with its own options
   assert tuning.Adjuster(model, other).tuner is adjuster.tuner
-  assert adjuster.tuner.run._cache_size() == 1
+  assert adjuster.tuner.step._cache_size() == 1
 
 
 def test_a_cancelled_or_broken_run_changes_nothing(model, adjuster, tmp_path, monkeypatch):
