@@ -16,14 +16,12 @@ Parts:
 import contextlib
 import functools
 import json
-import os
 import pathlib
 import re
 import time
 from unittest import mock
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -33,8 +31,8 @@ from experiments.cost.accelerator_tuning import tuner_of
 
 STEPS = 25
 PROGRAMS = (
-  ('host', 'automatic'), ('late', 'automatic'), ('host', 'canonical'), ('while', 'canonical'),
-  ('scan', 'canonical'), ('while', 'automatic'), ('scan', 'automatic'),
+  ('late', 'automatic'), ('while', 'canonical'), ('scan', 'canonical'), ('host', 'automatic'),
+  ('while', 'automatic'),
 )  # fmt: skip
 BASE = 'late, automatic'
 PLAIN = jax.lax.conv_general_dilated

@@ -118,8 +118,7 @@ class Adjuster:
     job = self.tuner.job(self.model.G, self.model.E, self.frozen, source, drivers)
     job = job.replace(**self.traced)
     drifts, state = {}, None
-    # By chunks, so that Ctrl-C and progress work. An early stop ends the loop before its last
-    # chunk.
+    # By chunks, so that progress is shown. An early stop ends the loop before its last chunk.
     chunks = -(-self.options.steps // CHUNK)
     for state in progress(self.tuner.tune(job, CHUNK), f'tuning, {CHUNK} steps each', chunks):
       drifts[int(state.step)] = tuple(map(float, self.tuner.drift(job, state.params)))
