@@ -5,8 +5,9 @@
 The bundled 64 px generator is grown to 256 px without changing what it draws (experiments/world/
 growth.py), so that its two upper blocks are untrained; the bundled encoder still sees 64 px.
 Sources are rendered people at 256 px whose face is painted with a checkerboard of squares of 2 px,
-which is plain at 64 px, and which two layers that double the resolution can draw anywhere. CMA and PTI compare at the generator's 256 px or at the encoder's 64 px, from the same
-start and for the same number of steps.
+which is plain at 64 px, and which two layers that double the resolution can draw anywhere. CMA and
+PTI compare at the generator's 256 px or at the encoder's 64 px, from the same start and for the
+same number of steps.
 
 Of the reconstruction G(W_S, F_S), inside of the face, with `fine` what a picture of 256 px loses in
 one of 64 px:
