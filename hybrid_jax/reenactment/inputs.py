@@ -6,7 +6,6 @@ Squares are (cx, cy, ax, ay) in px, as `media.align` defines them.
 import dataclasses
 import functools
 import itertools
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
