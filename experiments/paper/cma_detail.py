@@ -42,7 +42,7 @@ from hybrid_jax.method import cma, networks
 from hybrid_jax.models import latents
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
 from hybrid_jax.reenactment import tuning
-from hybrid_jax.reenactment.model import Model
+from hybrid_jax.reenactment.model import Model, load_model
 from hybrid_jax.weights import shipped
 from hybrid_jax.world import clips, people
 
@@ -117,9 +117,11 @@ def measure(model: Model, lpips, source: np.ndarray, face: np.ndarray, W, F, F_D
   }, {'S': np.asarray(to_uint8(S_)), 'R': np.asarray(to_uint8(R[-1]))}
 
 
-def tune(model: Model, options: cma.Options, source: np.ndarray, pool: np.ndarray) -> Model:
+def tune(model: Model, frozen, options: cma.Options, source: np.ndarray, pool: np.ndarray) -> Model:
   """Returns the model tuned to uint8 crops, which are compared at their own size."""
-  tuner, frozen = tuning.program(model, options)
+  config = model.config.copy_and_resolve_references()
+  config.model.polyphase_from = 0  # as `tuning.program`
+  tuner = cma.Tuner(networks.build(config.model), options, model.rows)
   job = tuner.job(model.G, model.E, frozen, source, pool)
   *_, state = tuner.tune(job)
   return tuning.adjusted(model, cma.delta(model.G, state))
@@ -133,7 +135,7 @@ def person(model: Model, number: int, base: cma.Options) -> tuple[dict, list[np.
   encode = jax.jit(lambda x: hybrid.encode(model.E, model.G, from_uint8(x), model.rows))
   W, F = encode(pooled(source[None], model.size))
   _, F_D = encode(pooled(held_out, model.size))
-  _, frozen = tuning.program(model, base)
+  _, frozen = tuning.program(load_model(''), base)  # perceptual network of the bundled model
   lpips = jax.jit(functools.partial(nets.lpips.apply, frozen['lpips']))
   figures, pictures = {}, [{'S': source, 'R': held_out[-1]}]
   figures['before'], shown = measure(model, lpips, source, face, W, F, F_D)
@@ -142,7 +144,7 @@ def person(model: Model, number: int, base: cma.Options) -> tuple[dict, list[np.
     for size in (model.size, model.resolution):
       options = base if method == 'cma' else pti(base)
       drivers = pool if method == 'cma' else source[None]
-      tuned = tune(model, options, pooled(source[None], size)[0], pooled(drivers, size))
+      tuned = tune(model, frozen, options, pooled(source[None], size)[0], pooled(drivers, size))
       name = f'{method}_{size}'
       figures[name], shown = measure(tuned, lpips, source, face, W, F, F_D)
       pictures.append(shown)
