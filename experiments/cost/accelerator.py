@@ -15,10 +15,13 @@ import pathlib
 import subprocess
 import sys
 
-from experiments.cost.accelerator_parts import EXTRA_PARTS, MARK, PARTS, ROOT
+from experiments.cost.accelerator_parts import EXTRA_PARTS, MARK, ROOT
+from experiments.cost.accelerator_parts import PARTS as MODEL_PARTS
+from experiments.cost.accelerator_tuning import cma_step
 from hybrid_jax import environment
 
 MODULE = 'experiments.cost.accelerator'
+PARTS = MODEL_PARTS | {'cma_step': cma_step}
 
 
 def describe() -> dict:

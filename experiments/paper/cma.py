@@ -4,8 +4,8 @@
   python -m experiments.paper.cma --work ... --output ... --parts cost --workdir runs/heads/finetune
 
 Parts, in this order; each is written to the file when it ends, and --work keeps the tunings:
-  cost    a step of the compiled loop against a bare jitted value_and_grad of eq. 15 with Adam in
-          the same run, for both lowerings of the up-convolution; compile times; memory
+  cost    a step of the tuner against a bare jitted value_and_grad of eq. 15 with Adam in the same
+          run, for both lowerings of the up-convolution; compile times; memory
   choose  rate, lambda and steps of CMA, rate and steps of PTI, by ERROR on the validation split
   test    once: true cross-identity error of the test split without, with CMA and with PTI, paired
   floor   the same errors of the true answers: the lowest that the judges of identity and motion
@@ -92,7 +92,7 @@ def cost(model: Model, variants: list[str], rounds: int, steps: int) -> dict:
       job = tuner.job(model.G, model.E, frozen, episode.source, drivers)
       state = tuner.start(job)
       began = time.perf_counter()
-      loop = tuner.run.lower(state, job, np.int32(1)).compile()
+      loop = tuner.step.lower(state, job).compile()
       result[f'{variant}_{lowering}'] = {'compile_s': time.perf_counter() - began}
       D = jax.tree.map(lambda x: x[:1], job.drivers)
       start = tuner.start(job)
@@ -103,9 +103,10 @@ def cost(model: Model, variants: list[str], rounds: int, steps: int) -> dict:
   times: dict = {name: {'loop': [], 'bare': []} for name in programs}
   for k in tqdm(range(rounds + 1), 'timing'):  # the first round warms up
     for name, (loop, state, plain, (params, opt), job, D) in programs.items():
-      until = np.int32(1 if k == 0 else 1 + k * steps)
       began = time.perf_counter()
-      state = jax.block_until_ready(loop(state, job, until))
+      for _ in range(1 if k == 0 else steps):
+        state, _ = loop(state, job)
+      jax.block_until_ready(state)
       middle = time.perf_counter()
       for _ in range(1 if k == 0 else steps):
         params, opt, loss = plain(params, opt, job, D, job.key)
@@ -128,7 +129,7 @@ def cost(model: Model, variants: list[str], rounds: int, steps: int) -> dict:
   return {
     'programs': result,
     'rounds': rounds,
-    'steps_of_one_dispatch': steps,
+    'steps_of_a_round': steps,
     'resident_mib': {'after_round_1': memory, f'after_round_{rounds}': resident()},
     'resolution': model.resolution,
   }
@@ -297,7 +298,7 @@ def parse_args() -> argparse.Namespace:
   add('--parts', default=','.join(PARTS), help='(%(default)s)')
   add('--variants', default=','.join(VARIANTS), help='(%(default)s)')
   add('--rounds', type=int, default=7, help='of the timing (%(default)s)')
-  add('--steps', type=int, default=20, help='of one dispatch in the timing (%(default)s)')
+  add('--steps', type=int, default=20, help='of a round of the timing (%(default)s)')
   add('--choose_on', type=int, default=4, help='validation sources of a kind (%(default)s)')
   add('--test_on', type=int, default=16, help='test sources of a kind (%(default)s)')
   return parser.parse_args()

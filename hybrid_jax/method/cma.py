@@ -61,7 +61,11 @@ class Options:
 
 @flax.struct.dataclass
 class Coded:
-  """Frames (n, h, w, 3) in [-1, 1] with their latents, which tuning does not change."""
+  """Frames (n, h, h, 3) in [-1, 1] with their latents, which tuning does not change.
+
+  Eq. (15) compares at the size of `image`, up to the generator's; the encoder saw it pooled to its
+  own.
+  """
 
   image: jax.Array
   W: jax.Array
@@ -104,13 +108,14 @@ class Tuning:
 
 
 def cycle(
-  hybrid: Hybrid, E: Mapping, G: Mapping, S: Coded, D: Coded, rows: Any, through_encoder: bool
+  networks: Networks, E: Mapping, G: Mapping, S: Coded, D: Coded, rows: Any, through_encoder: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Returns the re-enacted frame R, cyclic source S_c and cyclic driver D_c, each (n, r, r, 3)."""
+  hybrid = networks.hybrid
   R = hybrid.reenact(G, S.W, D.F)  # Eq. (16): R = G(W_S, F_D)
-  pooled = adaptive_avg_pool(R, S.image.shape[1])  # to the size of the encoder's frames
-  pooled = pooled if through_encoder else jax.lax.stop_gradient(pooled)
-  W_R, F_R = hybrid.encode(E, G, pooled, rows)  # Eq. (16): W_R, F_R = E(R)
+  seen = adaptive_avg_pool(R, networks.frame_size)
+  seen = seen if through_encoder else jax.lax.stop_gradient(seen)
+  W_R, F_R = hybrid.encode(E, G, seen, rows)  # Eq. (16): W_R, F_R = E(R)
   S_c = hybrid.reenact(G, W_R, S.F)  # Eq. (17): S_c = G(W_R, F_S)
   D_c = hybrid.reenact(G, D.W, F_R)  # Eq. (18): D_c = G(W_D, F_R)
   return R, S_c, D_c
@@ -130,7 +135,7 @@ def locality(hybrid: Hybrid, G: Mapping, tuned: Mapping, W: jax.Array, w: jax.Ar
 
 
 class Tuner:
-  """The compiled loop of one model and one set of options, which serves any number of jobs.
+  """The compiled step of one model and one set of options, which serves any number of jobs.
 
   `networks` should be built with `polyphase_from=0`, because the weight gradient of a transposed
   convolution is slow. `rows` is the number of active W+ rows (None: all).
@@ -139,16 +144,24 @@ class Tuner:
   def __init__(self, networks: Networks, options: Options, rows: Any = None):
     self.networks, self.options, self.rows = networks, options, rows
     self.optimizer = optax.scale_by_adam()  # the rate is the job's
-    self.run = jax.jit(self._run, donate_argnums=0)
+    self.step = jax.jit(self._step, donate_argnums=0)
     self.drift = jax.jit(self._drift)
 
   def job(
     self, G: Mapping, E: Mapping, frozen: Mapping, source: np.ndarray, drivers: np.ndarray
   ) -> Job:
-    """Returns the job of uint8 crops, source (h, w, 3) and drivers (n, h, w, 3), of encoder size.
+    """Returns the job of uint8 crops, source (h, h, 3) and drivers (n, k, k, 3).
 
-    `options.pool` drivers are picked evenly, or repeated, so that every job runs the same program.
+    Each is compared at its own size. `options.pool` drivers are picked evenly, or repeated, so that
+    every job of the same sizes runs the same program.
+
+    Raises:
+      ValueError: a crop is larger than the pictures of generator and encoder.
     """
+    largest = max(4 << len(self.networks.hybrid.generator.channels) - 1, self.networks.frame_size)
+    if max(source.shape[0], drivers.shape[1]) > largest:
+      # Pooling would enlarge the generated picture without an error.
+      raise ValueError(f'crops {source.shape}, {drivers.shape[1:]}: at most {largest} px')
     chosen = evenly(len(drivers), self.options.pool)
     coded = functools.partial(self._coded, G, E)
     drivers = [coded(frame[None]) for frame in drivers[chosen]]
@@ -166,8 +179,12 @@ class Tuner:
 
   @functools.partial(jax.jit, static_argnums=0)
   def _coded(self, G: Mapping, E: Mapping, frames: jax.Array) -> Coded:
-    image = from_uint8(frames)
-    return Coded(image, *self.networks.hybrid.encode(E, G, image, self.rows))
+    image, size = from_uint8(frames), self.networks.frame_size
+    if image.shape[1] >= size:
+      seen = adaptive_avg_pool(image, size)
+    else:
+      seen = jax.image.resize(image, (len(image), size, size, 3), 'cubic')
+    return Coded(image, *self.networks.hybrid.encode(E, G, seen, self.rows))
 
   def start(self, job: Job) -> Tuning:
     """Returns the state before the first step."""
@@ -201,7 +218,7 @@ class Tuner:
       loss, source = L(job.source.image, hybrid.reenact(G, job.source.W, job.source.F))
       driver = (jnp.zeros(()), jnp.zeros(()))
     else:
-      _, S_c, D_c = cycle(hybrid, job.E, G, S, D, self.rows, options.through_encoder)
+      _, S_c, D_c = cycle(self.networks, job.E, G, S, D, self.rows, options.through_encoder)
       L_S, source = L(S.image, S_c)
       L_D, driver = L(D.image, D_c)
       loss = L_S + job.driver_weight * L_D  # Eq. (15)
@@ -225,34 +242,36 @@ class Tuner:
     w = jnp.repeat(w[:, None], self.networks.hybrid.encoder.num_ws, 1)
     return truncate(w, G['w_avg'], self.options.truncation_psi)
 
-  def _run(self, state: Tuning, job: Job, until: jax.Array) -> Tuning:
-    """Steps until step `until`, until LPIPS is low enough or until a loss is not finite."""
+  def _step(self, state: Tuning, job: Job) -> tuple[Tuning, jax.Array]:
+    """Returns the state after a step, and whether it has finished.
+
+    The step at which LPIPS is low enough, or a loss is not finite, changes no parameter, and a
+    state that has finished stays as it is.
+    """
     options = self.options
-
-    def step(state: Tuning) -> Tuning:
-      key_drivers, key_near = jax.random.split(jax.random.fold_in(job.key, state.step))
-      pick = jax.random.choice(key_drivers, options.pool, (options.drivers,), replace=False)
-      D = jax.tree.map(lambda x: x[pick], job.drivers)
-      (loss, terms), grads = jax.value_and_grad(self.objective, has_aux=True)(
-        state.params, job, D, key_near
-      )
-      weight = 0.0 if options.method == 'pti' else job.driver_weight
-      both = (terms[2] + weight * terms[4]) / (1 + weight)  # weighted as in Eq. (15)
-      lpips = jnp.where(state.step == 0, both, MEMORY * state.lpips + (1 - MEMORY) * both)
-      # The last step changes nothing: parameters stay those that reached the LPIPS, and finite.
-      finished = (lpips <= job.enough_lpips) | ~jnp.isfinite(loss)
-      updates, opt = self.optimizer.update(grads, state.opt)
-      keep = functools.partial(jax.tree.map, lambda a, b: jnp.where(finished, a, b))
-      return Tuning(
-        step=state.step + 1,
-        params=keep(state.params, descended(state.params, updates, job.rate)),
-        opt=keep(state.opt, opt),
-        lpips=lpips,
-        history=state.history.at[state.step].set(terms),
-        finished=finished,
-      )
-
-    return jax.lax.while_loop(lambda s: (s.step < until) & ~s.finished, step, state)
+    key_drivers, key_near = jax.random.split(jax.random.fold_in(job.key, state.step))
+    pick = jax.random.choice(key_drivers, options.pool, (options.drivers,), replace=False)
+    D = jax.tree.map(lambda x: x[pick], job.drivers)
+    (loss, terms), grads = jax.value_and_grad(self.objective, has_aux=True)(
+      state.params, job, D, key_near
+    )
+    weight = 0.0 if options.method == 'pti' else job.driver_weight
+    both = (terms[2] + weight * terms[4]) / (1 + weight)  # weighted as in Eq. (15)
+    lpips = jnp.where(state.step == 0, both, MEMORY * state.lpips + (1 - MEMORY) * both)
+    finished = state.finished | (lpips <= job.enough_lpips) | ~jnp.isfinite(loss)
+    updates, opt = self.optimizer.update(grads, state.opt)
+    keep = functools.partial(jax.tree.map, lambda a, b: jnp.where(finished, a, b))
+    # Past the end there is no row to set.
+    row = jnp.where(state.finished, options.steps, state.step)
+    after = Tuning(
+      step=state.step + ~state.finished,
+      params=keep(state.params, descended(state.params, updates, job.rate)),
+      opt=keep(state.opt, opt),
+      lpips=lpips,
+      history=state.history.at[row].set(terms, mode='drop'),
+      finished=finished,
+    )
+    return after, jnp.copy(finished)  # a copy: the state is donated to the next step
 
   def _drift(self, job: Job, params: Mapping) -> tuple[jax.Array, jax.Array]:
     """Returns the distance of R from the untuned R, which Eq. (15) does not contain.
@@ -260,7 +279,7 @@ class Tuner:
     It is the mean over SHOWN drivers of the cosine similarity of ArcFace embeddings (NaN without
     the network) and of LPIPS.
     """
-    hybrid, nets, size = self.networks.hybrid, self.networks, job.source.image.shape[1]
+    hybrid, nets, size = self.networks.hybrid, self.networks, self.networks.frame_size
     tuned = job.G | {'params': merged(job.G['params'], params)}
 
     def one(F: Styles) -> tuple[jax.Array, jax.Array]:
@@ -279,23 +298,29 @@ class Tuner:
   def tune(self, job: Job, chunk: int = 25) -> Iterator[Tuning]:
     """Yields the state after every `chunk` steps; the last one is the result.
 
-    A state is donated to the next chunk: use it before asking for the next one.
+    A state is donated to the next step: use it before asking for the next one.
 
     Raises:
       FloatingPointError: a loss is not finite; the generator of the job is unchanged.
     """
-    state, done = self.start(job), 0
-    while done < self.options.steps:
-      state = self.run(state, job, min(done + chunk, self.options.steps))
-      before, done = done, int(state.step)
-      if not np.isfinite(np.asarray(state.history[before:done, 0])).all():
-        raise FloatingPointError(
-          f'{self.options.method}: the loss is not finite at step {done}; the generator is '
-          f'unchanged; try a lower rate than {float(job.rate):g}'
-        )
-      yield state
-      if bool(state.finished):
-        return
+    steps, state, ended = self.options.steps, self.start(job), False
+    # A loop on the host over one compiled step. Inside of lax.while_loop and lax.scan, XLA's CPU
+    # compiler computes the gradients of convolutions many times slower
+    # (experiments/results/cma_loop.json).
+    for k in range(1, steps + 1):
+      state, finished = self.step(state, job)
+      # The flag of the step before is read, so that the device has work while the host waits.
+      last, ended = bool(ended) or k == steps, finished
+      if last or k % chunk == 0:
+        done = int(state.step)
+        if not np.isfinite(np.asarray(state.history[:done, 0])).all():
+          raise FloatingPointError(
+            f'{self.options.method}: the loss is not finite at step {done}; the generator is '
+            f'unchanged; try a lower rate than {float(job.rate):g}'
+          )
+        yield state
+        if last or bool(finished):
+          return
 
 
 def evenly(length: int, count: int) -> np.ndarray:

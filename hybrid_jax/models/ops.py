@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 SQRT2 = math.sqrt(2.0)
-NHWC = ('NHWC', 'HWIO', 'NHWC')
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
@@ -51,57 +50,13 @@ def conv(
   """Returns the convolution with symmetric explicit padding (k // 2 unless given)."""
   # Never 'SAME': for stride 2 it pads (0, 1), one pixel off PyTorch's (1, 1).
   pad = kernel.shape[0] // 2 if padding is None else padding
-  return _conv(x, kernel.astype(x.dtype), stride, pad)
-
-
-def _plain_conv(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
   return jax.lax.conv_general_dilated(
-    x, kernel, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=NHWC
+    x,
+    kernel.astype(x.dtype),
+    (stride, stride),
+    ((pad, pad), (pad, pad)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
-
-
-_conv = jax.custom_vjp(_plain_conv, nondiff_argnums=(2, 3))
-
-
-def _conv_backward(stride, pad, residuals, dy):
-  """Returns the gradients of a convolution to its input and kernel.
-
-  On CPU they are convolutions in the layout that XLA's CPU compiler computes fast. Outside of loops
-  it converts every convolution to that layout itself, with the same bits; inside of loops it does
-  not, and the gradients that jax derives take ten times as long or more.
-  """
-
-  def automatic(x, kernel, dy):
-    return jax.vjp(lambda x, kernel: _plain_conv(x, kernel, stride, pad), x, kernel)[1](dy)
-
-  def canonical(x, kernel, dy):
-    k = kernel.shape[0]
-    sizes = list(zip(x.shape[1:3], dy.shape[1:3], strict=True))
-    turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
-    dx = jax.lax.conv_general_dilated(
-      dy,
-      turned,
-      (1, 1),
-      [(k - 1 - pad, n - stride * (m - 1) - 1 + pad) for n, m in sizes],
-      lhs_dilation=(stride, stride),
-      dimension_numbers=NHWC,
-    )
-    dk = jax.lax.conv_general_dilated(
-      x.transpose(3, 1, 2, 0),  # i h w n
-      dy.transpose(1, 2, 0, 3),  # h w n o
-      (1, 1),
-      [(pad, k + stride * (m - 1) - n - pad) for n, m in sizes],
-      rhs_dilation=(stride, stride),
-      dimension_numbers=NHWC,
-    )
-    return dx, dk.transpose(1, 2, 0, 3)
-
-  return jax.lax.platform_dependent(*residuals, dy, cpu=canonical, default=automatic)
-
-
-_conv.defvjp(
-  lambda x, kernel, *sizes: (_plain_conv(x, kernel, *sizes), (x, kernel)), _conv_backward
-)
 
 
 def _blur_axis(x: jax.Array, axis: int, pad: tuple[int, int], gain: float) -> jax.Array:

@@ -260,10 +260,9 @@ def tune(
     job = _job(model, source, driving, driving_fps, folder, {**options, 'cma': method})
     inputs = run.open_inputs(job, folder, bars)
     missing = inputs.driving.missing if inputs.driving else np.zeros(0, bool)
-    head = inputs.source.head(model.size)
     # The drivers are frames of the clip that show a face (eqs. (15)-(18)); PTI takes none.
     with memory_named('take a device with more memory, or JAX_PLATFORMS=cpu'):
-      tuned, _ = run.tune(model, job.options, head, inputs.driving, missing, bars)
+      tuned, _ = run.tune(model, job.options, inputs, missing, bars)
   return tuned
 
 

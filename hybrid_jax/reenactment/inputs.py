@@ -62,6 +62,11 @@ class Input:
     return self.kind == 'ffhq' and not in_plane.is_fixed(self.squares)
 
   @property
+  def sides(self) -> np.ndarray:
+    """(t,) sides of the squares, px."""
+    return 2 * np.hypot(*self.squares[:, 2:].T)
+
+  @property
   def first_face(self) -> int:
     """The number of the first frame with a face, which gives the identity."""
     return int(self.missing.argmin())  # of False before True; tracking refuses a clip without faces
@@ -109,7 +114,7 @@ class Input:
       duration = self.track.seconds[-1] - self.track.seconds[0]
       shots = f', {len(self.track.cuts)} shots' if len(self.track.cuts) > 1 else ''
       line += f', {len(self.track)} frames in {duration:.2f} s{shots}'
-    sides = 2 * np.hypot(*self.squares[:, 2:].T)
+    sides = self.sides
     upper = f' to {sides.max():.0f}' if self.moving else ''
     line += f', crop {self.kind} of {sides.min():.0f}{upper} px'
     line += self._turn()

@@ -263,7 +263,7 @@ def stage(
   # Before tuning: CMA bends the generator around this w_id, and leaves encoder and w_avg alone.
   W_S = model.identity(head)
   if options.cma:
-    model, summary = tune(model, options, head, inputs.driving, driven.missing, progress)
+    model, summary = tune(model, options, inputs, driven.missing, progress)
     say(f'{options.cma:<9}{summary}')
     tuning_line = f'{options.cma}: {summary}'
     record['weights']['adjusted_generator_sha256'] = model.digests['generator']
@@ -345,16 +345,18 @@ def write_crops(path: str, head: np.ndarray, driving: Input | None) -> None:
 
 
 def tune(
-  model: Model,
-  options: Options,
-  head: np.ndarray,
-  driving: Input | None,
-  missing: np.ndarray,
-  progress: Progress,
+  model: Model, options: Options, inputs: Inputs, missing: np.ndarray, progress: Progress
 ) -> tuple[Model, str]:
   """Returns the model with its generator tuned (eqs. 15-18 for CMA), and a summary in one line."""
   tuning_options = cma.Options(options.cma, options.cma_lambda, options.cma_rate, options.cma_steps)
-  crops = lambda numbers: driving.crops(numbers, model.size)  # noqa: E731
+  source, driving = inputs.source, inputs.driving
+  side = source.sides[source.first_face]
+  head = source.head(tuning.compared_at(model, side, tuning.ENLARGED))
+
+  def crops(numbers: list[int]) -> Iterator[np.ndarray]:
+    # One size for all drivers, so that they share a program: that of the smallest.
+    return driving.crops(numbers, tuning.compared_at(model, driving.sides[numbers].min()))
+
   return tuning.to_clip(model, tuning_options, head, crops, np.flatnonzero(~missing), progress)
 
 

@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
@@ -26,16 +27,32 @@ from hybrid_jax.progress import Progress, silent
 from hybrid_jax.reenactment.model import Model, digest
 from hybrid_jax.weights import load
 
-CHUNK = 25  # steps that are computed without the host; then progress and drift are reported
+CHUNK = 25  # steps after which progress and drift are reported
 BATCH = 8  # frames drawn together for the sheet
 # A change of any other option compiles a new program.
 TRACED = ('driver_weight', 'rate', 'enough_lpips')  # options that are inputs of the program
+# Sizes at which eq. (15) compares: a source may be enlarged by this factor rather than halved ...
+ENLARGED = math.sqrt(2)
+SMALLEST = 32  # ... and below this many px AlexNet's LPIPS pools a picture to nothing
 DRIFT = ('identity_similarity', 'perceptual_distance')  # of R to the untuned R
 
 
 def cache_folder() -> pathlib.Path:
   """Returns the folder of the deltas of all tunings of this user."""
   return environment.cache_folder('cma')
+
+
+def compared_at(model: Model, side: float, enlarged: float = 1.0) -> int:
+  """Returns the size in px at which a crop of `side` px is compared with the generated picture.
+
+  The generator's resolution, as in PTI, or the first of its halves to which the crop need not be
+  enlarged by more than `enlarged`: a blurred target would blur the result. Halves, and not the size
+  itself, so that pooling is exact and few programs serve all videos.
+  """
+  size = model.resolution
+  while size > side * enlarged and size // 2 >= SMALLEST:
+    size //= 2
+  return size
 
 
 class Adjuster:
@@ -56,7 +73,7 @@ class Adjuster:
     """Returns the SHA-256 of everything that the result depends on.
 
     Args:
-      source: (size, size, 3) uint8. drivers: (n, size, size, 3) uint8.
+      source: (h, h, 3) uint8. drivers: (n, k, k, 3) uint8.
     """
     # ArcFace is left out: it only measures the drift. Shapes are hashed, since bytes alone do not
     # show where one frame ends.
@@ -80,7 +97,8 @@ class Adjuster:
     If it ends early, the given model is unchanged and no delta is saved.
 
     Args:
-      source: (size, size, 3) uint8 crop, drivers: (n, size, size, 3) of the driving clip.
+      source: (h, h, 3) uint8 crop, drivers: (n, k, k, 3) of the driving clip; each is compared at
+        its own size, see `compared_at`.
       folder: of the deltas; `cache_folder()` if not given.
 
     Raises:
@@ -100,8 +118,7 @@ class Adjuster:
     job = self.tuner.job(self.model.G, self.model.E, self.frozen, source, drivers)
     job = job.replace(**self.traced)
     drifts, state = {}, None
-    # By chunks, so that Ctrl-C and progress work. An early stop ends the loop before its last
-    # chunk.
+    # By chunks, so that progress is shown. An early stop ends the loop before its last chunk.
     chunks = -(-self.options.steps // CHUNK)
     for state in progress(self.tuner.tune(job, CHUNK), f'tuning, {CHUNK} steps each', chunks):
       drifts[int(state.step)] = tuple(map(float, self.tuner.drift(job, state.params)))
@@ -163,8 +180,8 @@ def to_clip(
   """Tunes to a source and to frames spread over a clip, see `Adjuster.adjust`.
 
   Args:
-    source: (size, size, 3) uint8 crop.
-    crops: frame numbers of the clip, which do not decrease -> (size, size, 3) uint8 heads.
+    source: (h, h, 3) uint8 crop.
+    crops: frame numbers of the clip, which do not decrease -> (k, k, 3) uint8 heads.
     found: numbers of the frames with a face. PTI uses the source alone, and neither of these.
   """
   if options.method == 'pti':

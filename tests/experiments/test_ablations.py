@@ -1,10 +1,11 @@
 """What the ablations are judged on, and how their table is made, on known numbers."""
 
 import re
+import types
 
 import numpy as np
 
-from experiments.paper import ablations, out_of_domain, tunings
+from experiments.paper import ablation_tables, ablations, out_of_domain, tunings
 from hybrid_jax.world.outfits import OUTFIT
 
 
@@ -43,3 +44,38 @@ def test_sources_are_out_of_domain_and_always_the_same():
     assert outside.sum() == (out_of_domain.PUSHED if kind == 'beyond' else 0)
     worn = sum(outfit[k] > 0 for k, (low, _) in enumerate(OUTFIT.values()) if low < 0)
     assert worn == (kind in out_of_domain.WORN), kind
+
+
+def test_orderings_of_the_paper_are_judged_by_intervals_and_seeds():
+  rng = np.random.default_rng(1)
+  noise = [[rng.random() for _ in range(12)] for _ in range(3)]
+
+  def row(motion: float, distances: list[float]) -> ablation_tables.Row:
+    """Three seeds of 12 clips, two of each person; the distance belongs to the set."""
+    made = []
+    for distance, values in zip(distances, noise, strict=True):
+      clips = [
+        types.SimpleNamespace(
+          pair=types.SimpleNamespace(person=str(k // 2)),
+          values={'pose_correlation_truth': x + motion},
+        )
+        for k, x in enumerate(values)
+      ]
+      mean = float(np.mean(values)) + motion
+      metrics = {'pose_correlation_truth': {'mean': mean}, 'fid_judge': {'mean': distance}}
+      made.append(({'metrics': metrics}, clips))
+    return made
+
+  full, worse = row(0, [1.0, 2.0, 3.0]), row(-0.1, [1.1, 2.1, 3.1])
+  mixed = row(0, [0.9, 2.1, 3.1])
+  judge = ablation_tables.agreement
+  assert judge(worse, full, 'pose_correlation_truth') == 'yes'  # a correlation: less is worse
+  assert judge(full, worse, 'pose_correlation_truth') == 'no'
+  assert judge(worse, full, 'fid_judge') == 'yes'
+  assert judge(full, worse, 'fid_judge') == 'no'
+  assert judge(mixed, full, 'fid_judge') == 'open'  # the seeds disagree
+  found = ablation_tables.summary({'full': full, 'worse': worse}, 'full')
+  gap = found['worse']['pose_correlation_truth']['difference']
+  np.testing.assert_allclose([gap['mean'], gap['low'], gap['high'], *gap['seeds']], -0.1)
+  np.testing.assert_allclose(found['worse']['fid_judge']['difference']['seeds'], 0.1)
+  assert 'difference' not in found['full']['fid_judge']

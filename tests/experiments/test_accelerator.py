@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import small
 
-from experiments.cost import accelerator, accelerator_parts
+from experiments.cost import accelerator, accelerator_parts, accelerator_tuning
 from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.training import parallel
 
@@ -72,6 +72,17 @@ def test_a_step_that_is_not_finite_names_its_values_and_fails(begin, capsys):
   # The critic is in two terms of the encoder's step, whose gradient reaches everything.
   expected = {'adversarial', 'total', 'gradient_norm', 'critic', 'r1'}
   assert set(result['not_finite']) == expected
+
+
+def test_a_step_of_cma_is_timed_with_its_memory(capsys):
+  """Of a small generator whose pictures are larger than the frames that its encoder sees."""
+  config = small.small_config()
+  config.model.update(resolution=2 * small.SIZE, identity_split=(2, 3, 5), polyphase_from=0)
+  accelerator_tuning.cma_step(config, 1)
+  values = {result['name']: result['value'] for result in results(capsys)}
+  assert all(value > 0 for value in values.values())
+  name = f'cma_step float32 {2 * small.SIZE} px'
+  assert set(values) >= {name, f'{name} compile', f'{name} memory by the compiler'}
 
 
 def test_the_command_exits_with_an_error_and_keeps_the_result(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from small import SIZE, small_config
 
 from hybrid_jax.method import cma, losses, networks
 from hybrid_jax.method.hybrid import Hybrid
-from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8
 from hybrid_jax.models.perceptual import LPIPS
 from hybrid_jax.models.stylegan2 import Generator
 from hybrid_jax.weights import key_maps, torch_file
@@ -125,6 +125,35 @@ def test_the_objective_is_equation_15_and_its_gradient_goes_through_the_encoder(
   np.testing.assert_allclose(terms[1:5], expected, rtol=2e-3)
   total = expected[0] + 0.8 * expected[1] + 0.5 * (expected[2] + 0.8 * expected[3])
   assert float(loss) == pytest.approx(total, rel=2e-3)
+
+
+def test_crops_are_compared_at_their_own_size_and_encoded_at_the_encoders():
+  config = small_config()
+  config.model.update(resolution=2 * SIZE, identity_split=(2, 3, 5), polyphase_from=0)
+  nets = networks.build(config.model)
+  frozen, E = jax.jit(
+    lambda key: (networks.random_frozen(nets, key), networks.init_encoder(nets, key))
+  )(jax.random.key(0))
+  G, rng = frozen['generator'], np.random.default_rng(0)
+  source = rng.integers(0, 255, (2 * SIZE, 2 * SIZE, 3), np.uint8)
+  tuner = cma.Tuner(nets, dataclasses.replace(OPTIONS, pool=1))
+  job = tuner.job(G, E, frozen, source, source[None, :SIZE, :SIZE])  # a driver of half the size
+  assert job.source.image.shape[1:3] == (2 * SIZE,) * 2
+  assert job.drivers.image.shape[1:3] == (SIZE,) * 2
+
+  @jax.jit
+  def both(params, job):
+    S, D = job.source, job.drivers
+    seen = adaptive_avg_pool(S.image, SIZE)
+    _, S_c, D_c = cma.cycle(nets, E, G, S, D, None, True)
+    expected = losses.mse(S_c, S.image), losses.mse(adaptive_avg_pool(D_c, SIZE), D.image)
+    return nets.hybrid.encode(E, G, seen)[0], expected, tuner.objective(params, job, D, job.key)[1]
+
+  W, expected, terms = both(tuner.start(job).params, job)
+  np.testing.assert_allclose(job.source.W, W, atol=1e-5)
+  np.testing.assert_allclose((terms[1], terms[3]), expected, rtol=1e-5)
+  with pytest.raises(ValueError, match=f'at most {2 * SIZE} px'):
+    tuner.job(G, E, frozen, source.repeat(2, 0).repeat(2, 1), source[None])
 
 
 @pytest.fixture(scope='module')

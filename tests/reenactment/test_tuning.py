@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -17,6 +18,8 @@ from hybrid_jax.method import cma
 from hybrid_jax.provenance import sidecar
 from hybrid_jax.reenactment import model as inference
 from hybrid_jax.reenactment import motion_file, tuning
+from hybrid_jax.reenactment import run as reenactment
+from hybrid_jax.reenactment.options import Options
 from hybrid_jax.weights import key_maps, torch_file
 
 OPTIONS = cma.Options(steps=3)  # as the command is given, so that they share a program
@@ -96,7 +99,42 @@ def test_jobs_run_through_one_compiled_program(model, adjuster, kept, tmp_path, 
   assert len(deltas) == 3
   assert len({x['const'].tobytes() for x in deltas}) == 3  # each with its own options
   assert tuning.Adjuster(model, other).tuner is adjuster.tuner
-  assert adjuster.tuner.run._cache_size() == 1
+  assert adjuster.tuner.step._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+  ('side', 'source', 'driver'),
+  [(4000, 1024, 1024), (1024, 1024, 1024), (900, 1024, 512), (700, 512, 512), (90, 64, 64),
+   (10, 32, 32)],
+)  # fmt: skip
+def test_a_small_crop_is_not_enlarged_to_the_generators_resolution(side, source, driver):
+  model = SimpleNamespace(resolution=1024)
+  assert tuning.compared_at(model, side, tuning.ENLARGED) == source
+  assert tuning.compared_at(model, side) == driver
+
+
+def test_inputs_are_cut_at_the_generators_resolution(monkeypatch):
+  """Drivers at the size of the smallest of them; what the encoder sees is smaller."""
+  seen = {}
+
+  def to_clip(model, options, source, crops, found, progress):
+    seen.update(source=source.shape, drivers=[crop.shape for crop in crops(found.tolist())])
+    return model, ''
+
+  def clip(*sides):
+    squares = np.array([[100, 100, side / 2, 0] for side in sides])
+    cut = lambda size: np.zeros((size, size, 3), np.uint8)  # noqa: E731
+    return SimpleNamespace(
+      sides=2 * squares[:, 2], first_face=0, head=cut, crops=lambda k, size: [cut(size) for _ in k]
+    )
+
+  monkeypatch.setattr(tuning, 'to_clip', to_clip)
+  inputs = SimpleNamespace(source=clip(800), driving=clip(20, 600, 300))
+  options = Options(source='a', driving='b', output='c', cma='cma')
+  missing = np.array([True, False, False])  # the small one has no face
+  model = SimpleNamespace(resolution=512, size=128)
+  reenactment.tune(model, options, inputs, missing, None)
+  assert seen == {'source': (512, 512, 3), 'drivers': [(256, 256, 3)] * 2}
 
 
 def test_a_cancelled_or_broken_run_changes_nothing(model, adjuster, tmp_path, monkeypatch):
