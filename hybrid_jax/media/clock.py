@@ -18,6 +18,9 @@ from hybrid_jax.media.containers import audio_stream, open_clip, video_stream
 # Sound that starts later is not at the beginning of a clock that starts at 0; an encoder's lead or
 # a first packet of a lower rate are shorter.
 _AT_ZERO = Fraction(1, 10)  # s
+# Formats with an index of key frames. In others FFmpeg may land between two of them, from where the
+# decoder shows grey pictures.
+_INDEXED = {'mp4', 'matroska'}
 
 
 def timed_frames(
@@ -37,6 +40,27 @@ def timed_frames(
       stamp = Fraction(0) if time is None else time + interval
     time = stamp
     yield frame, time
+
+
+def key_frame_before(container: InputContainer, stream: av.VideoStream, start: float) -> int | None:
+  """Returns the stamp to seek to, so that all frames shown from `start` (seconds) on are decoded.
+
+  It is None where only decoding from the first frame is safe: the container has no index of key
+  frames, or none lies before `start`. The container is left somewhere in the file.
+  """
+  if not _INDEXED & set(container.format.name.split(',')):
+    return None
+  # An index of decoding times may lead to a key frame that is shown after `start`.
+  for earlier in (0, 1, 5, 30):
+    stamp = int((start - earlier) / stream.time_base)
+    if stamp <= 0:
+      return None
+    container.seek(stamp, stream=stream)
+    packet = next(container.demux(stream))
+    shown = packet.is_keyframe and packet.pts is not None
+    if shown and packet.pts * packet.time_base <= start:
+      return stamp
+  return None
 
 
 def start_of(path: str | os.PathLike) -> Fraction:

@@ -9,15 +9,16 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.reformatter import ColorRange
 
 from hybrid_jax.media import MediaError, reason, replacing, stills
-from hybrid_jax.media.clock import timed_frames
+from hybrid_jax.media.clock import key_frame_before, timed_frames
 from hybrid_jax.media.containers import (
   audio_stream,
   codec_name,
@@ -47,7 +48,8 @@ class Frame:
   number: place in the clip, where frames before it may be missing; None where the clip is complete.
   """
 
-  # None for a frame of an array that is not finite, see `sequences.read`.
+  # None for a frame that the caller does not need, and for one of an array that is not finite, see
+  # `sequences.read`.
   rgb: np.ndarray
   time: Fraction
   number: int | None = None
@@ -122,13 +124,25 @@ def probe(path: str | os.PathLike) -> ClipInfo:
     )
 
 
-def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
+def read_frames(
+  path: str | os.PathLike,
+  *,
+  start: float = 0,
+  threads: int = 0,
+  needed: Callable[[], bool] | None = None,
+) -> Iterator[Frame]:
   """Decodes the first video track, one frame in memory at a time.
 
   Frames are upright (the display matrix is applied), have square pixels (the width is resized), are
   converted with the matrix and range of the stream, are composited over white where transparent,
   and have the size of the first one. Times strictly increase: a frame whose time stamp is missing
   or repeated follows the one before at the average rate.
+
+  Args:
+    start: seconds; earlier frames are left out, and are not decoded before the last key frame.
+    threads: of the decoder; 0 takes one for each core.
+    needed: asked before each frame is converted, which often takes longer than decoding it; a frame
+      that is not needed has None for its pixels.
 
   Raises:
     MediaError: on the first `next`, if the file cannot be opened or has no video; after the frames
@@ -141,22 +155,40 @@ def read_frames(path: str | os.PathLike) -> Iterator[Frame]:
   count = 0
   with open_clip(path) as container:
     stream = video_stream(container, path)
+    stream.codec_context.thread_count = threads
+    upright = None
     try:
+      if start > 0:
+        upright = _seek(container, stream, path, start)
       for decoded, time in timed_frames(container, stream):
         # Size and display matrix come with the first frame; a stream that changes its size is
         # scaled to it.
-        if count == 0:
-          upright = Upright(decoded, stream)
-        yield Frame(upright(decoded), time)
-        count += 1
+        upright = upright or Upright(decoded, stream)
+        if float(time) >= start:
+          yield Frame(None if needed and not needed() else upright(decoded), time)
+          count += 1
       broken = 'the rest is missing' if is_cut_short(container, stream, path) else ''
     except av.FFmpegError as error:
       broken = reason(error)
   # Raised after the last frame: callers may keep what was decoded so far (`tracking.track`).
   if broken:
     raise MediaError(f'{path}: breaks off after {count} frames ({broken}); repair or replace it')
-  if not count:
+  if upright is None:
     raise MediaError(f'{path}: has no frames; replace it')
+
+
+def _seek(
+  container: InputContainer, stream: av.VideoStream, path: str | os.PathLike, start: float
+) -> Upright | None:
+  """Moves to a key frame before `start` where there is one; returns the converter of the file."""
+  # Another instance looks for it: a container that was moved does not always find back.
+  with open_clip(path) as other:
+    stamp = key_frame_before(other, video_stream(other, path), start)
+  if stamp is None:
+    return None
+  upright = Upright(next(container.decode(stream)), stream)
+  container.seek(stamp, stream=stream)
+  return upright
 
 
 def open_target(path: str | os.PathLike, time_base: Fraction) -> av.container.OutputContainer:

@@ -112,7 +112,7 @@ def test_head_square_without_a_face():
 def read_scripted(monkeypatch, script, count, frames_wanted=50, kind='clip'):
   """`read_clip` of frames numbered in their first pixel; the numbers of the frames it keeps."""
   at = lambda k: video.Frame(next(frames(1)) + np.uint8(k), Fraction(k, 25))  # noqa: E731
-  monkeypatch.setattr(clips.video, 'read_frames', lambda path: map(at, range(count)))
+  monkeypatch.setattr(clips.video, 'read_frames', lambda path, **_: map(at, range(count)))
   found = lambda crops, *_: 2 * (np.full((len(crops), 5, 2), 0.5),)  # noqa: E731
   monkeypatch.setattr(clips, 'find_landmarks', found)
   clip = clips.read_clip(

@@ -102,7 +102,7 @@ def clip_of(monkeypatch):
   """A clip of 25 numbered frames a second, without a file."""
 
   def make(count):
-    def frames(path):
+    def frames(path, **_):
       shown = (np.full((*SIZE, 3), k, np.uint8) for k in range(count))
       return (video.Frame(rgb, Fraction(k, 25)) for k, rgb in enumerate(shown))
 
