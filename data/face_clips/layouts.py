@@ -14,9 +14,8 @@ import pathlib
 import re
 
 from hybrid_jax.errors import InputError
+from hybrid_jax.training.people import HDTF_SUBSETS, celebv_identity, hdtf_identity, hdtf_stem
 from hybrid_jax.training.triplets import find_videos
-
-HDTF_SUBSETS = ('RD', 'WDA', 'WRA')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +61,12 @@ def celebv_hq(videos: str, metadata: str) -> list[Expected]:
   """
   present = {path.stem: path for _, path in find_videos(videos)}
   if not metadata:
-    return [Expected(name, _celebv_video(name), path) for name, path in sorted(present.items())]
+    return [Expected(name, celebv_identity(name), path) for name, path in sorted(present.items())]
   try:
     clips = json.loads(pathlib.Path(metadata).read_text())['clips']
     return [_celebv_clip(name, clip, present) for name, clip in sorted(clips.items())]
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(f'{metadata}: is not celebvhq_info.json ({error!r})') from error
-
-
-def _celebv_video(name: str) -> str:
-  return name.rpartition('_')[0] or name
 
 
 def _celebv_clip(name: str, clip: dict, present: dict) -> Expected:
@@ -100,8 +95,7 @@ def hdtf(videos: str, metadata: str) -> list[Expected]:
   """
   clips, raw = {}, {}
   for _, path in find_videos(videos):
-    # Preparation scripts put the subset in front of the name, or leave it out.
-    stem = re.sub(rf'^({"|".join(HDTF_SUBSETS)})_', '', path.stem)
+    stem = hdtf_stem(path.stem)
     raw[stem] = path
     # A number after '_' is that of a span; 00 and 000 are the same.
     if match := re.fullmatch(r'(.+)_(\d+)', stem):
@@ -139,12 +133,6 @@ def _seconds(time: str) -> float:
     # Works for minutes and hours alike.
     total = 60 * total + float(part)
   return total
-
-
-def hdtf_identity(video: str) -> str:
-  """Returns the person in a video of HDTF: AmyKlobuchar1 -> AmyKlobuchar."""
-  # Radio1, Radio2, ... are different people; under other names the number counts the videos.
-  return video if re.fullmatch(r'Radio\d+', video) else video.rstrip('0123456789')
 
 
 def corrected(expected: list[Expected], corrections: str) -> list[Expected]:

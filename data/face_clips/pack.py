@@ -2,19 +2,27 @@
 
   python -m data.face_clips.pack my_videos packed/ --face_detector yunet.onnx
   python -m data.face_clips.pack CelebV-HQ/videos packed/ --layout celebv_hq \\
-      --metadata celebvhq_info.json --face_detector yunet.onnx
+      --metadata celebvhq_info.json --face_detector yunet.onnx --workers 8
   python -m data.face_clips.pack HDTF/clips packed/ --layout hdtf --metadata HDTF_dataset \\
       --face_detector yunet.onnx --corrections people.csv
 
 Prints the people it derives and the numbers of clips expected, found and used. Clips that cannot be
 read, show no face or are too short are skipped, each with a line. clips.json beside the records
 lists the clips used with a hash of each. Train with --config.data.packed=FOLDER, the folder printed
-at the end.
+at the end. A run that was killed continues with the same command, and keeps what is finished.
+
+Several workers run through Apache Beam, `pip install -e '.[beam]'`; records and index do not depend
+on their number. Arguments after -- are Beam's own, for a cluster whose machines all see the videos
+and the output folder under these paths:
+
+  python -m data.face_clips.pack /nfs/videos /nfs/packed -- --runner=FlinkRunner \\
+      --flink_master=HOST:8081 --environment_type=LOOPBACK
 """
 
 import argparse
 import collections
-import json
+import dataclasses
+import importlib.util
 import os
 import pathlib
 import sys
@@ -26,6 +34,7 @@ def main() -> None:
   """Parses the command line and packs."""
   parser = argparse.ArgumentParser(
     prog='python -m data.face_clips.pack',
+    usage='%(prog)s [options] VIDEOS OUT [-- BEAM OPTIONS]',
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
@@ -40,11 +49,27 @@ def main() -> None:
   parser.add_argument('--frames', type=int, default=50, help='frames kept of a clip (50)')
   parser.add_argument('--framing', default='clip', help='of the crops: clip, fomm or ffhq (clip)')
   parser.add_argument('--held_out', type=float, default=0.2, help='share of people held out (0.2)')
-  args = parser.parse_args()
+  parser.add_argument(
+    '--search_every', type=int, default=0, help='frames between searches for the face (5; ffhq: 1)'
+  )
+  parser.add_argument(
+    '--no_masks', dest='masks', action='store_false', help='of mouth, eyes, brows: stage 1 only'
+  )
+  parser.add_argument('--workers', type=int, default=0, help='processes (all cores, with Beam)')
+  own, beam_options = _split(sys.argv[1:])
+  args = parser.parse_args(own)
   try:
-    print(pack(**vars(args)))
+    print(pack(**vars(args), beam_options=beam_options))
   except InputError as error:
     sys.exit(f'error: {error}')
+  except KeyboardInterrupt:
+    sys.exit('interrupted: the same command continues, and keeps the finished clips')
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+  """Returns the arguments before and after '--'."""
+  at = arguments.index('--') if '--' in arguments else len(arguments)
+  return arguments[:at], arguments[at + 1 :]
 
 
 def people_table(expected: list) -> str:
@@ -57,58 +82,84 @@ def people_table(expected: list) -> str:
   return '\n'.join(['people (clips found of expected):', *lines])
 
 
-def pack(*, videos: str, out: str, name: str, **fields) -> str:
-  """Builds the set; returns a report. `fields` are those of FaceClipsConfig.
+def pack(
+  *, videos: str, out: str, name: str, workers: int = 1, beam_options: list[str] = (), **fields
+) -> str:
+  """Packs the set; returns a report.
+
+  Args:
+    workers: processes; 0 takes one for each core where Apache Beam is installed.
+    beam_options: of a Beam pipeline on other machines.
+    fields: those of `records.Options`, and layout, metadata, corrections and held_out.
 
   Raises:
     InputError: a bad argument, fewer than four people, or no clip that can be used.
   """
+  from data.face_clips import packing
   from data.face_clips.layouts import read_layout
-  from hybrid_jax.media import framing, replacing
+  from data.face_clips.records import Options
   from hybrid_jax.media.landmarkers import open_landmarker
+  from hybrid_jax.training.people import look_like
   from hybrid_jax.training.triplets import INDEX
 
-  if fields['size'] < 16 or fields['frames'] < 2 or not 0 < fields['held_out'] < 1:
-    raise InputError('--size is at least 16, --frames at least 2, --held_out between 0 and 1')
-  if fields['framing'] not in framing.KINDS:
-    raise InputError(f'--framing={fields["framing"]}: choose from {", ".join(framing.KINDS)}')
+  names = {field.name for field in dataclasses.fields(Options)}
+  options = Options(**{key: value for key, value in fields.items() if key in names})
+  _check(options, fields['held_out'], workers)
   # Errors in the arguments are reported before TensorFlow is loaded, which takes seconds.
   expected = read_layout(fields['layout'], videos, fields['metadata'], fields['corrections'])
-  if fields['face_detector']:
+  if options.face_detector:
     # Opened and dropped: raises if the file is missing or not a model.
-    open_landmarker(fields['face_detector'])
-  print(people_table(expected))
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  try:
-    # An optional dependency, and seconds to import.
-    import tensorflow_datasets as tfds
-
-    from data.face_clips.face_clips import FaceClips, FaceClipsConfig
-  except ImportError as error:
-    raise InputError("packing needs the extra [data]: pip install -e '.[data]'") from error
-  config = FaceClipsConfig(name=name, videos=videos, **fields)
-  builder = FaceClips(config=config, data_dir=out)
-  path = pathlib.Path(builder.data_path)
-  # Written last, so that its presence means a complete set.
+    open_landmarker(options.face_detector)
+  path = pathlib.Path(out).absolute() / packing.NAME / name / packing.VERSION
+  # It is in a folder that gets its name when complete.
   if (path / INDEX).is_file():
     return f'{path}: packed already; remove it to pack again'
-  tfds.disable_progress_bar()  # its bar counts shards; the builder shows one of clips
-  builder.download_and_prepare()
-  used = {split: len(rows) for split, rows in builder.index.items()}
-  if not all(used.values()):
-    raise InputError(f'no clip of a split can be used ({"; ".join(builder.skipped)[:500]})')
-  index = {'splits': builder.index, 'skipped': builder.skipped, 'config': fields}
+  if path.exists():
+    raise InputError(f'{path}: exists, but holds no {INDEX}; remove it')
+  print(people_table(expected))
+  if fields['layout'] == 'folder' and (line := look_like(clip.path for clip in expected)):
+    print(line)
+  workers = workers or _default_workers(packing.has_beam())
+  parts = path.with_name(f'{path.name}.parts')
+  parts.mkdir(parents=True, exist_ok=True)
+  shards = packing.plan(expected, options, fields['held_out'], parts)
+  packing.run(shards, workers, beam_options)
   missing = [clip.name for clip in expected if clip.path is None]
-  with replacing(path / INDEX) as part:
-    part.write_text(json.dumps(index | {'missing': missing}, indent=1))
+  config = dataclasses.asdict(options) | fields
+  index = packing.join(shards, path, {'config': config, 'missing': missing})
+  used = {split: len(rows) for split, rows in index['splits'].items()}
   return '\n'.join(
     [
-      *(f'skipped {line}' for line in builder.skipped),
+      *(f'skipped {line}' for line in index['skipped']),
       f'{len(expected)} clips expected, {len(expected) - len(missing)} found, '
       f'{sum(used.values())} used ({used["train"]} train, {used["validation"]} validation)',
       f'packed: {path}',
     ]
   )
+
+
+def _check(options: 'Options', held_out: float, workers: int) -> None:  # noqa: F821
+  """Raises InputError for a bad option, or if an optional dependency is missing."""
+  from hybrid_jax.media import framing
+
+  if options.size < 16 or options.frames < 2 or not 0 < held_out < 1:
+    raise InputError('--size is at least 16, --frames at least 2, --held_out between 0 and 1')
+  if options.search_every < 0 or workers < 0:
+    raise InputError('--search_every and --workers are 1 or more; 0 takes the default')
+  if options.framing not in framing.KINDS:
+    raise InputError(f'--framing={options.framing}: choose from {", ".join(framing.KINDS)}')
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  # Found without importing it, which takes seconds.
+  if importlib.util.find_spec('tensorflow_datasets') is None:
+    raise InputError("packing needs the extra [data]: pip install -e '.[data]'")
+
+
+def _default_workers(has_beam: bool) -> int:
+  """Returns one worker for each core that this process may use; one without Beam."""
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+  if cores > 1 and not has_beam:
+    print(f"1 of {cores} cores packs; the extra [beam] takes all: pip install -e '.[beam]'")
+  return cores if has_beam else 1
 
 
 if __name__ == '__main__':

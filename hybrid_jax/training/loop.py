@@ -134,10 +134,12 @@ def train(
     report, progress = ignore, silent
   networks, mesh = build(config.model), parallel.make_mesh()
   report(f'{mesh.size} device(s) of kind {jax.devices()[0].device_kind}')
-  clips, held_out, lines = sources.load(config.data, config.model.frame_size, progress)
+  finetune = config.stage == 'finetune'
+  clips, held_out, lines = sources.load(
+    config.data, config.model.frame_size, progress, masks=finetune
+  )
   for line in lines:
     report(line)
-  finetune = config.stage == 'finetune'
   batches = iter(
     triplets.triplets(
       clips,

@@ -24,6 +24,7 @@ from hybrid_jax.media import clips as media_clips
 from hybrid_jax.media import framing
 from hybrid_jax.media.landmarkers import open_landmarker
 from hybrid_jax.progress import Progress, silent
+from hybrid_jax.training import people
 
 SUFFIXES = {'.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.gif'}
 INDEX = 'clips.json'  # beside packed data: identity and number of frames of each record
@@ -48,8 +49,10 @@ class Clips(Protocol):
   identities: Sequence[str]
   lengths: Sequence[int]
 
-  def read(self, index: int, picks: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Frames (k, h, w, 3) and masks (k, h, w, 4) of clip `index`."""
+  def read(
+    self, index: int, picks: Sequence[int], masks: bool = True
+  ) -> tuple[np.ndarray, np.ndarray | None]:
+    """Frames (k, h, w, 3) and, if wanted, masks (k, h, w, 4) of clip `index`."""
 
 
 class MemoryClips:
@@ -60,10 +63,12 @@ class MemoryClips:
     self.identities = [clip.identity for clip in clips]
     self.lengths = [len(clip.frames) for clip in clips]
 
-  def read(self, index: int, picks: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+  def read(
+    self, index: int, picks: Sequence[int], masks: bool = True
+  ) -> tuple[np.ndarray, np.ndarray | None]:
     """See `Clips.read`."""
     clip = self.clips[index]
-    return clip.frames[picks], None if clip.masks is None else clip.masks[picks]
+    return clip.frames[picks], None if clip.masks is None or not masks else clip.masks[picks]
 
 
 class PackedClips:
@@ -88,10 +93,15 @@ class PackedClips:
     self.identities = [row['identity'] for row in rows]
     self.lengths = [row['frames'] for row in rows]
     # How heads were cut out; '' of rendered people, and of clips that were packed whole.
-    self.framing = framing.of_data({'videos': data_dir, **index.get('config', {})})
+    config = index.get('config', {})
+    self.framing = framing.of_data({'videos': data_dir, **config})
+    # Rendered people have no config, and always masks.
+    self.has_masks = bool(config.get('masks', True) and config.get('face_detector', True))
     self._path, self._split, self._source = path, split, None
 
-  def read(self, index: int, picks: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+  def read(
+    self, index: int, picks: Sequence[int], masks: bool = True
+  ) -> tuple[np.ndarray, np.ndarray | None]:
     """See `Clips.read`."""
     if self._source is None:  # an open file cannot be pickled, and workers receive this object
       import tensorflow_datasets as tfds
@@ -102,20 +112,20 @@ class PackedClips:
         def decode_batch_example_np(self, example):
           return example
 
-      skip = KeepEncoded()
-      self._source = tfds.builder_from_directory(self._path).as_data_source(
-        split=self._split, decoders={'frames': skip, 'masks': skip}
-      )
+      builder, skip = tfds.builder_from_directory(self._path), KeepEncoded()
+      decoders = {name: skip for name in ('frames', 'masks') if name in builder.info.features}
+      self._source = builder.as_data_source(split=self._split, decoders=decoders)
     record = self._source[index]
-    frames, masks = (
-      np.stack([np.asarray(Image.open(io.BytesIO(record[name][k]))) for k in picks])
-      for name in ('frames', 'masks')
+    decode = lambda name: np.stack(  # noqa: E731
+      [np.asarray(Image.open(io.BytesIO(record[name][k]))) for k in picks]
     )
-    return frames, masks
+    return decode('frames'), decode('masks') if masks and self.has_masks else None
 
 
 def find_videos(folder: str) -> list[tuple[str, pathlib.Path]]:
   """Returns (identity, path) of each video: a subfolder, or a file beside them, is one identity.
+
+  Files named as those of CelebV-HQ and HDTF are grouped, see `people.of_file`.
 
   Raises:
     InputError: no such folder, or no video in it.
@@ -128,7 +138,9 @@ def find_videos(folder: str) -> list[tuple[str, pathlib.Path]]:
     raise InputError(
       f'{folder}: no video in it; supported suffixes are {" ".join(sorted(SUFFIXES))}'
     )
-  return [(p.stem if p.parent == root else p.relative_to(root).parts[0], p) for p in paths]
+  return [
+    (people.of_file(p.stem) if p.parent == root else p.relative_to(root).parts[0], p) for p in paths
+  ]
 
 
 def split_people(identities: Iterable[str], held_out: float) -> dict[str, set[str]]:
@@ -156,6 +168,7 @@ def read_folder(
   frames_per_clip: int,
   face_detector: str,
   kind: str,
+  masks: bool = True,
   progress: Progress = silent,
 ) -> tuple[list[Clip], list[str]]:
   """Returns all usable clips of a folder, and a line for each clip that was skipped.
@@ -166,6 +179,7 @@ def read_folder(
     frames_per_clip: evenly spaced frames kept of each clip.
     face_detector: YuNet's or MediaPipe's file; '' takes square clips whole.
     kind: of the crops, one of `media.framing.KINDS`.
+    masks: whether to draw and keep masks, which are larger than the frames.
     progress: shows how many clips are read.
 
   Raises:
@@ -177,7 +191,7 @@ def read_folder(
   for identity, path in progress(videos, 'reading clips', len(videos)):
     try:
       clip = media_clips.read_clip(
-        path, size=size, count=frames_per_clip, detector=detector, kind=kind
+        path, size=size, count=frames_per_clip, detector=detector, kind=kind, masks=masks
       )
     except InputError as error:
       skipped.append(f'skipped {error}')
@@ -211,7 +225,7 @@ class DrawTriplet(grain.transforms.RandomMap):
     """Draws a triplet; Grain seeds `rng` by the position in the data, hence exact resuming."""
     clips = self.clips
     picks = rng.choice(clips.lengths[index], 2, replace=False)
-    frames, masks = clips.read(index, picks)
+    frames, masks = clips.read(index, picks, self.masks)
     other = index
     while clips.identities[other] == clips.identities[index]:
       other = int(rng.integers(len(clips.identities)))

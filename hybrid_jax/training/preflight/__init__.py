@@ -106,15 +106,16 @@ def _clips(config: Any, thorough: bool) -> str:
   """Describes the source of clips; raises InputError where it cannot be used."""
   from hybrid_jax.training import sources, triplets
 
-  data = config.data
+  data, finetune = config.data, config.stage == 'finetune'
   sources.check(data, config.stage)
   if data.packed:
     if not thorough:
       return data.packed
-    train, held_out, _ = sources.load(data, config.model.frame_size)
+    train, held_out, _ = sources.load(data, config.model.frame_size, masks=finetune)
     return f'{data.packed}: {len(train.lengths)} packed clips, {len(held_out.lengths)} held out'
   if data.rendered_people:
     return f'{data.rendered_people} rendered people: drawn when training begins'
+  sources.check_memory(data, config.model.frame_size, finetune)
   videos = triplets.find_videos(data.videos)
   size = sum(path.stat().st_size for _, path in videos)
   people = len({identity for identity, _ in videos})
