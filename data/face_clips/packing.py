@@ -8,6 +8,7 @@ import collections
 import contextlib
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import logging
 import math
@@ -92,25 +93,22 @@ def run(shards: Sequence[Shard], workers: int, beam_options: Sequence[str] = ())
 
 
 def has_beam() -> bool:
-  """Returns whether Apache Beam can be imported."""
-  try:
-    import apache_beam  # noqa: F401
-  except ImportError:
-    return False
-  return True
+  """Returns whether Apache Beam is installed."""
+  return importlib.util.find_spec('apache_beam') is not None
 
 
 def _run_beam(shards: Sequence[Shard], workers: int, beam_options: Sequence[str]) -> None:
   if not has_beam():
     raise InputError("several workers need the extra [beam]: pip install -e '.[beam]'")
+  # Beam logs the start and end of each process, in the middle of the bar; its import warns, too.
+  logging.getLogger().setLevel(logging.ERROR)
   import apache_beam as beam
   from apache_beam.options.pipeline_options import PipelineOptions
 
-  # Beam logs the start and end of each process, in the middle of the bar.
-  logging.getLogger().setLevel(logging.ERROR)
   flags = list(beam_options)
   if not any(flag.startswith('--runner') for flag in flags):
     flags += [f'--direct_num_workers={workers}', '--direct_running_mode=multi_processing']
+    flags += ['--default_sdk_harness_log_level=ERROR']
   with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
     # Without the reshuffle one worker would get all shards.
     _ = pipeline | beam.Create(shards) | beam.Reshuffle() | beam.Map(records.write_shard)
