@@ -104,7 +104,9 @@ def write_shard(shard: Shard) -> None:
 
   def serialized() -> Iterator[tuple[int, bytes]]:
     for number, record in enumerate(_records(shard, result)):
-      example = serializer.serialize_example(spec.encode_example(record))
+      example = serializer.get_tf_example(spec.encode_example(record))
+      # Otherwise the order of the features, a map, differs from process to process.
+      example = example.SerializeToString(deterministic=True)
       result['bytes'] += len(example)
       yield number, example
 
@@ -167,13 +169,18 @@ def _record(expected: Expected, clip: clips.HeadClip) -> dict:
     'frames': [_jpeg(frame) for frame in clip.frames],
     'times': clip.times,
     'landmarks': blank if clip.landmarks is None else clip.landmarks,
-  } | ({} if clip.masks is None else {'masks': list(clip.masks)})
+  } | ({} if clip.masks is None else {'masks': [_png(mask) for mask in clip.masks]})
 
 
 def _jpeg(frame: np.ndarray) -> io.BytesIO:
   # Without chroma subsampling, which would blur the colour of lips and eyes to half the resolution.
   options = {'quality': JPEG_QUALITY, 'subsampling': 0}
   return io.BytesIO(iio.imwrite('<bytes>', frame, extension='.jpg', plugin='pillow', **options))
+
+
+def _png(mask: np.ndarray) -> io.BytesIO:
+  # TFDS would load TensorFlow for it, seconds and hundreds of megabytes in each worker.
+  return io.BytesIO(iio.imwrite('<bytes>', mask, extension='.png', plugin='pillow'))
 
 
 def _hash(frames: np.ndarray) -> str:

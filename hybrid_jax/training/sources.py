@@ -71,8 +71,8 @@ def check_memory(data: Any, size: int, masks: bool) -> None:
   layout = f' --layout {name}' if (name := people.layout_of(p for _, p in videos)) else ''
   detector = f' --face_detector {data.face_detector}' if data.face_detector else ''
   raise InputError(
-    f'{data.videos}: its {len(videos)} videos take about {needed / 1e9:.3g} GB of memory at '
-    f'{size} px, more than a quarter of {memory() / 1e9:.3g} GB: pack them with python -m '
+    f'{data.videos}: its {len(videos)} videos take about {needed / 1e9:,.1f} GB of memory at '
+    f'{size} px, more than a quarter of {memory() / 1e9:,.1f} GB: pack them with python -m '
     f'data.face_clips.pack {data.videos} packed{layout} --size {size} --frames '
     f'{data.frames_per_clip} --framing {data.framing}{detector}, and set --config.data.packed to '
     'the folder that it prints'
