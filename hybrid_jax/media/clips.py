@@ -143,9 +143,7 @@ def read_clip(
   if seen:
     squares = framing.squares(kind, framing.Seen.of(seen), times, shape)
   else:
-    # The whole frame, or the box of the data set.
-    whole = _given_square(box, shape) if box else (0, 0, shape[1], shape[0])
-    squares = np.tile(align.upright(whole), (len(times), 1))
+    squares = np.tile(align.upright(_given_square(box, shape)), (len(times), 1))
   cut = zip(chosen, squares, strict=True)
   # A square in px of the original frame, out of a frame reduced by `scale`.
   crops = np.stack([align.cut(rgb, square * scale, size) for (rgb, scale, _), square in cut])
@@ -281,7 +279,10 @@ def _pixels(box: tuple[float, ...], shape: tuple[int, int]) -> faces.Box:
   return left * w, top * h, (right - left) * w, (bottom - top) * h
 
 
-def _given_square(box: tuple[float, ...], shape: tuple[int, int]) -> faces.Square:
+def _given_square(box: tuple[float, ...] | None, shape: tuple[int, int]) -> faces.Square:
+  """Returns the square of the data set's box, or the whole frame, which is square."""
+  if box is None:
+    return 0, 0, shape[1], shape[0]
   return faces.square_box(_pixels(box, shape), _BOX_SCALE, shape)
 
 
