@@ -100,11 +100,13 @@ def has_beam() -> bool:
 def _run_beam(shards: Sequence[Shard], workers: int, beam_options: Sequence[str]) -> None:
   if not has_beam():
     raise InputError("several workers need the extra [beam]: pip install -e '.[beam]'")
-  # Beam logs the start and end of each process, in the middle of the bar; its import warns, too.
+  # Its import warns of libraries of Google's cloud that are missing.
   logging.getLogger().setLevel(logging.ERROR)
   import apache_beam as beam
   from apache_beam.options.pipeline_options import PipelineOptions
 
+  # Beam warns of options that it does not know.
+  logging.getLogger().setLevel(logging.WARNING)
   flags = list(beam_options)
   if not any(flag.startswith('--runner') for flag in flags):
     flags += [f'--direct_num_workers={workers}', '--direct_running_mode=multi_processing']
