@@ -63,7 +63,8 @@ def data() -> dict:
   """Returns the source of clips and the batches drawn from it."""
   return {
     # One of three. Folder of videos: each file is one identity (clips named as CelebV-HQ's or
-    # HDTF's: their person), or each subfolder holds the clips of one; read into memory, of which they may take a quarter. data/README.md packs more.
+    # HDTF's: their person), or each subfolder holds the clips of one. Read into memory, of which
+    # they may take a quarter; data/README.md packs more.
     'videos': '',
     # Folder that data/face_clips/pack.py or data/synthetic_heads wrote; frames are read when drawn.
     'packed': '',
