@@ -109,7 +109,9 @@ def _run_beam(shards: Sequence[Shard], workers: int, beam_options: Sequence[str]
   logging.getLogger().setLevel(logging.WARNING)
   flags = list(beam_options)
   if not any(flag.startswith('--runner') for flag in flags):
-    flags += [f'--direct_num_workers={workers}', '--direct_running_mode=multi_processing']
+    # Each process takes seconds to start, and a shard is written by one.
+    count = min(workers, len(shards))
+    flags += [f'--direct_num_workers={count}', '--direct_running_mode=multi_processing']
     flags += ['--default_sdk_harness_log_level=ERROR']
   with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
     # Without the reshuffle one worker would get all shards.
