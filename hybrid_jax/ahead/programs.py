@@ -17,7 +17,7 @@ Program = tuple[Any, tuple]  # a jitted function and its arguments
 
 def train(config: Any, mesh: Mesh, batch: int) -> Program:
   """Returns the step of the config's stage on `batch` triplets (0: the config's)."""
-  nets = networks.build(config.model)
+  nets = networks.build(config.model, platform(mesh))
   split, replicated = parallel.shardings(mesh)
   key = jax.random.key(0)
   state = jax.eval_shape(lambda key: steps.init_state(nets, config, key), key)
@@ -31,7 +31,7 @@ def train(config: Any, mesh: Mesh, batch: int) -> Program:
 
 def generator(config: Any, mesh: Mesh, batch: int) -> Program:
   """Returns the drawing of `batch` pictures a device from W+ latents, to 8 bits."""
-  nets = networks.build(config.model)
+  nets = networks.build(config.model, platform(mesh))
   split, replicated = parallel.shardings(mesh)
   G = _generator(nets)
   n = (batch or BATCH) * mesh.size
@@ -45,7 +45,7 @@ def generator(config: Any, mesh: Mesh, batch: int) -> Program:
 
 def reenact(config: Any, mesh: Mesh, batch: int) -> Program:
   """Returns the re-enactment of `batch` frames a device: deformation, then synthesis."""
-  nets = networks.build(config.model)
+  nets = networks.build(config.model, platform(mesh))
   split, replicated = parallel.shardings(mesh)
   programs, size = Programs(nets), nets.frame_size
   E = jax.eval_shape(lambda key: networks.init_encoder(nets, key), jax.random.key(0))
@@ -64,7 +64,7 @@ def cma_step(config: Any, mesh: Mesh, batch: int) -> Program:
   """Returns a step of CMA on one device, with `batch` drivers (0: one), at full resolution."""
   model = config.model.copy_and_resolve_references()
   model.polyphase_from = 0  # as `reenactment.tuning` builds them
-  nets = networks.build(model)
+  nets = networks.build(model, platform(mesh))
   tuner = cma.Tuner(nets, cma.Options(drivers=batch or 1))
 
   def start(key, frames):
@@ -83,6 +83,11 @@ def cma_step(config: Any, mesh: Mesh, batch: int) -> Program:
 PROGRAMS: dict[str, Callable[[Any, Mesh, int], Program]] = {
   'train': train, 'reenact': reenact, 'cma': cma_step, 'generator': generator
 }  # fmt: skip
+
+
+def platform(mesh: Mesh) -> str:
+  """Returns the platform of the devices of a mesh: 'tpu', 'gpu' or 'cpu'."""
+  return mesh.devices.flat[0].platform
 
 
 def _generator(nets: networks.Networks) -> Any:
