@@ -18,7 +18,7 @@ from hybrid_jax.models.stylegan2 import Generator, LatentDiscriminator
 
 # On a TPU layers of at least this many px are computed in blocks (`models/blocked.py`): there a
 # layer has fewer channels than the TPU has lanes (experiments/results/accelerators.json).
-BLOCKS_FROM = 512
+BLOCKS_FROM = 128
 
 
 @dataclasses.dataclass(frozen=True)

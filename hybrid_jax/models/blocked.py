@@ -14,7 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybrid_jax.models.ops import adaptive_matrix, conv, demodulation, polyphase_kernel
+from hybrid_jax.models.ops import (
+  adaptive_matrix,
+  conv,
+  demodulation,
+  leaky_relu,
+  polyphase_kernel,
+)
 
 Block = tuple[int, int]  # pixels of a block along h and w
 LANES = 128
@@ -80,25 +86,33 @@ def tiled(x: jax.Array, block: Block) -> jax.Array:
   return jnp.concatenate([x] * (block[0] * block[1]), -1)
 
 
-def modulated_conv(
-  x: jax.Array, kernel: jax.Array, styles: jax.Array, *, up: bool, before: Block, after: Block
+def styled_conv(
+  x: jax.Array,
+  kernel: jax.Array,
+  bias: jax.Array,
+  styles: jax.Array,
+  noise: jax.Array | None,
+  *,
+  up: bool,
+  before: Block,
+  after: Block,
 ) -> jax.Array:
-  """Computes `ops.modulated_conv`, x in blocks `before`, the result in blocks `after`."""
+  """Computes modulated convolution, noise, bias and leaky ReLU, as `stylegan2.StyledConv`.
+
+  x is in blocks `before`, the result in blocks `after`; noise is (n or 1, h, w, 1), already scaled.
+  """
   x = x * tiled(styles, before)[:, None, None, :].astype(x.dtype)
-  many = (1, 1)
-  if up:
-    blocks, many = up_kernel(kernel, before, after)
-  else:
-    blocks = block_kernel(kernel, before)
+  blocks, many = up_kernel(kernel, before, after) if up else (block_kernel(kernel, before), (1, 1))
   y = conv(x, blocks.reshape(3, 3, x.shape[-1], -1))
+  # All in the place where the convolution leaves it, so that XLA makes one pass of it.
+  whole = many[0] * after[0], many[1] * after[1]
+  y = y * tiled(demodulation(kernel, styles), whole)[:, None, None, :].astype(y.dtype)
+  if noise is not None:
+    noise = to_blocks(to_blocks(noise, after), many)
+    y = y + jnp.repeat(noise, len(bias), axis=-1).astype(y.dtype)
+  y = leaky_relu(y + tiled(bias, whole).astype(y.dtype))
   # Whole blocks change place, which keeps the lanes full.
-  y = from_blocks(y, many)
-  return y * tiled(demodulation(kernel, styles), after)[:, None, None, :].astype(y.dtype)
-
-
-def noise_blocks(noise: jax.Array, features: int, block: Block) -> jax.Array:
-  """Maps noise (n, h, w, 1) to blocks with the same value for every channel."""
-  return jnp.repeat(to_blocks(noise, block), features, axis=-1)
+  return from_blocks(y, many)
 
 
 # --- RGB -----------------------------------------------------------------------------------------
@@ -141,19 +155,34 @@ def resizing(size: int, final: int, pooled: int) -> np.ndarray:
   return (adaptive_matrix(final, pooled) @ matrix).astype(np.float32)
 
 
-def add_rgb(total: jax.Array | None, rgb: jax.Array, final: int, pooled: int) -> jax.Array:
-  """Adds the RGB of one resolution, brought to the result's size, to (n, 3, pooled, pooled).
+def resized(rgb: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
+  """Applies matrices (H, a h), (W, b w) to a picture (n, a, b, 3, h, w); returns (n, 3, H, W)."""
+  _, a, b, _, h, w = rgb.shape
+  rows, columns = rows.reshape(-1, h, a), columns.reshape(-1, w, b)
+  # 'high': on a TPU three passes of bfloat16, since the default would show in 8 bits.
+  return jnp.einsum('Hhp,Wwq,npqchw->ncHW', rows, columns, rgb, precision='high')
 
-  StyleGAN2 doubles the sum of all smaller pictures again and again. Doubling is linear: each can be
-  brought to its final size at once, by a constant matrix for rows and one for columns.
+
+def add_rgb(total: jax.Array | None, rgb: jax.Array, final: int, pooled: int) -> jax.Array:
+  """Adds the RGB of a resolution, as `to_rgb` returns it, to the sum of all smaller ones.
+
+  Up to `pooled` px the sum is doubled each time, as in StyleGAN2. Beyond, each picture is brought
+  to the result's size at once, by one matrix for rows and one for columns: all of it is linear.
 
   Args:
-    rgb: what `to_rgb` returned.
-    final: resolution of the generator, px. pooled: size of the result, at most `final`.
+    final: resolution of the generator, px. pooled: size of the result.
+
+  Returns:
+    (n, 3, s, s) where s is the smaller of the resolution and `pooled`.
   """
-  _, a, b, _, h, w = rgb.shape
-  rows = resizing(a * h, final, pooled).reshape(pooled, h, a)
-  columns = resizing(b * w, final, pooled).reshape(pooled, w, b)
-  # 'high': on a TPU three passes of bfloat16, since the default would show in 8 bits.
-  here = jnp.einsum('Hhp,Wwq,npqchw->ncHW', rows, columns, rgb, precision='high')
-  return here if total is None else total + here
+  size = rgb.shape[1] * rgb.shape[4]
+  if size > pooled:
+    own = resizing(size, final, pooled)
+    earlier = resizing(pooled, final, pooled) if size == 2 * pooled else None
+  else:
+    own, earlier = np.eye(size, dtype=np.float32), resizing(size // 2, size, size)
+  # The identity puts the pixels of blocks in their places; where there are none, it does nothing.
+  here = rgb[:, 0, 0] if own.shape == rgb.shape[4:] else resized(rgb, own, own)
+  if total is None:
+    return here
+  return here + (total if earlier is None else resized(total[:, None, None], earlier, earlier))

@@ -62,18 +62,16 @@ class StyledConv(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     strength = self.param('noise_strength', nn.initializers.zeros, ())
     kernel = kernel / math.sqrt(9 * width)
-    if self.blocks is None:
-      x = modulated_conv(x, kernel, styles, up=self.up)  # n h w o
-    else:
+    noise = None if noise is None else strength * noise
+    if self.blocks is not None:
       before, after = self.blocks
-      x = blocked.modulated_conv(
-        x, kernel, styles, up=self.up is not None, before=before, after=after
-      )
-      bias = blocked.tiled(bias, after)
-      noise = None if noise is None else blocked.noise_blocks(noise, self.features, after)
-    if noise is not None:
-      x = x + (strength * noise).astype(x.dtype)
-    x = leaky_relu(x + bias.astype(x.dtype))
+      up = self.up is not None
+      x = blocked.styled_conv(x, kernel, bias, styles, noise, up=up, before=before, after=after)
+    else:
+      x = modulated_conv(x, kernel, styles, up=self.up)  # n h w o
+      if noise is not None:
+        x = x + noise.astype(x.dtype)
+      x = leaky_relu(x + bias.astype(x.dtype))
     return x if self.clamp is None else jnp.clip(x, -self.clamp, self.clamp)
 
 
@@ -144,23 +142,21 @@ class Generator(nn.Module):
   def _layer(self, layer: latents.StyleLayer) -> nn.Module:
     remat = self.remat_from is not None and layer.resolution >= self.remat_from
     wrap = nn.remat if remat else lambda module: module
-    # Of the layer's result; an up-convolution reads that of half its resolution.
-    after, before = (self._block(layer.resolution // k) for k in (1, 2))
+    here, up, blocks = self._block(layer.resolution), None, None
     if layer.kind == 'to_rgb':
-      return wrap(ToRGB)(self.clamp, after)
-    up, blocks = None, after and (after, after)
+      return wrap(ToRGB)(self.clamp, here)
     if layer.kind == 'up_conv':
       up = self.up if layer.resolution >= self.polyphase_from else 'transposed'
-      blocks = after and (before, after)
-    if blocks == ((1, 1), (1, 1)):
-      blocks = None
+    # Where neither side is in larger blocks, only doubling differs from the plain form.
+    if here and layer.resolution >= self.blocks_from and (up or here != (1, 1)):
+      blocks = (self._block(layer.resolution // 2) if up else here), here
     return wrap(StyledConv)(layer.features, up, self.clamp, blocks)
 
   def _block(self, resolution: int) -> blocked.Block | None:
-    """Returns the blocks that pictures of a resolution are held in, or None in the plain form."""
+    """Returns the blocks that pictures of a resolution are held in, or None for the plain form."""
     if self.blocks_from is None:
       return None
-    if resolution < max(self.blocks_from, 8):
+    if resolution < self.blocks_from:
       return 1, 1
     return blocked.block_of(self.channels[(resolution // 4).bit_length() - 1])
 
@@ -200,7 +196,7 @@ class Generator(nn.Module):
         half = self.half_dtype is not None and layer.resolution >= self.half_from
         x = module(x.astype(self.half_dtype if half else jnp.float32), styles, next(maps))
     if self.blocks_from is not None:
-      return rgb.transpose(0, 2, 3, 1)
+      rgb = rgb.transpose(0, 2, 3, 1)
     return adaptive_avg_pool(rgb, size)
 
   def __call__(self, z: jax.Array, noise: Sequence[jax.Array] | None = None) -> jax.Array:
