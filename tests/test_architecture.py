@@ -24,6 +24,7 @@ ORDER = [
   {'training'},
   {'evaluation', 'provenance'},
   {'reenactment'},
+  {'ahead'},
   {'jobs'},
   {'cli'},
   {

@@ -84,11 +84,20 @@ class Hybrid:
     return tuple(s)
 
   def synthesize(
-    self, G: Mapping, style_space: Styles, noise: Sequence[jax.Array] | None = None
+    self,
+    G: Mapping,
+    style_space: Styles,
+    noise: Sequence[jax.Array] | None = None,
+    size: int | None = None,
   ) -> jax.Array:
-    """Returns the image (n, r, r, 3) of a style space; `noise` None takes the stored maps."""
+    """Returns the image (n, r, r, 3) of a style space, averaged to `size` px if given.
+
+    `noise` None takes the stored maps.
+    """
     noise = G['noise_const'] if noise is None else noise
-    return self.generator.apply({'params': G['params']}, style_space, noise, method='synthesize')
+    return self.generator.apply(
+      {'params': G['params']}, style_space, noise, size, method='synthesize'
+    )
 
   def reenact(
     self,

@@ -16,6 +16,10 @@ from hybrid_jax.models import latents
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.models.stylegan2 import Generator, LatentDiscriminator
 
+# On a TPU layers of at least this many px are computed in blocks (`models/blocked.py`): there a
+# layer has fewer channels than the TPU has lanes (experiments/results/accelerators.json).
+BLOCKS_FROM = 128
+
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
@@ -28,8 +32,12 @@ class Networks:
   frame_size: int
 
 
-def build(model: Any) -> Networks:
-  """Returns the modules of the `model` section of a config; fields as in configs/common.py."""
+def build(model: Any, platform: str | None = None) -> Networks:
+  """Returns the modules of the `model` section of a config; fields as in configs/common.py.
+
+  `platform` is that of the devices ('cpu', 'gpu', 'tpu'; None: of JAX's first), by which the forms
+  of the same computation are chosen.
+  """
   channels = latents.config_f_channels(model.resolution, model.channel_base, model.channel_max)
   half = jnp.dtype(model.half_dtype) if model.half_dtype else None
   generator = Generator(
@@ -40,6 +48,7 @@ def build(model: Any) -> Networks:
     half_dtype=half,
     half_from=model.half_from,
     remat_from=model.remat_from or None,  # 0 recomputes nothing
+    blocks_from=BLOCKS_FROM if (platform or jax.default_backend()) == 'tpu' else None,
   )
   layers = tuple(model.deformation_layers)
   encoder = Encoder(

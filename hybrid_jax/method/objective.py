@@ -89,9 +89,9 @@ def make_objective(networks: Networks, config: Any) -> Callable:
     styles = tuple(_fold(*layer) for layer in zip(*styles, strict=True))
     # Fresh noise at every step, as e4e trains; re-enactment uses the stored maps.
     noise = latents.random_noise(key, 4 * S.shape[0], hybrid.generator.channels)
-    decoded = hybrid.synthesize(G, styles, noise)
     # The loss resolution is 256: LPIPS at 1024 would cost 16 times as much.
-    R_S, R_D, anchor, R_other = _unfold(adaptive_avg_pool(decoded, size), 4)
+    decoded = hybrid.synthesize(G, styles, noise, size)
+    R_S, R_D, anchor, R_other = _unfold(decoded, 4)
     S_loss, D_loss = (adaptive_avg_pool(x, size) for x in (S, D))
 
     def lpips(x, y):

@@ -112,6 +112,13 @@ def _polyphase_table() -> np.ndarray:
   return table
 
 
+def polyphase_kernel(kernel: jax.Array) -> jax.Array:
+  """Returns (3, 3, i, 4o): the four outputs, phases (p, q) first, of doubling with (3, 3, i, o)."""
+  table = _polyphase_table()
+  phases = jnp.einsum('pak,qbl,klio->abipqo', table, table, kernel)
+  return phases.reshape(3, 3, kernel.shape[2], -1)
+
+
 def up_conv_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Doubles the resolution: transposed 3x3 convolution of stride 2, then the FIR (n 2h 2w o).
 
@@ -136,9 +143,7 @@ def up_conv_polyphase(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """
   n, h, w, _ = x.shape
   features = kernel.shape[-1]
-  table = _polyphase_table()
-  phases = jnp.einsum('pak,qbl,klio->abipqo', table, table, kernel)
-  y = conv(x, phases.reshape(3, 3, kernel.shape[2], 4 * features))
+  y = conv(x, polyphase_kernel(kernel))
   y = y.reshape(n, h, w, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)  # n h p w q o
   return y.reshape(n, 2 * h, 2 * w, features)
 
@@ -206,7 +211,7 @@ def modulated_conv(
   return y
 
 
-def _adaptive_matrix(size: int, out: int) -> np.ndarray:
+def adaptive_matrix(size: int, out: int) -> np.ndarray:
   """Returns (out, size) whose row i averages the window [floor(i s / o), ceil((i + 1) s / o))."""
   matrix = np.zeros((out, size), np.float32)
   for i in range(out):
@@ -222,7 +227,7 @@ def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
   if x.shape[1] % size == 0 and x.shape[2] % size == 0:
     n, h, w, c = x.shape
     return x.reshape(n, size, h // size, size, w // size, c).mean(axis=(2, 4))
-  rows, columns = (_adaptive_matrix(s, size) for s in x.shape[1:3])
+  rows, columns = (adaptive_matrix(s, size) for s in x.shape[1:3])
   return jnp.einsum('ah,bw,nhwc->nabc', rows, columns, x)
 
 

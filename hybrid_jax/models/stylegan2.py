@@ -13,10 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hybrid_jax.models import latents
+from hybrid_jax.models import blocked, latents
 from hybrid_jax.models.ops import (
   SQRT2,
   EqualizedDense,
+  adaptive_avg_pool,
   blur,
   conv,
   leaky_relu,
@@ -43,37 +44,56 @@ class Mapping(nn.Module):
 
 
 class StyledConv(nn.Module):
-  """Modulated 3x3 convolution, then noise, bias and leaky ReLU, in this order."""
+  """Modulated 3x3 convolution, then noise, bias and leaky ReLU, in this order.
+
+  `blocks` is None for the plain form, else the blocks of input and result (see `blocked`).
+  """
 
   features: int
   up: str | None = None
   clamp: float | None = None
+  blocks: tuple[blocked.Block, blocked.Block] | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, styles: jax.Array, noise: jax.Array | None) -> jax.Array:
     """Maps x (n, h, w, i), styles (n, i), noise (n or 1, h, w, 1) to (n, h, w, o), or 2h, 2w."""
-    fan_in = 9 * x.shape[-1]
-    kernel = self.param('kernel', nn.initializers.normal(1.0), (3, 3, x.shape[-1], self.features))
+    width = styles.shape[-1]
+    kernel = self.param('kernel', nn.initializers.normal(1.0), (3, 3, width, self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     strength = self.param('noise_strength', nn.initializers.zeros, ())
-    x = modulated_conv(x, kernel / math.sqrt(fan_in), styles, up=self.up)  # n h w o
-    if noise is not None:
-      x = x + (strength * noise).astype(x.dtype)
-    x = leaky_relu(x + bias.astype(x.dtype))
+    kernel = kernel / math.sqrt(9 * width)
+    noise = None if noise is None else strength * noise
+    if self.blocks is not None:
+      before, after = self.blocks
+      up = self.up is not None
+      x = blocked.styled_conv(x, kernel, bias, styles, noise, up=up, before=before, after=after)
+    else:
+      x = modulated_conv(x, kernel, styles, up=self.up)  # n h w o
+      if noise is not None:
+        x = x + noise.astype(x.dtype)
+      x = leaky_relu(x + bias.astype(x.dtype))
     return x if self.clamp is None else jnp.clip(x, -self.clamp, self.clamp)
 
 
 class ToRGB(nn.Module):
-  """Modulated 1x1 convolution to RGB, not demodulated; the result is float32."""
+  """Modulated 1x1 convolution to RGB, not demodulated; the result is float32.
+
+  `block` is None for the plain form, else the input's, and the result is that of `blocked.to_rgb`.
+  """
 
   clamp: float | None = None
+  block: blocked.Block | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, styles: jax.Array) -> jax.Array:
     """Maps x (n, h, w, i) and styles (n, i) to an RGB image (n, h, w, 3)."""
-    kernel = self.param('kernel', nn.initializers.normal(1.0), (1, 1, x.shape[-1], 3))
+    width = styles.shape[-1]
+    kernel = self.param('kernel', nn.initializers.normal(1.0), (1, 1, width, 3))
     bias = self.param('bias', nn.initializers.zeros, (3,))
-    kernel = kernel / math.sqrt(x.shape[-1])
+    kernel = kernel / math.sqrt(width)
+    if self.block is not None:
+      rgb = blocked.to_rgb(x, kernel[0, 0], styles, self.block) + bias[:, None, None]
+      return rgb if self.clamp is None else jnp.clip(rgb, -self.clamp, self.clamp)
     rgb = modulated_conv(x, kernel, styles, demodulate=False).astype(jnp.float32) + bias
     return rgb if self.clamp is None else jnp.clip(rgb, -self.clamp, self.clamp)
 
@@ -93,6 +113,8 @@ class Generator(nn.Module):
     half_dtype, half_from: layers of at least `half_from` px compute in `half_dtype`, when given;
       styles, demodulation and the RGB sum stay float32.
     remat_from: layers of at least this many px are recomputed in the backward pass.
+    blocks_from: layers of at least this many px are computed in blocks, and RGB channel first (see
+      `blocked`): the form for TPUs. None: everywhere the plain form.
     clamp: NVlabs' conv_clamp (256 in networks they trained in fp16), None otherwise.
   """
 
@@ -105,6 +127,7 @@ class Generator(nn.Module):
   half_dtype: Any = None
   half_from: int = 128
   remat_from: int | None = None
+  blocks_from: int | None = None
   clamp: float | None = None
 
   def setup(self):
@@ -119,12 +142,23 @@ class Generator(nn.Module):
   def _layer(self, layer: latents.StyleLayer) -> nn.Module:
     remat = self.remat_from is not None and layer.resolution >= self.remat_from
     wrap = nn.remat if remat else lambda module: module
+    here, up, blocks = self._block(layer.resolution), None, None
     if layer.kind == 'to_rgb':
-      return wrap(ToRGB)(self.clamp)
-    up = None
+      return wrap(ToRGB)(self.clamp, here)
     if layer.kind == 'up_conv':
       up = self.up if layer.resolution >= self.polyphase_from else 'transposed'
-    return wrap(StyledConv)(layer.features, up, self.clamp)
+    # Where neither side is in larger blocks, only doubling differs from the plain form.
+    if here and layer.resolution >= self.blocks_from and (up or here != (1, 1)):
+      blocks = (self._block(layer.resolution // 2) if up else here), here
+    return wrap(StyledConv)(layer.features, up, self.clamp, blocks)
+
+  def _block(self, resolution: int) -> blocked.Block | None:
+    """Returns the blocks that pictures of a resolution are held in, or None for the plain form."""
+    if self.blocks_from is None:
+      return None
+    if resolution < self.blocks_from:
+      return 1, 1
+    return blocked.block_of(self.channels[(resolution // 4).bit_length() - 1])
 
   def map(self, z: jax.Array) -> jax.Array:
     """Maps z (n, d) to w (n, d)."""
@@ -138,9 +172,12 @@ class Generator(nn.Module):
     )
 
   def synthesize(
-    self, style_space: Sequence[jax.Array], noise: Sequence[jax.Array] | None = None
+    self,
+    style_space: Sequence[jax.Array],
+    noise: Sequence[jax.Array] | None = None,
+    size: int | None = None,
   ) -> jax.Array:
-    """Maps a style space to images (n, r, r, 3), not clipped.
+    """Maps a style space to images (n, r, r, 3), not clipped; averaged to `size` px if given.
 
     `noise` holds one (n or 1, h, w, 1) map per convolution (stored or fresh); None is no noise.
     """
@@ -148,14 +185,19 @@ class Generator(nn.Module):
     table = latents.style_layers(self.channels)
     maps = iter([None] * len(table) if noise is None else noise)
     x = jnp.broadcast_to(self.const, (n, *self.const.shape))
-    rgb = None
+    rgb, final = None, 4 << len(self.channels) - 1
+    size = size or final
     for layer, module, styles in zip(table, self.layers, style_space, strict=True):
-      if layer.kind == 'to_rgb':
+      if layer.kind == 'to_rgb' and self.blocks_from is not None:
+        rgb = blocked.add_rgb(rgb, module(x, styles), final, size)
+      elif layer.kind == 'to_rgb':
         rgb = module(x, styles) + (0 if rgb is None else upsample_skip(rgb))
       else:
         half = self.half_dtype is not None and layer.resolution >= self.half_from
         x = module(x.astype(self.half_dtype if half else jnp.float32), styles, next(maps))
-    return rgb
+    if self.blocks_from is not None:
+      rgb = rgb.transpose(0, 2, 3, 1)
+    return adaptive_avg_pool(rgb, size)
 
   def __call__(self, z: jax.Array, noise: Sequence[jax.Array] | None = None) -> jax.Array:
     """Maps z (n, d) to images, with the same w in every row of W+; `init` needs this method."""

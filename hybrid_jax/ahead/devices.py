@@ -1,0 +1,103 @@
+"""Devices to compile for: TPUs by libtpu, which needs no TPU, and an H100 by its description."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from hybrid_jax.errors import InputError
+
+GiB = 2**30
+H100 = 'h100'
+# Memory (GiB) and clock (GHz) of a chip. Memory: Google's pages on each version. Clock: the peak of
+# the same pages over the multiply-adds of the matrix units in a cycle.
+TPUS = {'v4': (32, 1.05), 'v5e': (16, 1.5), 'v5p': (95, 1.75), 'v6e': (32, 1.75)}
+BANDWIDTH = 3.35e12  # bytes a second of an H100 SXM, by NVIDIA's data sheet
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """A kind of device, and a mesh of them.
+
+  Attributes:
+    name: as the user gave it. mesh: with the axis 'data', as that of a run.
+    memory: bytes of a device. clock: cycles a second, 0 on a GPU.
+    options: of the compiler.
+  """
+
+  name: str
+  mesh: Mesh
+  memory: int
+  clock: float
+  options: Mapping[str, Any]
+
+
+def target(name: str) -> Target:
+  """Returns the devices of a topology: 'v5e:2x4' (TPU version and chips), or 'h100'.
+
+  Call it before JAX is used for anything else: it chooses the CPU for all other computations.
+
+  Raises:
+    InputError: an unknown topology, or the compiler for it is not installed or in use.
+  """
+  # Otherwise JAX would look for the TPU or GPU itself.
+  jax.config.update('jax_platforms', 'cpu')
+  version, colon, _ = name.partition(':')
+  if name == H100:
+    return _h100()
+  if version not in TPUS or not colon:
+    known = ', '.join(f'{version}:...' for version in TPUS)
+    raise InputError(f"--topology={name}: give {known} (for example v5e:2x4) or '{H100}'")
+  memory, clock = TPUS[version]
+  return Target(name, _mesh(_tpus(name)), memory * GiB, clock * 1e9, {})
+
+
+def _tpus(name: str) -> list[Any]:
+  from jax.experimental import topologies
+
+  # What libtpu would ask of the machine that it runs on.
+  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
+  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-1')
+  try:
+    return topologies.get_topology_desc(platform='tpu', topology_name=name).devices
+  except Exception as error:  # JaxRuntimeError, NotImplementedError, RuntimeError: by version
+    text = ' '.join(str(error).split())
+    if 'lockfile' in text:
+      raise InputError(
+        f'--topology={name}: another process uses libtpu; wait until it has ended'
+      ) from error
+    raise InputError(
+      f"--topology={name}: cannot be compiled for; TPUs need  pip install 'hybrid_jax[tpu]'  "
+      f'({text[:160]})'
+    ) from error
+
+
+def _h100() -> Target:
+  from jax.experimental import topologies
+
+  # The plug-in asks for a driver otherwise.
+  os.environ['JAX_SKIP_CUDA_CONSTRAINTS_CHECK'] = '1'
+  description = pathlib.Path(__file__).with_name('h100.txtpb').read_text()
+  try:
+    devices = topologies.get_topology_desc(
+      H100, 'cuda', target_config=description, topology='1x1x1'
+    ).devices
+  except Exception as error:  # as above
+    text = ' '.join(str(error).split())[:160]
+    raise InputError(
+      f"--topology={H100}: cannot be compiled for; it needs  pip install 'hybrid_jax[cuda]'  "
+      f'({text})'
+    ) from error
+  # Autotuning times kernels on the device.
+  options = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
+  return Target(H100, _mesh(devices), 80 * 10**9, 0.0, options)
+
+
+def _mesh(devices: list[Any]) -> Mesh:
+  return Mesh(np.array(devices), ('data',), axis_types=(AxisType.Auto,))
