@@ -57,7 +57,7 @@ def test_the_notebook_of_reenactment_runs(tmp_path, monkeypatch):
 
 def test_the_notebook_of_training_runs_and_resumes(tmp_path, monkeypatch):
   rng = np.random.default_rng(0)
-  for name in ('ann', 'bob'):
+  for name in ('ann', 'bob', 'cleo'):
     (tmp_path / 'videos').mkdir(exist_ok=True)
     with video.VideoWriter(tmp_path / 'videos' / f'{name}.mp4', 64, 64, codec='ffv1') as writer:
       for k, frame in enumerate(rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)):
@@ -68,7 +68,7 @@ def test_the_notebook_of_training_runs_and_resumes(tmp_path, monkeypatch):
     monkeypatch,
     CONFIG=f'{ROOT}/configs/pretrain.py:tiny',
     TOPOLOGY='',
-    DATA=[f'--config.data.videos={tmp_path}/videos', '--config.data.held_out=0'],
+    DATA=[f'--config.data.videos={tmp_path}/videos', '--config.data.batch_size=4'],
     WORKDIR=str(tmp_path / 'run'),
     STEPS=['--config.train.num_steps=2', '--config.train.sample_steps=2'],
     CMA_STEPS=1,
