@@ -72,9 +72,10 @@ def start(stage='pretrain'):
   nets, mesh = networks.build(config.model), parallel.make_mesh()
   _, replicated = parallel.shardings(mesh)
   frozen, _ = load.load(nets, config.weights, config.train.seed)
-  init = jax.jit(lambda key: steps.init_state(nets, config, key), out_shardings=replicated)
-  step = parallel.jit_step(steps.make_step(nets, config), mesh)
-  compiled = step.lower(*machine.step_arguments(config, nets)).compile()
+  shapes, *others = machine.step_arguments(config, nets)
+  step = parallel.jit_step(steps.make_step(nets, config, mesh), shapes, mesh)
+  compiled = step.lower(shapes, *others).compile()
+  init = jax.jit(lambda key: steps.init_state(nets, config, key), out_shardings=parallel.of(shapes))
   state = init(jax.random.key(config.train.seed))
   return Start(config, nets, state, jax.device_put(frozen, replicated), compiled)
 

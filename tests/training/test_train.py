@@ -147,27 +147,43 @@ def test_batches_do_not_change_the_images_and_nan_is_reported(trained, videos):
     list(model.images(W_S * np.nan, model.deformations(frames, 4), 4))
 
 
-def test_one_and_four_devices_give_the_same_losses():
+def test_one_two_and_four_devices_give_the_same_losses_and_share_the_state():
   assert jax.device_count() >= 4
-  begin = start()
-  mesh, traces = parallel.make_mesh(1), []
-  _, single = parallel.shardings(mesh)
-  inner = steps.make_step(begin.networks, begin.config)
-
-  def counted(*args):
-    traces.append(1)
-    return inner(*args)
-
-  step = parallel.jit_step(counted, mesh)
-  # A copy: the step donates its state, and on the first device a moved array is the same memory.
-  copy = jax.tree.map(jnp.copy, (begin.state, begin.frozen))
-  (one, frozen), four, batch = jax.device_put(copy, single), begin.state, random_batch(4)
+  begin, batch, traces = start(), random_batch(4), []
+  arguments, operations = {4: begin.compiled.memory_analysis().argument_size_in_bytes}, {}
+  operations[4] = begin.compiled.cost_analysis()['flops']
+  losses, state = [], begin.state
   for _ in range(4):
-    four, of_four = begin.step(four, batch)
-    one, of_one = step(one, frozen, parallel.put_batch(batch, mesh))
-    for name, value in jax.device_get(of_one).items():
-      np.testing.assert_allclose(value, of_four[name], rtol=1e-5, atol=1e-7, err_msg=name)
-  assert len(traces) == 1  # the progressive schedule and lazy R1 recompile nothing
+    state, metrics = begin.step(state, batch)
+    losses.append(jax.device_get(metrics))
+  for devices in (1, 2):
+    mesh = parallel.make_mesh(devices)
+    inner = steps.make_step(begin.networks, begin.config, mesh)
+
+    def counted(*args, inner=inner):
+      traces.append(1)
+      return inner(*args)
+
+    step = parallel.jit_step(counted, begin.state, mesh)
+    # A copy: the step donates its state, and on the first device a moved array is the same memory.
+    state, frozen = jax.tree.map(jnp.copy, (begin.state, begin.frozen))
+    state = jax.device_put(state, parallel.of(parallel.sharded(state, mesh)))
+    frozen = jax.device_put(frozen, parallel.shardings(mesh)[1])
+    of_mesh = parallel.put_batch(batch, mesh)
+    compiled = step.lower(state, frozen, of_mesh).compile()
+    arguments[devices] = compiled.memory_analysis().argument_size_in_bytes
+    operations[devices] = compiled.cost_analysis()['flops']
+    for expected in losses:
+      state, metrics = compiled(state, frozen, of_mesh)
+      for name, value in jax.device_get(metrics).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
+  assert len(traces) == 2  # the progressive schedule and lazy R1 recompile nothing
+  # The arguments are the state, the frozen networks, which every device holds, and the batch.
+  frozen = parallel.bytes_per_device(begin.frozen)
+  held = {n: arguments[n] - frozen - sum(x.nbytes for x in batch.values()) // n for n in arguments}
+  assert held[2] < 0.6 * held[1] and held[4] < 0.35 * held[1]
+  # Parameters are gathered: each device computes whole layers of its part of the batch.
+  assert operations[2] < 0.55 * operations[1] and operations[4] < 0.28 * operations[1]
 
 
 @pytest.mark.slow
@@ -183,8 +199,10 @@ def test_paper_step_lowers_with_abstract_arrays():
   size = config.model.frame_size
   image = jax.ShapeDtypeStruct((config.data.batch_size, size, size, 3), np.uint8)
   batch = {role: image for role in ('source', 'driving', 'other')}
-  step = parallel.jit_step(steps.make_step(nets, config), parallel.make_mesh(1))
-  lowered = step.lower(state, frozen, batch)
+  mesh = parallel.make_mesh(1)
+  lowered = parallel.jit_step(steps.make_step(nets, config, mesh), state, mesh).lower(
+    state, frozen, batch
+  )
   assert lowered.in_tree
   outcomes.write(
     frame_size=size, resolution=config.model.resolution, triplets=config.data.batch_size,
