@@ -6,14 +6,15 @@ is an item of its own in every checkpoint, so that inference reads it without th
 
 import json
 import os
-import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import grain
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
+from hybrid_jax import media
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import framing, replacing
 
@@ -26,7 +27,7 @@ RUNTIME = {'polyphase_from', 'half_dtype', 'half_from', 'remat_from'}
 
 def manager(workdir: str, keep: int = 3) -> ocp.CheckpointManager:
   """Returns the checkpoint manager of a workdir, which keeps the newest `keep`."""
-  path = pathlib.Path(workdir).absolute() / CHECKPOINTS  # Orbax refuses relative paths
+  path = epath.Path(workdir).absolute() / CHECKPOINTS  # Orbax refuses relative paths
   options = ocp.CheckpointManagerOptions(max_to_keep=keep)
   return ocp.CheckpointManager(path, options=options)
 
@@ -70,7 +71,7 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> An
 
 def save_best(workdir: str, state: Any, value: float) -> None:
   """Saves the encoder of `state` as the best so far, with its validation loss `value`."""
-  root = pathlib.Path(workdir).absolute()
+  root = epath.Path(workdir).absolute()
   options = ocp.CheckpointManagerOptions(max_to_keep=1)
   with ocp.CheckpointManager(root / BEST, options=options) as kept:
     step = int(state.step)
@@ -84,7 +85,7 @@ def save_best(workdir: str, state: Any, value: float) -> None:
 def read_best(workdir: str, start: int) -> tuple[int, float]:
   """Returns (step, validation loss) of the best encoder so far, or (start, inf)."""
   try:
-    best = json.loads((pathlib.Path(workdir) / f'{BEST}.json').read_text())
+    best = json.loads((epath.Path(workdir) / f'{BEST}.json').read_text())
     return int(best['step']), float(best['value'])
   except (OSError, ValueError, KeyError):
     return start, float('inf')
@@ -98,7 +99,7 @@ def restore_encoder(workdir: str, encoder: Any, folder: str = CHECKPOINTS) -> tu
   Raises:
     InputError: the workdir holds no checkpoint, one of other shapes, or a damaged one.
   """
-  path = pathlib.Path(workdir).absolute() / folder
+  path = epath.Path(workdir).absolute() / folder
   options = ocp.CheckpointManagerOptions(read_only=True)
   with ocp.CheckpointManager(path, options=options) as checkpoints:
     step = checkpoints.latest_step()
@@ -156,13 +157,7 @@ def check_config(workdir: str, config: Mapping) -> None:
   Raises:
     InputError: the workdir cannot be used, or holds a run of another model or with other weights.
   """
-  path = pathlib.Path(workdir).absolute()
-  exists = next(p for p in (path, *path.parents) if os.path.lexists(p))
-  if not exists.is_dir():
-    raise InputError(f'--workdir={workdir}: {exists} is not a folder; take another --workdir')
-  if not os.access(exists, os.W_OK | os.X_OK):
-    raise InputError(f'--workdir={workdir}: no permission to write in {exists}; take another one')
-  if not (path / CONFIG).exists():
+  if not _has_config(workdir):
     return
   before, config = read_config(workdir), json.loads(json.dumps(config))  # tuples to lists, as read
   model = _changes(before['model'], config['model'], RUNTIME)
@@ -189,6 +184,19 @@ def check_config(workdir: str, config: Mapping) -> None:
     )
 
 
+def _has_config(workdir: str) -> bool:
+  """Whether a workdir has a config.json; raises InputError where it could not be written."""
+  path = epath.Path(workdir).absolute()
+  if media.is_remote(workdir):
+    return media.exists(path / CONFIG)
+  exists = next(p for p in (path, *path.parents) if os.path.lexists(p))
+  if not exists.is_dir():
+    raise InputError(f'--workdir={workdir}: {exists} is not a folder; take another --workdir')
+  if not os.access(exists, os.W_OK | os.X_OK):
+    raise InputError(f'--workdir={workdir}: no permission to write in {exists}; take another one')
+  return (path / CONFIG).exists()
+
+
 def _changes(before: Mapping, now: Mapping, ignored: Collection[str] = ()) -> str:
   keys = [key for key in {**now, **before} if key not in ignored]
   return '; '.join(
@@ -202,12 +210,11 @@ def write_config(workdir: str, config: Mapping) -> None:
   Raises:
     InputError: the workdir cannot be written.
   """
-  path = pathlib.Path(workdir) / CONFIG
-  temporary = path.with_suffix('.tmp')
+  path = epath.Path(workdir) / CONFIG
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(config, indent=2) + '\n')
-    temporary.replace(path)
+    with replacing(path) as part:
+      part.write_text(json.dumps(config, indent=2) + '\n')
   except OSError as error:
     raise InputError(
       f'--workdir={workdir}: {path} cannot be written ({error.strerror or error}); take another one'
@@ -220,7 +227,7 @@ def read_config(workdir: str) -> dict:
   Raises:
     InputError: nothing was trained there, or its config.json is damaged or of another project.
   """
-  path = pathlib.Path(workdir) / CONFIG
+  path = epath.Path(workdir) / CONFIG
   try:
     config = json.loads(path.read_text())
   except (FileNotFoundError, NotADirectoryError):

@@ -1,0 +1,46 @@
+"""A Google Cloud Storage of this process, spoken to over the loopback interface."""
+
+import contextlib
+import os
+
+import pytest
+
+# gcsfs reads it when it is imported: no question to Google about the kind of a bucket.
+os.environ['GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT'] = 'false'
+BUCKET = 'gs://bucket'
+
+
+@contextlib.contextmanager
+def emulator():
+  """Starts a store with an empty bucket, and points every library of training at it.
+
+  epath goes through gcsfs, since TensorFlow's client has no such setting; tensorstore (arrays of
+  checkpoints) and array_record (packed data) have clients of their own.
+  """
+  why = 'needs gcsfs and gcp-storage-emulator, of the extra [test]'
+  pytest.importorskip('gcsfs', reason=why)
+  server = pytest.importorskip('gcp_storage_emulator.server', reason=why)
+  import fsspec
+
+  store = server.create_server('localhost', 0, in_memory=True, default_bucket='bucket')
+  store.start()
+  url = f'http://localhost:{store._api._httpd.socket.getsockname()[1]}'
+  variables = {
+    'EPATH_USE_TF': 'false',
+    'STORAGE_EMULATOR_HOST': url,
+    'TENSORSTORE_GCS_HTTP_URL': url,
+    'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'any',
+    'CLOUD_STORAGE_EMULATOR_ENDPOINT': url,
+  }
+  before = {name: os.environ.get(name) for name in variables}
+  os.environ.update(variables)
+  try:
+    yield
+  finally:
+    for name, value in before.items():
+      if value is None:
+        del os.environ[name]
+      else:
+        os.environ[name] = value
+    fsspec.filesystem('gcs').clear_instance_cache()
+    store.stop()
