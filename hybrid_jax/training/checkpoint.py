@@ -4,9 +4,10 @@ A workdir holds config.json, checkpoints/STEP (the newest few), best/STEP and be
 is an item of its own in every checkpoint, so that inference reads it without the optimiser.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -54,18 +55,23 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> An
   """Returns the newest saved state, and moves `iterator` to its place.
 
   `state` gives shapes and shardings, as arrays or as jax.ShapeDtypeStruct, with a typed PRNG key.
+  They may be of other devices, and of more or fewer, than those that the state was saved from.
 
   Raises:
     InputError: the checkpoint holds other shapes, or is damaged.
   """
-  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+  abstract, step = jax.tree.map(ocp.utils.to_shape_dtype_struct, state), checkpoints.latest_step()
   restored = _restore(
     checkpoints,
-    checkpoints.latest_step(),
+    step,
     encoder=ocp.args.StandardRestore(abstract.encoder),
     state=ocp.args.StandardRestore(abstract.replace(encoder=None)),
-    data=grain.checkpoint.CheckpointRestore(iterator),
   )
+  path = checkpoints.directory / str(step) / 'data'
+  with _damage_named(path.parent):
+    # All processes are at the same place, so that a run may go on with more or fewer of them.
+    (place,) = path.glob('process_0-of-*.json')
+    iterator.set_state(place.read_bytes())
   return restored['state'].replace(encoder=restored['encoder'])
 
 
@@ -94,19 +100,24 @@ def read_best(workdir: str, start: int) -> tuple[int, float]:
 def restore_encoder(workdir: str, encoder: Any, folder: str = CHECKPOINTS) -> tuple[int, Mapping]:
   """Returns (step, encoder) of the newest checkpoint, on the first device; writes nothing.
 
-  `encoder` gives the shapes; `folder` is CHECKPOINTS, or BEST for the best validation loss.
+  `encoder` gives the shapes; `folder` is CHECKPOINTS, or BEST for the best validation loss. Of
+  several processes each reads for itself, whether the others do or not.
 
   Raises:
     InputError: the workdir holds no checkpoint, one of other shapes, or a damaged one.
   """
   path = epath.Path(workdir).absolute() / folder
-  options = ocp.CheckpointManagerOptions(read_only=True)
+  process = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(
+    primary_host=process, active_processes={process}, barrier_sync_key_prefix=f'reader{process}'
+  )
+  options = ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=alone)
   with ocp.CheckpointManager(path, options=options) as checkpoints:
     step = checkpoints.latest_step()
     if step is None:
       raise InputError(f'{workdir}: no checkpoint in it; train first with --workdir={workdir}')
     # Without a sharding Orbax asks for the devices it was saved from, which may not exist here.
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), dict(encoder)
     )
@@ -116,11 +127,17 @@ def restore_encoder(workdir: str, encoder: Any, folder: str = CHECKPOINTS) -> tu
 
 def _restore(checkpoints: ocp.CheckpointManager, step: int, **items: Any) -> Mapping:
   path = checkpoints.directory / str(step)
-  try:
+  with _damage_named(path):
     for name, args in items.items():
-      if isinstance(args, ocp.args.StandardRestore):
-        _check_shapes(path / name, args.item)
+      _check_shapes(path / name, args.item)
     return checkpoints.restore(step, args=ocp.args.Composite(**items))
+
+
+@contextlib.contextmanager
+def _damage_named(path: epath.Path) -> Iterator[None]:
+  """Turns what Orbax and JSON raise for damaged files into InputError."""
+  try:
+    yield
   except (ValueError, KeyError, OSError) as error:  # Orbax has no error class for these
     why = ' '.join(str(error).split())[:200]
     raise InputError(

@@ -156,8 +156,7 @@ def train(
 
   # --- State.
   frozen, encoder = load_start(networks, config, report)
-  _, replicated = parallel.shardings(mesh)
-  frozen, encoder = jax.device_put((frozen, encoder), replicated)
+  frozen, encoder = parallel.put_whole((frozen, encoder), mesh)
 
   def init(key, encoder):
     return steps.init_state(networks, config, key, encoder)

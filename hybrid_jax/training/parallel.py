@@ -116,6 +116,13 @@ def jit_step(step: Any, state: Any, mesh: Mesh) -> Any:
   )
 
 
+def put_whole(tree: Any, mesh: Mesh) -> Any:
+  """Puts arrays that every process holds alike on every device."""
+  if jax.process_count() > 1:  # an array on a device of this process cannot be sent to the others
+    tree = jax.device_get(tree)
+  return jax.device_put(tree, shardings(mesh)[1])
+
+
 def put_batch(batch: Any, mesh: Mesh) -> Any:
   """Returns global arrays, split over the mesh, of this process's part of a batch on the host."""
   split, _ = shardings(mesh)

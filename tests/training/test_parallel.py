@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from hybrid_jax.training import checkpoint, parallel
+from hybrid_jax.training import checkpoint, parallel, triplets
 from hybrid_jax.training.state import TrainState, empty_pool
 
 
@@ -58,7 +58,7 @@ def a_state(seed):
 
 
 def an_iterator():
-  return iter(grain.MapDataset.range(9).to_iter_dataset())
+  return triplets.Batches(grain.MapDataset.range(9), workers=0)
 
 
 def test_a_state_saved_on_four_devices_is_restored_on_one_two_and_four(tmp_path):
