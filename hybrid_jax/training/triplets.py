@@ -11,8 +11,13 @@ import hashlib
 import importlib.util
 import io
 import json
+import multiprocessing
+import os
 import pathlib
+import signal
+import threading
 from collections.abc import Iterable, Sequence
+from multiprocessing import resource_tracker
 from typing import Protocol
 
 import grain
@@ -252,6 +257,17 @@ def shapes(size: int, masks: bool) -> dict[str, tuple[int, ...]]:
   return named | {f'{role}_mask': (size, size) for role in ('source', 'driving') if masks}
 
 
+def _end_with_the_run(worker: int, workers: int) -> None:
+  """Ends a worker when the run dies, which could not tell it to if it was killed."""
+  del worker, workers
+
+  def watch():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
 class Batches:
   """Iterator of batches, drawn in this process or by `workers` of them, alike in every bit.
 
@@ -267,15 +283,24 @@ class Batches:
     return self
 
   def __next__(self) -> dict[str, np.ndarray]:
-    if self._batches is None:
-      rest = self.dataset[self.drawn :].to_iter_dataset(READ_AHEAD)
-      if self.workers:
-        options = grain.MultiprocessingOptions(self.workers, WORKER_BATCHES)
-        rest = rest.mp_prefetch(options)
-      self._batches = iter(rest)
-    batch = next(self._batches)
+    batch = next(self._batches) if self._batches else self._first()
     self.drawn += 1
     return batch
+
+  def _first(self) -> dict[str, np.ndarray]:
+    rest = self.dataset[self.drawn :].to_iter_dataset(READ_AHEAD)
+    if self.workers:
+      options = grain.MultiprocessingOptions(self.workers, WORKER_BATCHES)
+      rest = rest.mp_prefetch(options, _end_with_the_run)
+      resource_tracker.ensure_running()  # its start would end the mask
+    # Workers inherit the mask of signals: Ctrl-C, which a terminal sends to all, is for the run,
+    # which saves first. There it waits until the first batch has come.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+      self._batches = iter(rest)
+      return next(self._batches)
+    finally:
+      signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
   def get_state(self) -> bytes:
     """Returns the place in the data."""
