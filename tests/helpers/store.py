@@ -18,10 +18,8 @@ def emulator():
   checkpoints) and array_record (packed data) have clients of their own.
   """
   why = 'needs gcsfs and gcp-storage-emulator, of the extra [test]'
-  pytest.importorskip('gcsfs', reason=why)
+  gcsfs = pytest.importorskip('gcsfs', reason=why)
   server = pytest.importorskip('gcp_storage_emulator.server', reason=why)
-  import fsspec
-
   store = server.create_server('localhost', 0, in_memory=True, default_bucket='bucket')
   store.start()
   # Clients that have read enough close their connection, which it would report with a traceback.
@@ -44,5 +42,5 @@ def emulator():
         del os.environ[name]
       else:
         os.environ[name] = value
-    fsspec.filesystem('gcs').clear_instance_cache()
+    gcsfs.GCSFileSystem.clear_instance_cache()
     store.stop()
