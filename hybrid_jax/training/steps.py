@@ -69,10 +69,8 @@ def make_step(networks: Networks, config: Any, mesh: Mesh) -> Step:
   Its state is split over `mesh`; only the parameters are gathered, and the optimisers update parts.
   """
   encoder = networks.hybrid.encoder
-  objective, critic_step = (
-    make_objective(networks, config),
-    make_critic_step(networks, config, mesh),
-  )
+  objective = make_objective(networks, config)
+  critic_step = make_critic_step(networks, config, mesh)
   encoder_tx, _ = optimizers(config)
 
   def step(state: TrainState, frozen: Mapping, batch: Mapping):
