@@ -23,6 +23,7 @@ import time
 from fractions import Fraction
 
 import numpy as np
+from absl import flags
 from PIL import Image, ImageDraw
 
 from experiments import script
@@ -108,6 +109,7 @@ def main() -> None:
   parser.add_argument('--output', required=True, type=pathlib.Path, help='.json file to write')
   parser.add_argument('--batches', type=int, default=60, help='measured each time (%(default)s)')
   args = parser.parse_args()
+  flags.FLAGS.mark_as_parsed()  # Grain's workers read one
   record, load = script.record(), os.getloadavg()[0]
   with tempfile.TemporaryDirectory() as folder:
     packed = pack(pathlib.Path(folder))

@@ -28,9 +28,15 @@ RUNTIME = {'polyphase_from', 'half_dtype', 'half_from', 'remat_from'}
 
 def manager(workdir: str, keep: int = 3) -> ocp.CheckpointManager:
   """Returns the checkpoint manager of a workdir, which keeps the newest `keep`."""
-  path = epath.Path(workdir).absolute() / CHECKPOINTS  # Orbax refuses relative paths
+  path = _root(workdir) / CHECKPOINTS
   options = ocp.CheckpointManagerOptions(max_to_keep=keep)
   return ocp.CheckpointManager(path, options=options)
+
+
+def _root(workdir: str) -> epath.Path:
+  """Returns an absolute path: Orbax refuses others."""
+  path = epath.Path(workdir)
+  return path if media.is_remote(path) else path.absolute()
 
 
 def save(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> None:
@@ -77,7 +83,7 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> An
 
 def save_best(workdir: str, state: Any, value: float) -> None:
   """Saves the encoder of `state` as the best so far, with its validation loss `value`."""
-  root = epath.Path(workdir).absolute()
+  root = _root(workdir)
   options = ocp.CheckpointManagerOptions(max_to_keep=1)
   with ocp.CheckpointManager(root / BEST, options=options) as kept:
     step = int(state.step)
@@ -106,7 +112,7 @@ def restore_encoder(workdir: str, encoder: Any, folder: str = CHECKPOINTS) -> tu
   Raises:
     InputError: the workdir holds no checkpoint, one of other shapes, or a damaged one.
   """
-  path = epath.Path(workdir).absolute() / folder
+  path = _root(workdir) / folder
   process = jax.process_index()
   alone = ocp.options.MultiprocessingOptions(
     primary_host=process, active_processes={process}, barrier_sync_key_prefix=f'reader{process}'
@@ -203,7 +209,7 @@ def check_config(workdir: str, config: Mapping) -> None:
 
 def _has_config(workdir: str) -> bool:
   """Whether a workdir has a config.json; raises InputError where it could not be written."""
-  path = epath.Path(workdir).absolute()
+  path = _root(workdir)
   if media.is_remote(workdir):
     return media.exists(path / CONFIG)
   exists = next(p for p in (path, *path.parents) if os.path.lexists(p))

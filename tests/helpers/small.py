@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -15,6 +16,7 @@ from hybrid_jax.method import networks
 from hybrid_jax.models.latents import first_convolutions
 from hybrid_jax.training import loop, parallel, steps, validation
 from hybrid_jax.training.preflight import machine
+from hybrid_jax.training.state import TrainState, empty_pool
 from hybrid_jax.weights import load
 
 SIZE = 32
@@ -113,6 +115,27 @@ def finetune_config():
   with config.unlocked():
     config.loss.weights.feature_reconstruction = 1.0
   return config
+
+
+def a_state(seed):
+  """A state of a few arrays, for checkpoints."""
+  rng = np.random.default_rng(seed)
+  params = {
+    'kernel': jnp.asarray(rng.normal(size=(3, 3, 16, 32)), jnp.float32),
+    'odd': jnp.asarray(rng.normal(size=(33, 35)), jnp.float32),
+    'bias': jnp.asarray(rng.normal(size=32), jnp.float32),
+  }
+  return TrainState(
+    step=jnp.asarray(3),
+    key=jax.random.key(seed),
+    encoder={'params': params, 'batch_stats': {}},
+    encoder_opt=jax.tree.map(lambda x: 2 * x, params),
+    critic={},
+    critic_opt=None,
+    r1=jnp.zeros(()),
+    pool_real=empty_pool(2, 8),
+    pool_fake=empty_pool(2, 8),
+  )
 
 
 def random_batch(n):

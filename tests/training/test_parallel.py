@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
+from small import a_state
 
 from hybrid_jax.training import checkpoint, parallel, triplets
-from hybrid_jax.training.state import TrainState, empty_pool
 
 
 @pytest.mark.parametrize(
@@ -35,26 +35,6 @@ def test_two_devices_hold_half_of_a_large_array():
   assert parallel.bytes_per_device(shapes) == 4 * (64 * 64 // 2 + 64)
   placed = jax.device_put(tree, parallel.of(shapes))
   assert parallel.bytes_per_device(placed) == parallel.bytes_per_device(shapes)
-
-
-def a_state(seed):
-  rng = np.random.default_rng(seed)
-  params = {
-    'kernel': jnp.asarray(rng.normal(size=(3, 3, 16, 32)), jnp.float32),
-    'odd': jnp.asarray(rng.normal(size=(33, 35)), jnp.float32),
-    'bias': jnp.asarray(rng.normal(size=32), jnp.float32),
-  }
-  return TrainState(
-    step=jnp.asarray(3),
-    key=jax.random.key(seed),
-    encoder={'params': params, 'batch_stats': {}},
-    encoder_opt=jax.tree.map(lambda x: 2 * x, params),
-    critic={},
-    critic_opt=None,
-    r1=jnp.zeros(()),
-    pool_real=empty_pool(2, 8),
-    pool_fake=empty_pool(2, 8),
-  )
 
 
 def an_iterator():
