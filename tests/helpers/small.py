@@ -89,20 +89,25 @@ def share_programs(patch):
   """
   make_step = steps.make_step
 
-  def step(networks, config):
+  def step(networks, config, mesh):
     # All that a step is made of; `train`, `data` and `weights` are the loop's.
-    key = networks, str((config.stage, config.loss, config.optim, config.progressive))
+    key = networks, str((config.stage, config.loss, config.optim, config.progressive)), mesh
     if key not in _made:
-      _made[key] = make_step(networks, config)
+      _made[key] = make_step(networks, config, mesh)
     return _made[key]
 
+  def jit_step(step, state, mesh):
+    if step not in _jitted:  # it determines the shapes of its state
+      _jitted[step] = jit_step_once(step, state, mesh)
+    return _jitted[step]
+
+  jit_step_once = parallel.jit_step
   patch.setattr(steps, 'make_step', step)
-  patch.setattr(parallel, 'jit_step', _jit_step)
+  patch.setattr(parallel, 'jit_step', jit_step)
   patch.setattr(loop, 'make_sampler', _make_sampler)
 
 
-_made = {}
-_jit_step = functools.cache(parallel.jit_step)
+_made, _jitted = {}, {}
 _make_sampler = functools.cache(validation.make_sampler)
 
 
