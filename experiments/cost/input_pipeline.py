@@ -117,7 +117,7 @@ def main() -> None:
     cost, mask = seconds_per_triplet(packed, args.batches), seconds_per_mask()
     stage_1 = cost['read'] + cost['stack']
     stages = {'pretrain': stage_1, 'finetune': stage_1 + 2 * mask}
-    measured = {f'{n}_workers': throughput(packed, n, args.batches) for n in (0, 1, 2)}
+    measured = {f'{n}_workers': throughput(packed, n, args.batches) for n in (0, 2)}
   projected = {
     stage: {
       'triplets_per_second': CORES / seconds,

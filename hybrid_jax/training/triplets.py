@@ -34,6 +34,8 @@ from hybrid_jax.progress import Progress, silent
 from hybrid_jax.training import people
 
 SUFFIXES = {'.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.gif'}
+# Of one thread at a time: two that import TFDS at once wait for each other for ever.
+_OPENING = threading.Lock()
 INDEX = 'clips.json'  # beside packed data: identity and number of frames of each record
 
 
@@ -110,23 +112,27 @@ class PackedClips:
     self, index: int, picks: Sequence[int], masks: bool = True
   ) -> tuple[np.ndarray, np.ndarray | None]:
     """See `Clips.read`."""
-    if self._source is None:  # an open file cannot be pickled, and workers receive this object
-      import tensorflow_datasets as tfds
-
-      class KeepEncoded(tfds.decode.SkipDecoding):
-        """Adds the method that sequences of images call and TFDS' own class lacks."""
-
-        def decode_batch_example_np(self, example):
-          return example
-
-      builder, skip = tfds.builder_from_directory(self._path), KeepEncoded()
-      decoders = {name: skip for name in ('frames', 'masks') if name in builder.info.features}
-      self._source = builder.as_data_source(split=self._split, decoders=decoders)
+    with _OPENING:
+      if self._source is None:  # an open file cannot be pickled, and workers receive this object
+        self._source = self._open()
     record = self._source[index]
     decode = lambda name: np.stack(  # noqa: E731
       [np.asarray(Image.open(io.BytesIO(record[name][k]))) for k in picks]
     )
     return decode('frames'), decode('masks') if masks and self.has_masks else None
+
+  def _open(self) -> Sequence:
+    import tensorflow_datasets as tfds
+
+    class KeepEncoded(tfds.decode.SkipDecoding):
+      """Adds the method that sequences of images call and TFDS' own class lacks."""
+
+      def decode_batch_example_np(self, example):
+        return example
+
+    builder, skip = tfds.builder_from_directory(self._path), KeepEncoded()
+    decoders = {name: skip for name in ('frames', 'masks') if name in builder.info.features}
+    return builder.as_data_source(split=self._split, decoders=decoders)
 
 
 def find_videos(folder: str) -> list[tuple[str, pathlib.Path]]:
