@@ -1,6 +1,7 @@
 """A Google Cloud Storage of this process, spoken to over the loopback interface."""
 
 import contextlib
+import functools
 import os
 
 import pytest
@@ -8,6 +9,19 @@ import pytest
 # gcsfs reads it when it is imported: no question to Google about the kind of a bucket.
 os.environ['GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT'] = 'false'
 BUCKET = 'gs://bucket'
+
+
+def _with_generation(download):
+  """Adds the header that Google sends with an object, by which tensorstore rewrites a manifest."""
+
+  @functools.wraps(download)
+  def complete(request, response, storage, *args, **options):
+    download(request, response, storage, *args, **options)
+    if response.status in (200, 206):
+      name = request.params['bucket_name'], request.params['object_id']
+      response['x-goog-generation'] = storage.get_file_obj(*name)['generation']
+
+  return complete
 
 
 @contextlib.contextmanager
@@ -20,6 +34,9 @@ def emulator():
   why = 'needs gcsfs and gcp-storage-emulator, of the extra [test]'
   gcsfs = pytest.importorskip('gcsfs', reason=why)
   server = pytest.importorskip('gcp_storage_emulator.server', reason=why)
+  objects = pytest.importorskip('gcp_storage_emulator.handlers.objects', reason=why)
+  original = objects.download
+  objects.download = _with_generation(original)
   store = server.create_server('localhost', 0, in_memory=True, default_bucket='bucket')
   store.start()
   # Clients that have read enough close their connection, which it would report with a traceback.
@@ -44,3 +61,4 @@ def emulator():
         os.environ[name] = value
     gcsfs.GCSFileSystem.clear_instance_cache()
     store.stop()
+    objects.download = original
