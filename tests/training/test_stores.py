@@ -29,13 +29,15 @@ class Killed(Exception):
   pass
 
 
-def killed_after(steps):
+def killed_after(steps, run):
   """A `Progress` of a run that dies when it begins a later step, its last checkpoint written."""
+  written = run / 'checkpoints' / str(steps) / 'commit_success.txt'
 
   def progress(items, caption, total):
     for item in items:
       if item == steps and total == 3:
-        time.sleep(2)
+        while not written.exists():  # it is written in the background
+          time.sleep(0.1)
         raise Killed
       yield item
 
@@ -55,7 +57,7 @@ def test_a_killed_run_goes_on_in_a_store(bucket, tmp_path, monkeypatch):
   config.data.videos = str(tmp_path)
   run = bucket / 'runs' / 'a'
   with pytest.raises(Killed):
-    loop.train(config, str(run), progress=killed_after(2))
+    loop.train(config, str(run), progress=killed_after(2, run))
   assert [path.name for path in (run / 'checkpoints').iterdir()] == ['2']
   loop.train(config, str(run))
   here = tmp_path / 'run'
