@@ -8,6 +8,7 @@ import pytest
 
 # gcsfs reads it when it is imported: no question to Google about the kind of a bucket.
 os.environ['GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT'] = 'false'
+os.environ['EPATH_USE_TF'] = 'false'  # epath keeps the first answer
 BUCKET = 'gs://bucket'
 
 
@@ -43,7 +44,6 @@ def emulator():
   store._api._httpd.handle_error = lambda *_: None
   url = f'http://localhost:{store._api._httpd.socket.getsockname()[1]}'
   variables = {
-    'EPATH_USE_TF': 'false',
     'STORAGE_EMULATOR_HOST': url,
     'TENSORSTORE_GCS_HTTP_URL': url,
     'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'any',

@@ -36,7 +36,9 @@ def killed_after(steps, run):
   def progress(items, caption, total):
     for item in items:
       if item == steps and total == 3:
-        while not written.exists():  # it is written in the background
+        for _ in range(600):  # it is written in the background
+          if written.exists():
+            break
           time.sleep(0.1)
         raise Killed
       yield item
