@@ -91,6 +91,9 @@ def data() -> dict:
     'batch_size': 8,
     # Mirrors half of the triplets, all three frames. Ours: none; e4e mirrors its images so.
     'flip': False,
+    # Processes that read and decode; 0: threads of the training process. The batches are the same.
+    # Each holds a copy of the clips, so that workers are for packed data.
+    'workers': 0,
     # Seed of the order of triplets.
     'seed': 0,
   }

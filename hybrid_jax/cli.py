@@ -157,7 +157,7 @@ def define_config() -> tuple[Any, Any]:
   from ml_collections import config_flags
 
   config = config_flags.DEFINE_config_file('config', None, 'Config file.', lock_config=True)
-  text = 'Folder of checkpoints, logs and samples [runs/CONFIG or runs/CONFIG_ARGUMENT].'
+  text = 'Folder (or gs://) of checkpoints, logs and samples [runs/CONFIG or runs/CONFIG_ARGUMENT].'
   return config, flags.DEFINE_string('workdir', None, text)
 
 

@@ -26,8 +26,8 @@ flags.FLAGS.mark_as_parsed()
 # (`small.start`) are apart, so that the second one finds the program in the cache.
 COMPILES_WHOLE_STEPS = (
   'test_train', 'test_tuning', 'test_cma', 'test_finetune', 'test_accelerator', 'test_steps',
-  'test_doctor', 'test_generator', 'test_export', 'test_encoder', 'test_load', 'test_edits',
-  'test_convert', 'test_growth', 'test_warm_start', 'test_large_frames', 'test_state',
+  'test_stores', 'test_doctor', 'test_generator', 'test_export', 'test_encoder', 'test_load',
+  'test_edits', 'test_convert', 'test_growth', 'test_warm_start', 'test_large_frames', 'test_state',
 )  # fmt: skip
 # These compile networks and run them once or twice.
 RUN_LITTLE = (

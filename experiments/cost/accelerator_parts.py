@@ -338,7 +338,7 @@ def train_step() -> None:
     key = jax.random.key(0)
     shapes = *jax.eval_shape(init, key, batch), batch
     start = time.perf_counter()
-    step = parallel.jit_step(steps.make_step(nets, config), mesh)
+    step = parallel.jit_step(steps.make_step(nets, config, mesh), shapes[0], mesh)
     compiled = step.lower(*shapes).compile()
     name = f'train_step {precision} {n} triplet' + ('s' if n > 1 else '')
     emit(f'{name} compile', time.perf_counter() - start, 's')
@@ -370,7 +370,8 @@ def compile_paper() -> None:
     jax.random.key(0),
   )
   start = time.perf_counter()
-  step = parallel.jit_step(steps.make_step(nets, config), parallel.make_mesh(1))
+  mesh = parallel.make_mesh(1)
+  step = parallel.jit_step(steps.make_step(nets, config, mesh), state, mesh)
   lowered = step.lower(state, frozen, batch)
   emit('paper step lowering', time.perf_counter() - start, 's')
   start = time.perf_counter()

@@ -9,7 +9,9 @@ that a user can correct are raised as `MediaError`. A file gets its name only on
 import contextlib
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from hybrid_jax.errors import InputError
 
@@ -26,6 +28,26 @@ def reason(error: BaseException) -> str:
   short = getattr(error, 'strerror', None) or getattr(error, 'err', None)
   text = short or str(error) or type(error).__name__
   return ' '.join(str(text).split())[:200]
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+  """Whether a path is in an object store, such as gs://bucket/folder."""
+  return '://' in os.fspath(path)
+
+
+def exists(path: Any) -> bool:
+  """Whether an `epath.Path` exists.
+
+  Raises:
+    MediaError: it is in an object store that cannot be reached.
+  """
+  try:
+    return path.exists()
+  # The stores' libraries raise errors of their own, which share no class.
+  except Exception as error:
+    if not is_remote(path):
+      raise
+    raise MediaError(f'{path}: cannot be reached ({reason(error)})') from error
 
 
 def refuse_overwriting(written: Iterable[str], given: Iterable[str]) -> None:
@@ -65,11 +87,16 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """Yields a temporary path beside `path` and renames it to `path` when the block succeeds.
 
   If the block raises, the temporary file is removed and an existing `path` is not changed. The
-  suffix is kept, because encoders choose the format by it.
+  suffix is kept, because encoders choose the format by it. An object store has no rename, but
+  writes objects whole: there the temporary file is on this machine, and is uploaded.
 
   Raises:
-    MediaError: see `refuse_target`; or the file cannot be renamed.
+    MediaError: see `refuse_target`; or the file cannot be renamed or uploaded.
   """
+  if is_remote(path):
+    with _uploading(path) as part:
+      yield part
+    return
   path = pathlib.Path(path)
   # Checked first, so that an hour of rendering does not end in a file that cannot be renamed.
   refuse_target(path)
@@ -83,3 +110,18 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   finally:
     # After a rename it no longer exists.
     part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _uploading(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """The form of `replacing` for object stores."""
+  from etils import epath  # takes half a second to import
+
+  target = epath.Path(path)
+  with tempfile.TemporaryDirectory() as folder:
+    part = pathlib.Path(folder) / target.name
+    yield part
+    try:
+      target.write_bytes(part.read_bytes())
+    except Exception as error:  # see `exists`
+      raise MediaError(f'{target}: cannot be written ({reason(error)})') from error

@@ -92,7 +92,6 @@ def write_image(path: str | os.PathLike, rgb: np.ndarray, comment: str = '') -> 
   Raises:
     MediaError: another shape or type, an unknown suffix, or a folder that cannot be written.
   """
-  path = pathlib.Path(path)
   if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
     raise MediaError(f'{path}: a picture is uint8 (h, w, 3), not {rgb.dtype} {rgb.shape}')
   # PNG stores text in chunks of its own, which Pillow takes as an object.

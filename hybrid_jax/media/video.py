@@ -240,7 +240,7 @@ class VideoWriter:
     # 4:2:0 halves both sides of the chroma planes.
     if not self._lossless and (height % 2 or width % 2 or min(height, width) < 2):
       raise MediaError(f'{path}: {width}x{height} cannot be written; width and height must be even')
-    self.path, self.height, self.width = pathlib.Path(path), height, width
+    self.path, self.height, self.width = os.fspath(path), height, width
     self.time_base, self.crf, self.codec, self.audio_from = time_base, crf, codec, audio_from
     self._last = self._sound = None
 

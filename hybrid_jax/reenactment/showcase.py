@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterator
 
 import numpy as np
+from etils import epath
 
 from hybrid_jax.evaluation import images, rendered
 from hybrid_jax.media import replacing, stills
@@ -97,7 +98,7 @@ def show(workdir: str, output: str, progress: Progress = silent) -> dict:
   """
   # The two copies are the trivial answers: one has the right person, the other the right motion.
   # Loaded from the workdir and not handed over by training: the figures are of the files on disk.
-  folder, model = pathlib.Path(output), load_model(workdir)
+  folder, model = epath.Path(output), load_model(workdir)
   first = people.SPLITS['test']
   film(model, folder / 'reenacted.mp4', first + 1, first + 2, progress)
 

@@ -4,16 +4,18 @@ A workdir holds config.json, checkpoints/STEP (the newest few), best/STEP and be
 is an item of its own in every checkpoint, so that inference reads it without the optimiser.
 """
 
+import contextlib
 import json
 import os
-import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import grain
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 
+from hybrid_jax import media
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import framing, replacing
 
@@ -26,9 +28,15 @@ RUNTIME = {'polyphase_from', 'half_dtype', 'half_from', 'remat_from'}
 
 def manager(workdir: str, keep: int = 3) -> ocp.CheckpointManager:
   """Returns the checkpoint manager of a workdir, which keeps the newest `keep`."""
-  path = pathlib.Path(workdir).absolute() / CHECKPOINTS  # Orbax refuses relative paths
+  path = _root(workdir) / CHECKPOINTS
   options = ocp.CheckpointManagerOptions(max_to_keep=keep)
   return ocp.CheckpointManager(path, options=options)
+
+
+def _root(workdir: str) -> epath.Path:
+  """Returns an absolute path: Orbax refuses others."""
+  path = epath.Path(workdir)
+  return path if media.is_remote(path) else path.absolute()
 
 
 def save(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> None:
@@ -53,24 +61,29 @@ def restore(checkpoints: ocp.CheckpointManager, state: Any, iterator: Any) -> An
   """Returns the newest saved state, and moves `iterator` to its place.
 
   `state` gives shapes and shardings, as arrays or as jax.ShapeDtypeStruct, with a typed PRNG key.
+  They may be of other devices, and of more or fewer, than those that the state was saved from.
 
   Raises:
     InputError: the checkpoint holds other shapes, or is damaged.
   """
-  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+  abstract, step = jax.tree.map(ocp.utils.to_shape_dtype_struct, state), checkpoints.latest_step()
   restored = _restore(
     checkpoints,
-    checkpoints.latest_step(),
+    step,
     encoder=ocp.args.StandardRestore(abstract.encoder),
     state=ocp.args.StandardRestore(abstract.replace(encoder=None)),
-    data=grain.checkpoint.CheckpointRestore(iterator),
   )
+  path = checkpoints.directory / str(step) / 'data'
+  with _damage_named(path.parent):
+    # All processes are at the same place, so that a run may go on with more or fewer of them.
+    (place,) = path.glob('process_0-of-*.json')
+    iterator.set_state(place.read_bytes())
   return restored['state'].replace(encoder=restored['encoder'])
 
 
 def save_best(workdir: str, state: Any, value: float) -> None:
   """Saves the encoder of `state` as the best so far, with its validation loss `value`."""
-  root = pathlib.Path(workdir).absolute()
+  root = _root(workdir)
   options = ocp.CheckpointManagerOptions(max_to_keep=1)
   with ocp.CheckpointManager(root / BEST, options=options) as kept:
     step = int(state.step)
@@ -84,7 +97,7 @@ def save_best(workdir: str, state: Any, value: float) -> None:
 def read_best(workdir: str, start: int) -> tuple[int, float]:
   """Returns (step, validation loss) of the best encoder so far, or (start, inf)."""
   try:
-    best = json.loads((pathlib.Path(workdir) / f'{BEST}.json').read_text())
+    best = json.loads((epath.Path(workdir) / f'{BEST}.json').read_text())
     return int(best['step']), float(best['value'])
   except (OSError, ValueError, KeyError):
     return start, float('inf')
@@ -93,19 +106,24 @@ def read_best(workdir: str, start: int) -> tuple[int, float]:
 def restore_encoder(workdir: str, encoder: Any, folder: str = CHECKPOINTS) -> tuple[int, Mapping]:
   """Returns (step, encoder) of the newest checkpoint, on the first device; writes nothing.
 
-  `encoder` gives the shapes; `folder` is CHECKPOINTS, or BEST for the best validation loss.
+  `encoder` gives the shapes; `folder` is CHECKPOINTS, or BEST for the best validation loss. Of
+  several processes each reads for itself, whether the others do or not.
 
   Raises:
     InputError: the workdir holds no checkpoint, one of other shapes, or a damaged one.
   """
-  path = pathlib.Path(workdir).absolute() / folder
-  options = ocp.CheckpointManagerOptions(read_only=True)
+  path = _root(workdir) / folder
+  process = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(
+    primary_host=process, active_processes={process}, barrier_sync_key_prefix=f'reader{process}'
+  )
+  options = ocp.CheckpointManagerOptions(read_only=True, multiprocessing_options=alone)
   with ocp.CheckpointManager(path, options=options) as checkpoints:
     step = checkpoints.latest_step()
     if step is None:
       raise InputError(f'{workdir}: no checkpoint in it; train first with --workdir={workdir}')
     # Without a sharding Orbax asks for the devices it was saved from, which may not exist here.
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), dict(encoder)
     )
@@ -115,11 +133,17 @@ def restore_encoder(workdir: str, encoder: Any, folder: str = CHECKPOINTS) -> tu
 
 def _restore(checkpoints: ocp.CheckpointManager, step: int, **items: Any) -> Mapping:
   path = checkpoints.directory / str(step)
-  try:
+  with _damage_named(path):
     for name, args in items.items():
-      if isinstance(args, ocp.args.StandardRestore):
-        _check_shapes(path / name, args.item)
+      _check_shapes(path / name, args.item)
     return checkpoints.restore(step, args=ocp.args.Composite(**items))
+
+
+@contextlib.contextmanager
+def _damage_named(path: epath.Path) -> Iterator[None]:
+  """Turns what Orbax and JSON raise for damaged files into InputError."""
+  try:
+    yield
   except (ValueError, KeyError, OSError) as error:  # Orbax has no error class for these
     why = ' '.join(str(error).split())[:200]
     raise InputError(
@@ -156,13 +180,7 @@ def check_config(workdir: str, config: Mapping) -> None:
   Raises:
     InputError: the workdir cannot be used, or holds a run of another model or with other weights.
   """
-  path = pathlib.Path(workdir).absolute()
-  exists = next(p for p in (path, *path.parents) if os.path.lexists(p))
-  if not exists.is_dir():
-    raise InputError(f'--workdir={workdir}: {exists} is not a folder; take another --workdir')
-  if not os.access(exists, os.W_OK | os.X_OK):
-    raise InputError(f'--workdir={workdir}: no permission to write in {exists}; take another one')
-  if not (path / CONFIG).exists():
+  if not _has_config(workdir):
     return
   before, config = read_config(workdir), json.loads(json.dumps(config))  # tuples to lists, as read
   model = _changes(before['model'], config['model'], RUNTIME)
@@ -189,6 +207,19 @@ def check_config(workdir: str, config: Mapping) -> None:
     )
 
 
+def _has_config(workdir: str) -> bool:
+  """Whether a workdir has a config.json; raises InputError where it could not be written."""
+  path = _root(workdir)
+  if media.is_remote(workdir):
+    return media.exists(path / CONFIG)
+  exists = next(p for p in (path, *path.parents) if os.path.lexists(p))
+  if not exists.is_dir():
+    raise InputError(f'--workdir={workdir}: {exists} is not a folder; take another --workdir')
+  if not os.access(exists, os.W_OK | os.X_OK):
+    raise InputError(f'--workdir={workdir}: no permission to write in {exists}; take another one')
+  return (path / CONFIG).exists()
+
+
 def _changes(before: Mapping, now: Mapping, ignored: Collection[str] = ()) -> str:
   keys = [key for key in {**now, **before} if key not in ignored]
   return '; '.join(
@@ -202,12 +233,11 @@ def write_config(workdir: str, config: Mapping) -> None:
   Raises:
     InputError: the workdir cannot be written.
   """
-  path = pathlib.Path(workdir) / CONFIG
-  temporary = path.with_suffix('.tmp')
+  path = epath.Path(workdir) / CONFIG
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(config, indent=2) + '\n')
-    temporary.replace(path)
+    with replacing(path) as part:
+      part.write_text(json.dumps(config, indent=2) + '\n')
   except OSError as error:
     raise InputError(
       f'--workdir={workdir}: {path} cannot be written ({error.strerror or error}); take another one'
@@ -220,7 +250,7 @@ def read_config(workdir: str) -> dict:
   Raises:
     InputError: nothing was trained there, or its config.json is damaged or of another project.
   """
-  path = pathlib.Path(workdir) / CONFIG
+  path = epath.Path(workdir) / CONFIG
   try:
     config = json.loads(path.read_text())
   except (FileNotFoundError, NotADirectoryError):

@@ -17,7 +17,8 @@ AT_LEAST = {
   'loss.r1_steps train.num_steps train.log_steps train.sample_steps train.checkpoint_steps '
   'train.val_steps train.val_batches data.rendered_clips',
   0: 'model.polyphase_from model.half_from model.remat_from loss.pool_size '
-  'progressive.start_steps progressive.every_steps train.patience train.profile_from',
+  'progressive.start_steps progressive.every_steps train.patience train.profile_from '
+  'data.workers',
   2: 'data.frames_per_clip',
 }
 CHOICES = {

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 
 from hybrid_jax import environment
 from hybrid_jax.media import replacing, stills
@@ -24,7 +24,7 @@ from hybrid_jax.training import (
   steps,
   triplets,
 )
-from hybrid_jax.training.logs import ScalarLog, check_finite
+from hybrid_jax.training.logs import ScalarLog, Trace, check_finite
 from hybrid_jax.training.state import TrainState
 from hybrid_jax.training.validation import SAMPLE_COLUMNS, make_sampler, make_validator
 from hybrid_jax.weights import load
@@ -62,7 +62,7 @@ def write_versions(workdir: str, overview: str) -> None:
     'device': environment.device(),
     'encoder': overview,
   }
-  with replacing(pathlib.Path(workdir) / 'versions.json') as part:
+  with replacing(epath.Path(workdir) / 'versions.json') as part:
     part.write_text(json.dumps(about, indent=1) + '\n')
 
 
@@ -148,6 +148,7 @@ def train(
       masks=finetune,
       flip=config.data.flip,
       process=(jax.process_index(), jax.process_count()),
+      workers=config.data.workers,
     )
   )
   if first:
@@ -155,19 +156,16 @@ def train(
 
   # --- State.
   frozen, encoder = load_start(networks, config, report)
-  _, replicated = parallel.shardings(mesh)
-  frozen, encoder = jax.device_put((frozen, encoder), replicated)
-  init = jax.jit(
-    lambda key, encoder: steps.init_state(networks, config, key, encoder), out_shardings=replicated
-  )
+  frozen, encoder = parallel.put_whole((frozen, encoder), mesh)
+
+  def init(key, encoder):
+    return steps.init_state(networks, config, key, encoder)
+
   key = jax.random.key(config.train.seed)
   checkpoints = checkpoint.manager(workdir)
-  shapes = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated),
-    jax.eval_shape(init, key, encoder),
-  )
+  shapes = parallel.sharded(jax.eval_shape(init, key, encoder), mesh)
   if checkpoints.latest_step() is None:
-    state = init(key, encoder)
+    state = jax.jit(init, out_shardings=parallel.of(shapes))(key, encoder)
   else:  # from shapes alone: two whole states may not fit
     state = checkpoint.restore(checkpoints, shapes, batches)
     report(f'resumed at step {int(state.step)}')
@@ -185,7 +183,7 @@ def train(
     for name, size in sizes.items()
   }
   report('compiling the training step')
-  step_fn = parallel.jit_step(steps.make_step(networks, config), mesh)
+  step_fn = parallel.jit_step(steps.make_step(networks, config, mesh), shapes, mesh)
   step_fn = step_fn.lower(shapes, frozen, example).compile()
   report(estimate.describe(step_fn, total - start))
 
@@ -196,28 +194,26 @@ def train(
   def due(every):
     return done % every == 0 or done == total
 
-  sampler = make_sampler(networks, replicated)
-  validate = make_validator(networks, config, held_out, put) if held_out else None
+  sampler = make_sampler(networks, mesh)
+  validate = make_validator(networks, config, held_out, mesh) if held_out else None
   scalars = ScalarLog(workdir, config.stage, start) if first else None
   if scalars and scalars.missing:
     report(scalars.missing)
   best = Best(workdir, start)
-  last_time, last_step, tracing, caption = time.monotonic(), start, False, config.stage
+  trace, last_time, last_step, caption = Trace(workdir), time.monotonic(), start, config.stage
   remaining = progress(range(start, total), lambda: caption, total)
-  with stop_on_signal() as stopped:
+  with stop_on_signal() as stopped, contextlib.closing(batches):
     for step in remaining:
       if config.train.profile_from and step == max(config.train.profile_from, start):
-        jax.profiler.start_trace(str(pathlib.Path(workdir) / 'profile'))
-        tracing = True
+        trace.start()
       batch = put(next(batches))
       state, metrics = step_fn(state, frozen, batch)
       done = step + 1
       stopping = bool(stopped)  # read once: the signal may come at any time
       last = done == total or stopping
-      if tracing and (done == config.train.profile_from + PROFILED_STEPS or last):
+      if trace.running and (done == config.train.profile_from + PROFILED_STEPS or last):
         jax.block_until_ready(metrics)
-        jax.profiler.stop_trace()
-        tracing = False
+        trace.stop()
       log, save = due(config.train.log_steps), due(config.train.checkpoint_steps) or last
       if log or save:
         metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
@@ -239,13 +235,15 @@ def train(
         rows = steps.active_rows(state.step, config.progressive, networks.hybrid.encoder.num_ws)
         # Every process computes the grid, since its arrays live on the devices of all.
         images = np.asarray(sampler(state.encoder, frozen, batch, rows))
-        path = pathlib.Path(workdir) / 'samples' / f'{done:07d}.png'
+        path = epath.Path(workdir) / 'samples' / f'{done:07d}.png'
         if first:
-          path.parent.mkdir(exist_ok=True)
+          path.parent.mkdir(parents=True, exist_ok=True)
           stills.write_image(path, stills.grid([list(row) for row in images]))
       if save:
         # Before the next batch is drawn, so that the saved iterator is exactly at this step.
         checkpoint.save(checkpoints, state, batches)
+        if first:
+          scalars.flush()
       if stopping:
         checkpoints.wait_until_finished()
         report(f'{stopped[0]}: saved at step {done}; run the same command to resume')
@@ -253,6 +251,8 @@ def train(
       patience = config.train.patience
       if patience and validated and best.waited(done, config.train.val_steps) >= patience:
         checkpoint.save(checkpoints, state, batches)
+        if first:
+          scalars.flush()
         report(f'stopped at step {done}: no better validation since step {best.step}')
         break
   checkpoints.wait_until_finished()

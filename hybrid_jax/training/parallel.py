@@ -1,14 +1,19 @@
-"""Data parallelism: one mesh axis, batches split over it, everything else on every device.
+"""Fully sharded data parallelism (ZeRO): one mesh axis splits the batch and the state.
 
-Means over a batch, batch normalisation and gradients are then global: XLA inserts the collectives.
+Means over a batch, batch normalisation and gradients are global: XLA inserts the collectives. Each
+device holds a part of every large array of the state, gathers the parameters for a step, and
+updates its own part. Frozen networks are on every device.
 """
 
+import math
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from hybrid_jax.errors import InputError
+
+SMALL = 1024  # elements; splitting a smaller array costs more time than it saves memory
 
 
 def join(coordinator: str, processes: int | None, process: int | None) -> None:
@@ -44,19 +49,78 @@ def make_mesh(devices: int | None = None) -> Mesh:
 
 
 def shardings(mesh: Mesh) -> tuple[NamedSharding, NamedSharding]:
-  """Returns the shardings of batches (split along axis 0) and of everything else (replicated)."""
+  """Returns the shardings of batches (split along axis 0) and of frozen networks (replicated)."""
   return NamedSharding(mesh, PartitionSpec('data')), NamedSharding(mesh, PartitionSpec())
 
 
-def jit_step(step: Any, mesh: Mesh) -> Any:
-  """Returns step(state, frozen, batch) jitted for the mesh; it reuses the buffers of `state`."""
-  split, replicated = shardings(mesh)
+def partition(shape: tuple[int, ...], devices: int) -> PartitionSpec:
+  """Returns how an array of the state is split: along its largest axis that `devices` divides.
+
+  Of equal axes the last one. Arrays below SMALL elements, and those without such an axis, are whole
+  on every device.
+  """
+  axes = [k for k, n in enumerate(shape) if n % devices == 0]
+  if not axes or math.prod(shape) < SMALL:
+    return PartitionSpec()
+  largest = max(axes, key=lambda k: (shape[k], k))
+  return PartitionSpec(*[None] * largest, 'data')
+
+
+def sharded(tree: Any, mesh: Mesh) -> Any:
+  """Returns the shapes of a tree of the state, each with its sharding by `partition`."""
+
+  def with_sharding(x):
+    sharding = NamedSharding(mesh, partition(x.shape, mesh.size))
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+  return jax.tree.map(with_sharding, tree)
+
+
+def scatter(tree: Any, mesh: Mesh) -> Any:
+  """Inside a program: leaves each device its part of every array, by `partition`."""
+  return jax.lax.with_sharding_constraint(tree, of(sharded(tree, mesh)))
+
+
+def gather(tree: Any, mesh: Mesh) -> Any:
+  """Inside a program: gives every device the whole arrays.
+
+  Without it XLA would compute layers in the parts that their parameters are stored in.
+  """
+  _, replicated = shardings(mesh)
+  return jax.lax.with_sharding_constraint(tree, replicated)
+
+
+def of(tree: Any) -> Any:
+  """Returns the sharding of each array or shape of a tree."""
+  return jax.tree.map(lambda x: x.sharding, tree)
+
+
+def bytes_per_device(tree: Any) -> int:
+  """Returns the bytes that the first device holds of arrays, or of shapes with shardings."""
+  return sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+  )
+
+
+def jit_step(step: Any, state: Any, mesh: Mesh) -> Any:
+  """Returns step(state, frozen, batch) jitted for the mesh; it reuses the buffers of its state.
+
+  `state` gives the shapes: the state is split by `partition` before and after the step.
+  """
+  (split, replicated), parts = shardings(mesh), of(sharded(state, mesh))
   return jax.jit(
     step,
-    in_shardings=(replicated, replicated, split),
-    out_shardings=(replicated, replicated),
+    in_shardings=(parts, replicated, split),
+    out_shardings=(parts, replicated),
     donate_argnums=0,
   )
+
+
+def put_whole(tree: Any, mesh: Mesh) -> Any:
+  """Puts arrays that every process holds alike on every device."""
+  if jax.process_count() > 1:  # an array on a device of this process cannot be sent to the others
+    tree = jax.device_get(tree)
+  return jax.device_put(tree, shardings(mesh)[1])
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:

@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from hybrid_jax.method import losses
 from hybrid_jax.method.networks import Networks, init_encoder
 from hybrid_jax.method.objective import make_objective
-from hybrid_jax.training import optim
+from hybrid_jax.training import optim, parallel
 from hybrid_jax.training.state import TrainState, empty_pool, query_pool
 
 Step = Callable[[TrainState, Mapping, Mapping], tuple[TrainState, dict[str, jax.Array]]]
@@ -62,10 +63,14 @@ def init_state(
   )
 
 
-def make_step(networks: Networks, config: Any) -> Step:
-  """Returns the step of stage 1 (section 3.2: the whole encoder) or stage 2 (heads, Eq. (13))."""
+def make_step(networks: Networks, config: Any, mesh: Mesh) -> Step:
+  """Returns the step of stage 1 (section 3.2: the whole encoder) or stage 2 (heads, Eq. (13)).
+
+  Its state is split over `mesh`; only the parameters are gathered, and the optimisers update parts.
+  """
   encoder = networks.hybrid.encoder
-  objective, critic_step = make_objective(networks, config), make_critic_step(networks, config)
+  objective = make_objective(networks, config)
+  critic_step = make_critic_step(networks, config, mesh)
   encoder_tx, _ = optimizers(config)
 
   def step(state: TrainState, frozen: Mapping, batch: Mapping):
@@ -73,9 +78,11 @@ def make_step(networks: Networks, config: Any) -> Step:
     key_noise, key_critic = jax.random.split(jax.random.fold_in(state.key, state.step))
     rows = active_rows(state.step, config.progressive, encoder.num_ws)
     params = state.encoder['params']
+    whole = parallel.gather((params, state.encoder['batch_stats'], state.critic), mesh)
     grads, (W_S, batch_stats, metrics) = jax.grad(objective, has_aux=True)(
-      params, state.encoder['batch_stats'], state.critic, frozen, batch, rows, key_noise, True
+      *whole, frozen, batch, rows, key_noise, True
     )
+    grads = parallel.scatter(grads, mesh)
     updates, encoder_opt = encoder_tx.update(grads, state.encoder_opt, params)
     params = optax.apply_updates(params, updates)
     # The critic learns after the encoder, from the same latents. e4e trains it before, which costs
@@ -92,7 +99,7 @@ def make_step(networks: Networks, config: Any) -> Step:
   return step
 
 
-def make_critic_step(networks: Networks, config: Any) -> Callable:
+def make_critic_step(networks: Networks, config: Any, mesh: Mesh) -> Callable:
   """Returns critic_step(state, frozen, W_S, rows, key) -> (state, metrics): e4e's latent critic.
 
   One Adam step on the logistic loss, and every `r1_steps` a second one on the R1 penalty (lazy R1).
@@ -102,8 +109,8 @@ def make_critic_step(networks: Networks, config: Any) -> Callable:
   logits = networks.critic.apply
 
   def apply_gradient(loss, critic, opt):
-    value, grads = jax.value_and_grad(loss)(critic)
-    updates, opt = critic_tx.update(grads, opt, critic)
+    value, grads = jax.value_and_grad(loss)(parallel.gather(critic, mesh))
+    updates, opt = critic_tx.update(parallel.scatter(grads, mesh), opt, critic)
     return optax.apply_updates(critic, updates), opt, value
 
   def critic_step(state, frozen, W_S, rows, key):

@@ -11,14 +11,21 @@ import hashlib
 import importlib.util
 import io
 import json
+import multiprocessing
+import os
 import pathlib
+import signal
+import threading
 from collections.abc import Iterable, Sequence
+from multiprocessing import resource_tracker
 from typing import Protocol
 
 import grain
 import numpy as np
+from etils import epath
 from PIL import Image
 
+from hybrid_jax import media
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import clips as media_clips
 from hybrid_jax.media import framing
@@ -27,6 +34,8 @@ from hybrid_jax.progress import Progress, silent
 from hybrid_jax.training import people
 
 SUFFIXES = {'.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi', '.gif'}
+# Of one thread at a time: two that import TFDS at once wait for each other for ever.
+_OPENING = threading.Lock()
 INDEX = 'clips.json'  # beside packed data: identity and number of frames of each record
 
 
@@ -83,8 +92,8 @@ class PackedClips:
   def __init__(self, data_dir: str, split: str):
     if importlib.util.find_spec('tensorflow_datasets') is None:
       raise InputError("packed data needs the extra [data]: pip install -e '.[data]'")
-    path = pathlib.Path(data_dir)
-    if not (path / INDEX).is_file():
+    path = epath.Path(data_dir)
+    if not media.exists(path / INDEX):
       raise InputError(f'{data_dir}: no {INDEX} in it; give the folder of a packed data set')
     index = json.loads((path / INDEX).read_text())
     rows = index['splits'].get(split, [])
@@ -103,23 +112,27 @@ class PackedClips:
     self, index: int, picks: Sequence[int], masks: bool = True
   ) -> tuple[np.ndarray, np.ndarray | None]:
     """See `Clips.read`."""
-    if self._source is None:  # an open file cannot be pickled, and workers receive this object
-      import tensorflow_datasets as tfds
-
-      class KeepEncoded(tfds.decode.SkipDecoding):
-        """Adds the method that sequences of images call and TFDS' own class lacks."""
-
-        def decode_batch_example_np(self, example):
-          return example
-
-      builder, skip = tfds.builder_from_directory(self._path), KeepEncoded()
-      decoders = {name: skip for name in ('frames', 'masks') if name in builder.info.features}
-      self._source = builder.as_data_source(split=self._split, decoders=decoders)
+    with _OPENING:
+      if self._source is None:  # an open file cannot be pickled, and workers receive this object
+        self._source = self._open()
     record = self._source[index]
     decode = lambda name: np.stack(  # noqa: E731
       [np.asarray(Image.open(io.BytesIO(record[name][k]))) for k in picks]
     )
     return decode('frames'), decode('masks') if masks and self.has_masks else None
+
+  def _open(self) -> Sequence:
+    import tensorflow_datasets as tfds
+
+    class KeepEncoded(tfds.decode.SkipDecoding):
+      """Adds the method that sequences of images call and TFDS' own class lacks."""
+
+      def decode_batch_example_np(self, example):
+        return example
+
+    builder, skip = tfds.builder_from_directory(self._path), KeepEncoded()
+    decoders = {name: skip for name in ('frames', 'masks') if name in builder.info.features}
+    return builder.as_data_source(split=self._split, decoders=decoders)
 
 
 def find_videos(folder: str) -> list[tuple[str, pathlib.Path]]:
@@ -130,6 +143,8 @@ def find_videos(folder: str) -> list[tuple[str, pathlib.Path]]:
   Raises:
     InputError: no such folder, or no video in it.
   """
+  if media.is_remote(folder):
+    raise InputError(f'{folder}: videos are read from a file system; pack them, or copy them here')
   root = pathlib.Path(folder)
   if not folder or not root.is_dir():
     raise InputError(f"no folder of videos at '{folder}': set --config.data.videos=DIR")
@@ -208,7 +223,10 @@ def read_folder(
   return clips, skipped
 
 
+# Grain's default reads 500 batches ahead: 2.4 GB of 8 triplets at 256 px, and at the start of a run
+# all cores are busy with them.
 READ_AHEAD = grain.ReadOptions(num_threads=8, prefetch_buffer_size=8)  # batches
+WORKER_BATCHES = 2  # finished ones that wait in each worker process
 
 
 class DrawTriplet(grain.transforms.RandomMap):
@@ -245,6 +263,70 @@ def shapes(size: int, masks: bool) -> dict[str, tuple[int, ...]]:
   return named | {f'{role}_mask': (size, size) for role in ('source', 'driving') if masks}
 
 
+def _end_with_the_run(worker: int, workers: int) -> None:
+  """Ends a worker when the run dies, which could not tell it to if it was killed."""
+  del worker, workers
+
+  def watch():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
+class Batches:
+  """Iterator of batches, drawn in this process or by `workers` of them, alike in every bit.
+
+  Its state is the number of batches drawn, whatever draws them, so that a run may resume with
+  another number of workers. (Grain's own state belongs to a number of workers, and yields other
+  batches with another one.) Checkpoints take it for an iterator of Grain.
+  """
+
+  def __init__(self, dataset: grain.MapDataset, workers: int):
+    self.dataset, self.workers, self.drawn, self._batches = dataset, workers, 0, None
+
+  def __iter__(self) -> 'Batches':
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    batch = next(self._batches) if self._batches else self._first()
+    self.drawn += 1
+    return batch
+
+  def _first(self) -> dict[str, np.ndarray]:
+    rest = self.dataset[self.drawn :].to_iter_dataset(READ_AHEAD)
+    if self.workers:
+      options = grain.MultiprocessingOptions(self.workers, WORKER_BATCHES)
+      rest = rest.mp_prefetch(options, _end_with_the_run)
+      resource_tracker.ensure_running()  # its start would end the mask
+    # Workers inherit the mask of signals: Ctrl-C, which a terminal sends to all, is for the run,
+    # which saves first. There it waits until the first batch has come.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+      self._batches = iter(rest)
+      return next(self._batches)
+    finally:
+      signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+  def get_state(self) -> bytes:
+    """Returns the place in the data."""
+    return json.dumps({'next_index': self.drawn}).encode()
+
+  def set_state(self, state: bytes) -> None:
+    """Moves to a place in the data; the next batch is read from there."""
+    self.close()
+    self.drawn = json.loads(state)['next_index']
+
+  def start_prefetch(self) -> None:
+    """Does nothing: reading begins with the first batch."""
+
+  def close(self) -> None:
+    """Ends the worker processes."""
+    if self._batches is not None:
+      self._batches.close()
+    self._batches = None
+
+
 def triplets(
   clips: Clips,
   *,
@@ -253,7 +335,8 @@ def triplets(
   masks: bool = False,
   flip: bool = False,
   process: tuple[int, int] = (0, 1),
-) -> Iterable[dict[str, np.ndarray]]:
+  workers: int = 0,
+) -> Batches:
   """Returns endless shuffled batches {'source', 'driving', 'other'} of (n, h, w, 3) uint8.
 
   Its iterator can be saved and restored at any batch. With `masks`, batches also have 'source_mask'
@@ -275,6 +358,4 @@ def triplets(
   dataset = grain.MapDataset.range(len(clips.identities)).seed(seed).shuffle().repeat()
   dataset = dataset.random_map(DrawTriplet(clips, masks, flip))
   dataset = dataset.batch(batch_size // count, drop_remainder=True)
-  # Grain's default reads 500 batches ahead: 2.4 GB of 8 triplets at 256 px, and at the start of a
-  # run all cores are busy with them.
-  return dataset[index::count].to_iter_dataset(READ_AHEAD)
+  return Batches(dataset[index::count], workers)

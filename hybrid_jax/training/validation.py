@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from hybrid_jax.method.networks import Networks
 from hybrid_jax.method.objective import make_objective
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
-from hybrid_jax.training import steps, triplets
+from hybrid_jax.training import parallel, steps, triplets
 
 SAMPLE_COLUMNS = 'source, driver, self-reconstruction, re-enactment, anchor, cross re-enactment'
 # Of the validation triplets, which are the same at every validation and in every run, so that their
@@ -18,23 +19,24 @@ SEED = 1
 
 
 def make_validator(
-  networks: Networks, config: Any, clips: triplets.Clips, put: Callable[[Mapping], Mapping]
+  networks: Networks, config: Any, clips: triplets.Clips, mesh: Mesh
 ) -> Callable[[Any, Mapping], dict[str, float]]:
   """Returns validate(state, frozen) -> mean of every loss term over `val_batches` fixed batches.
 
-  Running statistics normalise, and the noise is fixed. `put` places a batch on the devices.
+  Running statistics normalise, and the noise is fixed.
   """
   objective = make_objective(networks, config)
   rows_at = steps.active_rows
   process = (jax.process_index(), jax.process_count())
   weight = config.loss.weights.get('adversarial', 0.0)
 
-  @jax.jit
+  @functools.partial(jax.jit, out_shardings=parallel.shardings(mesh)[1])
   def losses(state, frozen, batch, k):
     rows = rows_at(state.step, config.progressive, networks.hybrid.encoder.num_ws)
     key = jax.random.fold_in(jax.random.key(SEED), k)
-    params, batch_stats = state.encoder['params'], state.encoder['batch_stats']
-    _, (_, _, terms) = objective(params, batch_stats, state.critic, frozen, batch, rows, key, False)
+    encoder, critic = parallel.gather((state.encoder, state.critic), mesh)
+    params, batch_stats = encoder['params'], encoder['batch_stats']
+    _, (_, _, terms) = objective(params, batch_stats, critic, frozen, batch, rows, key, False)
     # Without the critic's term: it measures the critic too, which changes from step to step.
     return terms | {'total': terms['total'] - weight * terms['adversarial']}
 
@@ -48,23 +50,25 @@ def make_validator(
     )
     sums: dict[str, float] = {}
     for k, batch in zip(range(config.train.val_batches), batches, strict=False):
-      for name, value in jax.device_get(losses(state, frozen, put(batch), k)).items():
+      batch = parallel.put_batch(batch, mesh)
+      for name, value in jax.device_get(losses(state, frozen, batch, k)).items():
         sums[name] = sums.get(name, 0.0) + float(value) / config.train.val_batches
     return sums
 
   return validate
 
 
-def make_sampler(networks: Networks, replicated: Any = None) -> Any:
+def make_sampler(networks: Networks, mesh: Mesh) -> Any:
   """Returns sample(encoder, frozen, batch, rows) -> a grid of pictures, uint8 (n, 6, r, r, 3).
 
   Columns are SAMPLE_COLUMNS, n is at most 4, and r at most the size of the frames, also for a 1024
-  px model. `replicated` is the sharding that puts the grid on every device.
+  px model. The grid is on every device.
   """
   hybrid = networks.hybrid
 
-  @functools.partial(jax.jit, out_shardings=replicated)
+  @functools.partial(jax.jit, out_shardings=parallel.shardings(mesh)[1])
   def sample(E, frozen, batch, rows):
+    E = parallel.gather(E, mesh)
     G = frozen['generator']
     S, D, D_other = (from_uint8(batch[role][:4]) for role in ('source', 'driving', 'other'))
     W_S, F_S = hybrid.encode(E, G, S, rows)

@@ -1,7 +1,10 @@
 """The TFDS builder of the rendered world: what is read back is what was rendered."""
 
+import json
+
 import numpy as np
 import pytest
+import store
 
 from hybrid_jax.world import clips, people
 
@@ -47,6 +50,27 @@ def test_the_index_is_that_of_the_records_and_triplets_read_them(builder, tmp_pa
   np.testing.assert_array_equal(masks, np.stack(record['masks'])[[2, 0]])
   batch = next(iter(triplets.triplets(source, batch_size=2, seed=0, masks=True)))
   assert batch['driving_mask'].max() == 255
+
+
+def test_packed_data_are_read_from_a_store(builder):
+  from etils import epath
+
+  from hybrid_jax.training import triplets
+
+  here = epath.Path(builder.data_path)
+  (here / triplets.INDEX).write_text(json.dumps({'splits': builder.index()}))
+  with store.emulator():
+    there = epath.Path(store.BUCKET) / 'packed'
+    for path in here.iterdir():
+      (there / path.name).write_bytes(path.read_bytes())
+    one, other = (
+      iter(triplets.triplets(triplets.PackedClips(str(folder), 'train'), batch_size=2, seed=0))
+      for folder in (here, there)
+    )
+    for _ in range(3):
+      a, b = next(one), next(other)
+      for role in a:
+        np.testing.assert_array_equal(a[role], b[role])
 
 
 def test_splits_share_no_person(builder):

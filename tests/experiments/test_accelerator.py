@@ -20,8 +20,9 @@ def begin():
   start = small.start()
   batch = accelerator_parts.random_batch(4, small.SIZE)
   _, replicated = parallel.shardings(parallel.make_mesh())
+  placed = parallel.of(start.state), replicated
   random_start = functools.partial(accelerator_parts.random_start, start.networks, start.config)
-  state, frozen = jax.jit(random_start, out_shardings=replicated)(jax.random.key(0), batch)
+  state, frozen = jax.jit(random_start, out_shardings=placed)(jax.random.key(0), batch)
   step = lambda state, frozen, batch: start.step(state, batch, frozen)  # noqa: E731
   return start.networks, step, state, frozen, batch
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -15,6 +16,7 @@ from hybrid_jax.method import networks
 from hybrid_jax.models.latents import first_convolutions
 from hybrid_jax.training import loop, parallel, steps, validation
 from hybrid_jax.training.preflight import machine
+from hybrid_jax.training.state import TrainState, empty_pool
 from hybrid_jax.weights import load
 
 SIZE = 32
@@ -72,9 +74,10 @@ def start(stage='pretrain'):
   nets, mesh = networks.build(config.model), parallel.make_mesh()
   _, replicated = parallel.shardings(mesh)
   frozen, _ = load.load(nets, config.weights, config.train.seed)
-  init = jax.jit(lambda key: steps.init_state(nets, config, key), out_shardings=replicated)
-  step = parallel.jit_step(steps.make_step(nets, config), mesh)
-  compiled = step.lower(*machine.step_arguments(config, nets)).compile()
+  shapes, *others = machine.step_arguments(config, nets)
+  step = parallel.jit_step(steps.make_step(nets, config, mesh), shapes, mesh)
+  compiled = step.lower(shapes, *others).compile()
+  init = jax.jit(lambda key: steps.init_state(nets, config, key), out_shardings=parallel.of(shapes))
   state = init(jax.random.key(config.train.seed))
   return Start(config, nets, state, jax.device_put(frozen, replicated), compiled)
 
@@ -86,20 +89,25 @@ def share_programs(patch):
   """
   make_step = steps.make_step
 
-  def step(networks, config):
+  def step(networks, config, mesh):
     # All that a step is made of; `train`, `data` and `weights` are the loop's.
-    key = networks, str((config.stage, config.loss, config.optim, config.progressive))
+    key = networks, str((config.stage, config.loss, config.optim, config.progressive)), mesh
     if key not in _made:
-      _made[key] = make_step(networks, config)
+      _made[key] = make_step(networks, config, mesh)
     return _made[key]
 
+  def jit_step(step, state, mesh):
+    if step not in _jitted:  # it determines the shapes of its state
+      _jitted[step] = jit_step_once(step, state, mesh)
+    return _jitted[step]
+
+  jit_step_once = parallel.jit_step
   patch.setattr(steps, 'make_step', step)
-  patch.setattr(parallel, 'jit_step', _jit_step)
+  patch.setattr(parallel, 'jit_step', jit_step)
   patch.setattr(loop, 'make_sampler', _make_sampler)
 
 
-_made = {}
-_jit_step = functools.cache(parallel.jit_step)
+_made, _jitted = {}, {}
 _make_sampler = functools.cache(validation.make_sampler)
 
 
@@ -112,6 +120,27 @@ def finetune_config():
   with config.unlocked():
     config.loss.weights.feature_reconstruction = 1.0
   return config
+
+
+def a_state(seed):
+  """A state of a few arrays, for checkpoints."""
+  rng = np.random.default_rng(seed)
+  params = {
+    'kernel': jnp.asarray(rng.normal(size=(3, 3, 16, 32)), jnp.float32),
+    'odd': jnp.asarray(rng.normal(size=(33, 35)), jnp.float32),
+    'bias': jnp.asarray(rng.normal(size=32), jnp.float32),
+  }
+  return TrainState(
+    step=jnp.asarray(3),
+    key=jax.random.key(seed),
+    encoder={'params': params, 'batch_stats': {}},
+    encoder_opt=jax.tree.map(lambda x: 2 * x, params),
+    critic={},
+    critic_opt=None,
+    r1=jnp.zeros(()),
+    pool_real=empty_pool(2, 8),
+    pool_fake=empty_pool(2, 8),
+  )
 
 
 def random_batch(n):

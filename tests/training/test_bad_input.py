@@ -16,7 +16,7 @@ from small import small_config
 
 from configs import common
 from hybrid_jax.errors import InputError
-from hybrid_jax.training import checkpoint, config_check, parallel
+from hybrid_jax.training import checkpoint, config_check, parallel, triplets
 from hybrid_jax.training.state import TrainState, empty_pool
 
 
@@ -250,7 +250,7 @@ def a_state(width=4, pool=2):
 
 
 def an_iterator():
-  return iter(grain.MapDataset.source(list(range(100))).to_iter_dataset())
+  return triplets.Batches(grain.MapDataset.range(100), workers=0)
 
 
 @pytest.fixture(scope='module')

@@ -106,9 +106,12 @@ def test_sigterm_saves_and_the_run_goes_on_as_if_nothing_had_been(videos, tmp_pa
 
 
 def test_two_processes_give_the_losses_of_one(videos, tmp_path):
-  """jax.distributed on this machine, each process reading its part of every batch."""
+  """jax.distributed on this machine, each process reading its part of every batch.
+
+  Each holds a half of the state; one process alone goes on from their checkpoint.
+  """
   cache = tmp_path / 'cache'
-  fields = ['--config.train.num_steps=3', '--config.train.checkpoint_steps=3']
+  fields = [f'--config.train.{name}_steps=3' for name in ('num', 'checkpoint', 'val', 'sample')]
   finish(start(videos, tmp_path / 'one', cache, *fields, devices=2))
   with socket.socket() as probe:
     probe.bind(('localhost', 0))
@@ -119,8 +122,23 @@ def test_two_processes_give_the_losses_of_one(videos, tmp_path):
   ]
   for process in both:
     finish(process)
-  one, two = rows(tmp_path / 'one'), rows(tmp_path / 'two')
-  assert len(one) == len(two) == 3
+  assert_same_losses(tmp_path, 3)
+  for name in ('validation.csv', 'best.json', 'samples/0000003.png'):
+    assert (tmp_path / 'two' / name).is_file()
+  # Stage 1 of other processes is also what a run of two can start from.
+  begin = ['--config.train.num_steps=1', f'--config.train.init_from={tmp_path / "two"}', *join]
+  both = [start(videos, tmp_path / 'next', cache, *begin, f'--process={k}') for k in range(2)]
+  for process in both:
+    finish(process)
+  for name, devices in (('one', 2), ('two', 1)):
+    more = ['--config.train.num_steps=5']
+    finish(start(videos, tmp_path / name, cache, *fields, *more, devices=devices))
+  assert_same_losses(tmp_path, 5)
+
+
+def assert_same_losses(folder, steps):
+  one, two = rows(folder / 'one'), rows(folder / 'two')
+  assert len(one) == len(two) == steps
   for a, b in zip(one, two, strict=True):
     for name in a:
       np.testing.assert_allclose(float(a[name]), float(b[name]), rtol=1e-5, atol=1e-7, err_msg=name)

@@ -13,7 +13,7 @@ from hybrid_jax.method.objective import make_objective
 from hybrid_jax.models import latents
 from hybrid_jax.models.irse import PAPER_UNITS
 from hybrid_jax.models.ops import from_uint8
-from hybrid_jax.training import steps
+from hybrid_jax.training import parallel, steps
 
 N = 4
 
@@ -33,7 +33,7 @@ def world():
   state = begin.state.replace(
     encoder=begin.state.encoder | {'params': params}, step=begin.state.step + 100
   )
-  return begin, jax.device_put(state, begin.state.step.sharding)
+  return begin, jax.device_put(state, parallel.of(begin.state))
 
 
 def plain_terms(config, nets, state, frozen, batch):
@@ -173,7 +173,7 @@ def test_a_fresh_encoder_of_full_depth_survives_20_steps():
   config, nets = full_depth(small_config().loss.readings.batch_statistics)
   key = jax.random.key(0)
   frozen, state = networks.random_frozen(nets, key), steps.init_state(nets, config, key)
-  step = jax.jit(steps.make_step(nets, config))
+  step = jax.jit(steps.make_step(nets, config, parallel.make_mesh(1)))
   for _ in range(20):
     state, metrics = step(state, frozen, random_batch(N))
     assert all(np.isfinite(value) for value in metrics.values())

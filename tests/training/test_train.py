@@ -147,27 +147,42 @@ def test_batches_do_not_change_the_images_and_nan_is_reported(trained, videos):
     list(model.images(W_S * np.nan, model.deformations(frames, 4), 4))
 
 
-def test_one_and_four_devices_give_the_same_losses():
+def weighed(compiled, frozen, batch, devices):
+  """Bytes of state and FLOPs of a device."""
+  # The arguments are the state, the frozen networks, which every device holds, and the batch.
+  arguments = compiled.memory_analysis().argument_size_in_bytes
+  others = parallel.bytes_per_device(frozen) + sum(x.nbytes for x in batch.values()) // devices
+  return arguments - others, compiled.cost_analysis()['flops']
+
+
+@pytest.mark.parametrize('devices', [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_fewer_devices_give_the_losses_of_four_and_each_holds_more(devices):
   assert jax.device_count() >= 4
-  begin = start()
-  mesh, traces = parallel.make_mesh(1), []
-  _, single = parallel.shardings(mesh)
-  inner = steps.make_step(begin.networks, begin.config)
+  begin, mesh, traces, batch = start(), parallel.make_mesh(devices), [], random_batch(4)
+  inner = steps.make_step(begin.networks, begin.config, mesh)
 
   def counted(*args):
     traces.append(1)
     return inner(*args)
 
-  step = parallel.jit_step(counted, mesh)
   # A copy: the step donates its state, and on the first device a moved array is the same memory.
-  copy = jax.tree.map(jnp.copy, (begin.state, begin.frozen))
-  (one, frozen), four, batch = jax.device_put(copy, single), begin.state, random_batch(4)
+  state, frozen = jax.tree.map(jnp.copy, (begin.state, begin.frozen))
+  few = jax.device_put(state, parallel.of(parallel.sharded(state, mesh)))
+  frozen, of_mesh = parallel.put_whole(frozen, mesh), parallel.put_batch(batch, mesh)
+  step = parallel.jit_step(counted, few, mesh).lower(few, frozen, of_mesh).compile()
+  four = begin.state
   for _ in range(4):
     four, of_four = begin.step(four, batch)
-    one, of_one = step(one, frozen, parallel.put_batch(batch, mesh))
-    for name, value in jax.device_get(of_one).items():
+    few, of_few = step(few, frozen, of_mesh)
+    for name, value in jax.device_get(of_few).items():
       np.testing.assert_allclose(value, of_four[name], rtol=1e-5, atol=1e-7, err_msg=name)
   assert len(traces) == 1  # the progressive schedule and lazy R1 recompile nothing
+
+  held, operations = weighed(step, frozen, batch, devices)
+  held_of_four, operations_of_four = weighed(begin.compiled, begin.frozen, batch, 4)
+  assert held_of_four < 1.4 * devices / 4 * held
+  # Parameters are gathered: each device computes whole layers of its part of the batch.
+  assert operations_of_four < 1.1 * devices / 4 * operations
 
 
 @pytest.mark.slow
@@ -183,8 +198,10 @@ def test_paper_step_lowers_with_abstract_arrays():
   size = config.model.frame_size
   image = jax.ShapeDtypeStruct((config.data.batch_size, size, size, 3), np.uint8)
   batch = {role: image for role in ('source', 'driving', 'other')}
-  step = parallel.jit_step(steps.make_step(nets, config), parallel.make_mesh(1))
-  lowered = step.lower(state, frozen, batch)
+  mesh = parallel.make_mesh(1)
+  lowered = parallel.jit_step(steps.make_step(nets, config, mesh), state, mesh).lower(
+    state, frozen, batch
+  )
   assert lowered.in_tree
   outcomes.write(
     frame_size=size, resolution=config.model.resolution, triplets=config.data.batch_size,

@@ -9,6 +9,9 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from etils import epath
+
+from hybrid_jax import media
 from hybrid_jax.errors import InputError
 from hybrid_jax.training.preflight.check import STATUSES, Check, attempt
 
@@ -135,7 +138,7 @@ def check_start(config: Any, nets: Any, thorough: bool = True) -> Iterator[Check
   if not path:
     return
   tree = path.endswith('.npz')
-  if not (os.path.isfile(path) if tree else os.path.isdir(path)):
+  if not (os.path.isfile(path) if tree else _is_workdir(path)):
     message = f"config.train.init_from='{path}' does not exist: a workdir, or an .npz of an encoder"
     yield Check('missing', 'train.init_from', message)
     return
@@ -152,13 +155,20 @@ def check_start(config: Any, nets: Any, thorough: bool = True) -> Iterator[Check
     yield attempt('train.init_from', encoder, 'wrong')
 
 
+def _is_workdir(path: str) -> bool:
+  from hybrid_jax.training import checkpoint
+
+  # An object store has no folders, only names of objects.
+  return media.exists(epath.Path(path) / checkpoint.CONFIG) or os.path.isdir(path)
+
+
 def check_workdir(config: Any, workdir: str) -> Check:
   """Checks that the workdir can be written, and holds no other model than the config's."""
   from hybrid_jax.training import checkpoint
 
   def describe() -> str:
     checkpoint.check_config(workdir, config.to_dict())
-    begun = os.path.isdir(os.path.join(workdir, checkpoint.CHECKPOINTS))
+    begun = epath.Path(workdir, checkpoint.CHECKPOINTS).is_dir()
     return f'{workdir}: {"resumes its run" if begun else "a new run"}'
 
   return attempt('workdir', describe, 'wrong')

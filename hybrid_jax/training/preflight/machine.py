@@ -51,9 +51,10 @@ def check_step(config: Any, nets: Any, compile_step: bool) -> Iterator[Check]:
     yield Check('missing', 'step', str(error))
     return
   if not compile_step:
-    yield check_memory(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(arguments)), False)
+    yield check_memory(parallel.bytes_per_device(arguments), False)
     return
-  step = parallel.jit_step(steps.make_step(nets, config), parallel.make_mesh())
+  mesh = parallel.make_mesh()
+  step = parallel.jit_step(steps.make_step(nets, config, mesh), arguments[0], mesh)
   began = time.monotonic()
   try:
     compiled = step.lower(*arguments).compile()
@@ -77,15 +78,20 @@ def step_arguments(config: Any, nets: Any) -> tuple[Any, Any, Any]:
     rows = (nets.hybrid.encoder.num_ws, config.model.w_dim)
     frozen['generator']['w_avg'] = jax.ShapeDtypeStruct(rows, 'float32')
   # With the shardings of the run: with others the program would not be found in the cache.
-  _, replicated = parallel.shardings(parallel.make_mesh())
+  mesh = parallel.make_mesh()
+  split, replicated = parallel.shardings(mesh)
 
-  def on_every_device(x):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated)
+  def with_sharding(sharding, tree):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
   sizes = triplets.shapes(config.model.frame_size, config.stage == 'finetune')
   n = config.data.batch_size
   batch = {name: jax.ShapeDtypeStruct((n, *size), 'uint8') for name, size in sizes.items()}
-  return *jax.tree.map(on_every_device, (state, frozen)), batch
+  return (
+    parallel.sharded(state, mesh),
+    with_sharding(replicated, frozen),
+    with_sharding(split, batch),
+  )
 
 
 def check_memory(needed: int | None, whole: bool) -> Check:

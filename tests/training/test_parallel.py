@@ -1,0 +1,62 @@
+"""How the state is split over devices, and checkpoints that move between numbers of devices."""
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from small import a_state
+
+from hybrid_jax.training import checkpoint, parallel, triplets
+
+
+@pytest.mark.parametrize(
+  ('shape', 'devices', 'axis'),
+  [
+    ((3, 3, 64, 128), 4, 3),
+    ((3, 3, 128, 64), 4, 2),
+    ((64, 64), 2, 1),  # of equal axes the last
+    ((66, 64), 4, 1),  # 66 is larger, but 4 does not divide it
+    ((2048,), 8, 0),
+    ((3, 3, 66, 33), 4, None),
+    ((64,), 4, None),  # small
+    ((), 2, None),
+  ],
+)
+def test_the_largest_axis_that_the_devices_divide_is_split(shape, devices, axis):
+  expected = PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, 'data')
+  assert parallel.partition(shape, devices) == expected
+
+
+def test_two_devices_hold_half_of_a_large_array():
+  tree = {'a': jnp.zeros((64, 64)), 'b': jnp.zeros(64)}
+  shapes = parallel.sharded(tree, parallel.make_mesh(2))
+  assert parallel.bytes_per_device(shapes) == 4 * (64 * 64 // 2 + 64)
+  placed = jax.device_put(tree, parallel.of(shapes))
+  assert parallel.bytes_per_device(placed) == parallel.bytes_per_device(shapes)
+
+
+def an_iterator():
+  return triplets.Batches(grain.MapDataset.range(9), workers=0)
+
+
+def test_a_state_saved_on_four_devices_is_restored_on_one_two_and_four(tmp_path):
+  state = a_state(0)
+  numbers = lambda s: jax.device_get(s.replace(key=jax.random.key_data(s.key)))  # noqa: E731
+  split = jax.device_put(state, parallel.of(parallel.sharded(state, parallel.make_mesh(4))))
+  kernel = split.encoder['params']['kernel']
+  assert kernel.addressable_shards[0].data.shape == (3, 3, 16, 8)
+  with checkpoint.manager(str(tmp_path)) as checkpoints:
+    checkpoint.save(checkpoints, split, an_iterator())
+    checkpoints.wait_until_finished()
+    for devices in (1, 2, 4):
+      shapes = parallel.sharded(jax.eval_shape(lambda: a_state(0)), parallel.make_mesh(devices))
+      restored = checkpoint.restore(checkpoints, shapes, an_iterator())
+      jax.tree.map(np.testing.assert_array_equal, numbers(restored), numbers(state))
+      assert restored.encoder['params']['kernel'].sharding.shard_shape((3, 3, 16, 32))[3] == (
+        32 // devices
+      )
+  # As `reenact` reads it: whole, on one device.
+  _, encoder = checkpoint.restore_encoder(str(tmp_path), jax.eval_shape(lambda: state.encoder))
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(encoder), numbers(state).encoder)
