@@ -9,7 +9,8 @@ from jax.sharding import Mesh, NamedSharding
 from hybrid_jax.method import cma, networks
 from hybrid_jax.models.ops import to_uint8
 from hybrid_jax.reenactment.model import Programs
-from hybrid_jax.training import parallel, steps, triplets
+from hybrid_jax.training import parallel, steps
+from hybrid_jax.training.preflight import machine
 
 BATCH = 8  # pictures a device draws at once
 Program = tuple[Any, tuple]  # a jitted function and its arguments
@@ -17,16 +18,13 @@ Program = tuple[Any, tuple]  # a jitted function and its arguments
 
 def train(config: Any, mesh: Mesh, batch: int) -> Program:
   """Returns the step of the config's stage on `batch` triplets (0: the config's)."""
+  if batch:
+    config = config.copy_and_resolve_references()
+    config.data.batch_size = batch
   nets = networks.build(config.model, platform(mesh))
-  split, replicated = parallel.shardings(mesh)
-  key = jax.random.key(0)
-  state = jax.eval_shape(lambda key: steps.init_state(nets, config, key), key)
-  frozen = jax.eval_shape(lambda key: networks.random_frozen(nets, key), key)
-  n = batch or config.data.batch_size
-  sizes = triplets.shapes(config.model.frame_size, config.stage == 'finetune')
-  shapes = {name: jax.ShapeDtypeStruct((n, *size), 'uint8') for name, size in sizes.items()}
-  step = parallel.jit_step(steps.make_step(nets, config), mesh)
-  return step, (*placed((state, frozen), replicated), placed(shapes, split))
+  state, *others = machine.step_arguments(config, nets, mesh)
+  step = parallel.jit_step(steps.make_step(nets, config, mesh), state, mesh)
+  return step, (state, *others)
 
 
 def generator(config: Any, mesh: Mesh, batch: int) -> Program:

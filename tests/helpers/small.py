@@ -74,7 +74,7 @@ def start(stage='pretrain'):
   nets, mesh = networks.build(config.model), parallel.make_mesh()
   _, replicated = parallel.shardings(mesh)
   frozen, _ = load.load(nets, config.weights, config.train.seed)
-  shapes, *others = machine.step_arguments(config, nets)
+  shapes, *others = machine.step_arguments(config, nets, mesh)
   step = parallel.jit_step(steps.make_step(nets, config, mesh), shapes, mesh)
   compiled = step.lower(shapes, *others).compile()
   init = jax.jit(lambda key: steps.init_state(nets, config, key), out_shardings=parallel.of(shapes))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from hybrid_jax import environment
 from hybrid_jax.errors import InputError
@@ -45,15 +46,15 @@ def check_step(config: Any, nets: Any, compile_step: bool) -> Iterator[Check]:
   """
   if config.data.batch_size % jax.device_count():
     return  # `check_devices` has reported it, and the step would not compile
+  mesh = parallel.make_mesh()
   try:
-    arguments = step_arguments(config, nets)
+    arguments = step_arguments(config, nets, mesh)
   except InputError as error:
     yield Check('missing', 'step', str(error))
     return
   if not compile_step:
     yield check_memory(parallel.bytes_per_device(arguments), False)
     return
-  mesh = parallel.make_mesh()
   step = parallel.jit_step(steps.make_step(nets, config, mesh), arguments[0], mesh)
   began = time.monotonic()
   try:
@@ -66,8 +67,8 @@ def check_step(config: Any, nets: Any, compile_step: bool) -> Iterator[Check]:
   yield check_memory(estimate.memory(compiled), True)
 
 
-def step_arguments(config: Any, nets: Any) -> tuple[Any, Any, Any]:
-  """Returns the (state, frozen, batch) of the training step as shapes."""
+def step_arguments(config: Any, nets: Any, mesh: Mesh) -> tuple[Any, Any, Any]:
+  """Returns the (state, frozen, batch) of the training step as shapes, for the devices of a mesh."""
   key, source = jax.random.key(0), config.weights.e4e
   state = jax.eval_shape(lambda key: steps.init_state(nets, config, key), key)
   if source == 'shipped':
@@ -78,7 +79,6 @@ def step_arguments(config: Any, nets: Any) -> tuple[Any, Any, Any]:
     rows = (nets.hybrid.encoder.num_ws, config.model.w_dim)
     frozen['generator']['w_avg'] = jax.ShapeDtypeStruct(rows, 'float32')
   # With the shardings of the run: with others the program would not be found in the cache.
-  mesh = parallel.make_mesh()
   split, replicated = parallel.shardings(mesh)
 
   def with_sharding(sharding, tree):
