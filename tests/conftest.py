@@ -28,11 +28,13 @@ COMPILES_WHOLE_STEPS = (
   'test_train', 'test_tuning', 'test_cma', 'test_finetune', 'test_accelerator', 'test_steps',
   'test_stores', 'test_doctor', 'test_generator', 'test_export', 'test_encoder', 'test_load',
   'test_edits', 'test_convert', 'test_growth', 'test_warm_start', 'test_large_frames', 'test_state',
+  'test_notebooks',
 )  # fmt: skip
 # These compile networks and run them once or twice.
 RUN_LITTLE = (
   'test_perceptual', 'test_image_discriminator', 'test_convert_metrics', 'test_i3d',
   'test_inception', 'test_networks', 'test_losses', 'test_full_size', 'test_optim',
+  'test_blocked',
 )  # fmt: skip
 
 
