@@ -139,7 +139,8 @@ def read_frames(
   or repeated follows the one before at the average rate.
 
   Args:
-    start: seconds; earlier frames are left out, and are not decoded before the last key frame.
+    start: seconds; earlier frames are left out, and are not decoded before the last key frame. 0
+      leaves none out.
     threads: of the decoder; 0 takes one for each core.
     needed: asked before each frame is converted, which often takes longer than decoding it; a frame
       that is not needed has None for its pixels.
@@ -164,7 +165,8 @@ def read_frames(
         # Size and display matrix come with the first frame; a stream that changes its size is
         # scaled to it.
         upright = upright or Upright(decoded, stream)
-        if float(time) >= start:
+        # A clip may begin before 0, if its sound does not.
+        if start <= 0 or float(time) >= start:
           yield Frame(None if needed and not needed() else upright(decoded), time)
           count += 1
       broken = 'the rest is missing' if is_cut_short(container, stream, path) else ''
