@@ -6,6 +6,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import outcomes
 import pytest
 import small
 
@@ -75,6 +76,7 @@ def test_a_step_that_is_not_finite_names_its_values_and_fails(begin, capsys):
   assert set(result['not_finite']) == expected
 
 
+@pytest.mark.slow
 def test_a_step_of_cma_is_timed_with_its_memory(capsys):
   """Of a small generator whose pictures are larger than the frames that its encoder sees."""
   config = small.small_config()
@@ -84,6 +86,7 @@ def test_a_step_of_cma_is_timed_with_its_memory(capsys):
   assert all(value > 0 for value in values.values())
   name = f'cma_step float32 {2 * small.SIZE} px'
   assert set(values) >= {name, f'{name} compile', f'{name} memory by the compiler'}
+  outcomes.write(reported=sorted(values))
 
 
 def test_the_command_exits_with_an_error_and_keeps_the_result(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from fractions import Fraction
 import nbclient
 import nbformat
 import numpy as np
+import outcomes
 import pytest
 
 from hybrid_jax.media import video
@@ -55,6 +56,7 @@ def test_the_notebook_of_reenactment_runs(tmp_path, monkeypatch):
   assert pictures(done) == 2  # the video, and the rows of pictures
 
 
+@pytest.mark.slow
 def test_the_notebook_of_training_runs_and_resumes(tmp_path, monkeypatch):
   rng = np.random.default_rng(0)
   for name in ('ann', 'bob', 'cleo'):
@@ -78,3 +80,4 @@ def test_the_notebook_of_training_runs_and_resumes(tmp_path, monkeypatch):
   for name in ('before', 'after'):
     assert (tmp_path / 'out' / f'{name}.mp4').stat().st_size > 1000
   assert pictures(done) >= 3  # samples, the video before, and the sheet of before and after
+  outcomes.write(pictures=pictures(done))

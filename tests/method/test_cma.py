@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import outcomes
 import pytest
 from parity import GOLDEN, error, nhwc
 from small import SIZE, small_config
@@ -127,6 +128,7 @@ def test_the_objective_is_equation_15_and_its_gradient_goes_through_the_encoder(
   assert float(loss) == pytest.approx(total, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_crops_are_compared_at_their_own_size_and_encoded_at_the_encoders():
   config = small_config()
   config.model.update(resolution=2 * SIZE, identity_split=(2, 3, 5), polyphase_from=0)
@@ -154,6 +156,7 @@ def test_crops_are_compared_at_their_own_size_and_encoded_at_the_encoders():
   np.testing.assert_allclose((terms[1], terms[3]), expected, rtol=1e-5)
   with pytest.raises(ValueError, match=f'at most {2 * SIZE} px'):
     tuner.job(G, E, frozen, source.repeat(2, 0).repeat(2, 1), source[None])
+  outcomes.write(source_px=2 * SIZE, driver_px=SIZE)
 
 
 @pytest.fixture(scope='module')

@@ -6,6 +6,7 @@ The weights are 10 MB and stay in the reference collection beside the checkout.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import outcomes
 import pytest
 from parity import error, nhwc
 
@@ -88,6 +89,7 @@ def test_heads(e4e):
   assert error(heads, v['w_psp_out']) < 1e-5
 
 
+@pytest.mark.slow
 def test_gradients(e4e):
   """In float64, where no activation falls on the other side of a kink (trap E12 of the vectors)."""
   variables, _, v, image = e4e
@@ -127,6 +129,7 @@ def test_gradients(e4e):
     elif expected.ndim == 2:
       expected = expected.T
     assert error(grad, expected) < 1e-8, theirs
+  outcomes.write(parameters=len(names), bound=1e-8)
 
 
 def test_training_mode_updates_statistics_as_pytorch_does(e4e):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import outcomes
 import pytest
 
 from hybrid_jax.evaluation import rendered
@@ -22,6 +23,7 @@ def shown(tmp_path_factory):
     return folder, showcase.show('', str(folder))
 
 
+@pytest.mark.slow
 def test_the_bundled_model_beats_copies_of_its_inputs(shown):
   folder, result = shown
   assert json.loads((folder / 'reenacted.json').read_text()) == result
@@ -33,8 +35,10 @@ def test_the_bundled_model_beats_copies_of_its_inputs(shown):
     assert mean('ours', metric) < 0.7 * mean('copy_source', metric)
   assert mean('ours', 'identity_score') > 0.6
   assert abs(mean('copy_driving', 'identity_score')) < 0.3
+  outcomes.write(ours={k: v['mean'] for k, v in result['ours'].items()})
 
 
+@pytest.mark.slow
 def test_the_sheet_and_the_film_show_source_driver_answer_and_truth(shown):
   folder, _ = shown
   sheet = stills.read_image(folder / 'reenacted.png')
@@ -47,6 +51,7 @@ def test_the_sheet_and_the_film_show_source_driver_answer_and_truth(shown):
   moves = lambda panel: panel.std(0).mean()  # noqa: E731
   assert moves(source) < 1 < min(moves(driving), moves(made), moves(truth))
   assert np.abs(made - truth).mean() < np.abs(driving - truth).mean() / 2
+  outcomes.write(result_to_truth=float(np.abs(made - truth).mean()), frames=len(frames))
 
 
 def test_reenact_needs_no_workdir(tmp_path):

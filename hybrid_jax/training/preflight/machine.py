@@ -68,7 +68,7 @@ def check_step(config: Any, nets: Any, compile_step: bool) -> Iterator[Check]:
 
 
 def step_arguments(config: Any, nets: Any, mesh: Mesh) -> tuple[Any, Any, Any]:
-  """Returns the (state, frozen, batch) of the training step as shapes, for the devices of a mesh."""
+  """Returns the (state, frozen, batch) of the training step as shapes, for a mesh."""
   key, source = jax.random.key(0), config.weights.e4e
   state = jax.eval_shape(lambda key: steps.init_state(nets, config, key), key)
   if source == 'shipped':
