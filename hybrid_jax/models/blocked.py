@@ -108,6 +108,7 @@ def styled_conv(
   whole = many[0] * after[0], many[1] * after[1]
   y = y * tiled(demodulation(kernel, styles), whole)[:, None, None, :].astype(y.dtype)
   if noise is not None:
+    noise = noise.reshape(-1, *noise.shape[-3:])  # stored maps are (h, w, 1)
     noise = to_blocks(to_blocks(noise, after), many)
     y = y + jnp.repeat(noise, len(bias), axis=-1).astype(y.dtype)
   y = leaky_relu(y + tiled(bias, whole).astype(y.dtype))
