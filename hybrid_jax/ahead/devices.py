@@ -60,10 +60,12 @@ def target(name: str) -> Target:
 def _tpus(name: str) -> list[Any]:
   from jax.experimental import topologies
 
-  # What libtpu would ask of the machine that it runs on.
-  os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
-  os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
-  os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-1')
+  # What libtpu would ask of the machine that it runs on; JAX has set them to warnings by now.
+  os.environ |= {
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-1',
+  }
   try:
     return topologies.get_topology_desc(platform='tpu', topology_name=name).devices
   except Exception as error:  # JaxRuntimeError, NotImplementedError, RuntimeError: by version
