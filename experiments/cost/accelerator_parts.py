@@ -25,6 +25,7 @@ FLOORS_MS = {
 }
 # ms on 2 CPU cores at a matrix product's 270 GFLOP/s.
 CPU_FLOORS_MS = {'generator float32 batch 1': 550.0, 'encoder W only float32 batch 1': 540.0}
+STEPS = 20  # of training: a fresh encoder once died in the second
 ROLES = ('source', 'driving', 'other')
 
 
@@ -350,7 +351,7 @@ def train_step() -> None:
       continue
     batch = parallel.put_batch(batch, mesh)
     state, frozen = jax.jit(init, out_shardings=replicated)(key, batch)
-    time_steps(name, compiled, state, frozen, batch, 3 if cpu else 12)
+    time_steps(name, compiled, state, frozen, batch, STEPS)
     del state, frozen, compiled  # before the next case takes the memory
   emit_memory('train_step')
 
