@@ -54,6 +54,7 @@ def test_the_sheet_and_the_film_show_source_driver_answer_and_truth(shown):
   outcomes.write(result_to_truth=float(np.abs(made - truth).mean()), frames=len(frames))
 
 
+@pytest.mark.slow
 def test_reenact_needs_no_workdir(tmp_path):
   """The second and third command of the README: rendered files, then the shipped model."""
   run = lambda *args: subprocess.run(  # noqa: E731
@@ -75,3 +76,4 @@ def test_reenact_needs_no_workdir(tmp_path):
   )
   for frame, image in zip(frames, expected, strict=True):
     assert np.abs(frame.rgb.astype(int) - image).max() <= 1
+  outcomes.write(frames=len(frames))

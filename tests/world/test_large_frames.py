@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import outcomes
 import pytest
 
 from experiments.world import grow, large_frames
@@ -15,6 +16,7 @@ def quick(monkeypatch):
   monkeypatch.setattr(large_frames, 'SHARD', 2)
 
 
+@pytest.mark.slow
 def test_rendering_continues_and_rows_match_their_vectors(quick, tmp_path):
   first = large_frames.Shards(str(tmp_path), 'train', 5)
   first.render(3)
@@ -30,6 +32,7 @@ def test_rendering_continues_and_rows_match_their_vectors(quick, tmp_path):
   np.testing.assert_array_equal(
     rows['region'][:, 0, 0], (rows['motion'][:, 0] * 255).astype(np.uint8)
   )
+  outcomes.write(shards=len(again))
 
 
 def test_a_batch_is_moments_and_then_their_twins(quick, tmp_path):

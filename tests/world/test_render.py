@@ -239,6 +239,7 @@ def test_z_keeps_the_length_of_its_parameters():
   assert z.shape == (2, 128) and float(z[0, -1]) == 2
 
 
+@pytest.mark.slow
 def test_outfits_are_worn_where_they_belong(draw):
   wear = lambda outfit: draw(outfit=outfit)[0]  # noqa: E731
   nothing = {name: -1.0 for name, (low, _) in OUTFIT.items() if low < 0}
@@ -256,3 +257,4 @@ def test_outfits_are_worn_where_they_belong(draw):
     changed = (np.abs(image - bare).max(-1) > 0.1).astype(float)
     assert least < changed.mean() < most, name
     np.testing.assert_allclose(centre(changed), (x, y), atol=0.1, err_msg=name)
+  outcomes.write(outfits=6)
