@@ -40,19 +40,19 @@ class Target:
 def target(name: str) -> Target:
   """Returns the devices of a topology: 'v5e:2x4' (TPU version and chips), or 'h100'.
 
-  Call it before JAX is used for anything else: it chooses the CPU for all other computations.
+  Call it before JAX is used for anything else: the CPU is chosen for all other computations.
 
   Raises:
     InputError: an unknown topology, or the compiler for it is not installed or in use.
   """
-  # Otherwise JAX would look for the TPU or GPU itself.
-  jax.config.update('jax_platforms', 'cpu')
   version, colon, _ = name.partition(':')
   if name == H100:
     return _h100()
   if version not in TPUS or not colon:
     known = ', '.join(f'{version}:...' for version in TPUS)
     raise InputError(f"--topology={name}: give {known} (for example v5e:2x4) or '{H100}'")
+  # Otherwise JAX would look for the TPU itself.
+  jax.config.update('jax_platforms', 'cpu')
   memory, clock = TPUS[version]
   return Target(name, _mesh(_tpus(name)), memory * GiB, clock * 1e9, {})
 
@@ -83,6 +83,7 @@ def _tpus(name: str) -> list[Any]:
 def _h100() -> Target:
   from jax.experimental import topologies
 
+  jax.config.update('jax_platforms', 'cpu')
   # The plug-in asks for a driver otherwise.
   os.environ['JAX_SKIP_CUDA_CONSTRAINTS_CHECK'] = '1'
   description = pathlib.Path(__file__).with_name('h100.txtpb').read_text()
