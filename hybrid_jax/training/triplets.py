@@ -264,7 +264,7 @@ def shapes(size: int, masks: bool) -> dict[str, tuple[int, ...]]:
 
 
 def _end_with_the_run(worker: int, workers: int) -> None:
-  """Ends a worker when the run dies, which could not tell it to if it was killed."""
+  """Ends a worker process when the run has died; a run that is killed cannot end its workers."""
   del worker, workers
 
   def watch():
