@@ -60,7 +60,8 @@ def measured(work: pathlib.Path, runs: dict[tuple[str, int], dict], split: str, 
   kind, person = tunings.kinds_of(episodes), out_of_domain.joined(episodes)['person']
   groups = {'all': kind != '', **{name: kind == name for name in KINDS}}
   return {
-    name: ablations.summary(values, here, person, readings.DEFAULT) for name, here in groups.items()
+    name: ablations.summary(values, here, person[here], readings.DEFAULT)
+    for name, here in groups.items()
   }
 
 
