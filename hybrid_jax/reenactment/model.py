@@ -223,7 +223,7 @@ class Model:
         f'{self.name}: has a random ArcFace; --face=like=PICTURE needs a trained one'
       )
     # Not in `memo`: a run needs it once, to choose the face, and its memory is free afterwards.
-    frozen, _ = load.load(self.networks, self.config.weights, self.config.train.seed)
+    frozen = load.load_losses(self.networks, self.config.weights, self.config.train.seed)
     embed = jax.jit(lambda x: self.networks.arcface.apply(frozen['arcface'], from_uint8(x)))
     return lambda crop: np.asarray(embed(crop[None])[0])
 
