@@ -10,7 +10,7 @@ one triplet and recomputed layers, for 24 GiB of memory, and a few steps. The fi
 SIGTERM, as a machine that is taken back sends it, in its third step, and the same command resumes
 it. The result is written after each command, with its seconds and the peak memory of its processes.
 The same command continues after the last one that succeeded. It takes up to 35 GB in FOLDER. With
---small the networks are those of configs :tiny, for a test of two minutes.
+--small networks and videos are those of a test.
 """
 
 import argparse
@@ -78,8 +78,9 @@ def printed() -> list[str]:
 
 
 def module(command: str) -> str:
-  """The module that a command runs."""
-  return shlex.split(command)[2]
+  """The module that a command runs; '' of a command of the shell."""
+  words = shlex.split(command)
+  return words[2] if words[:2] == ['python', '-m'] else ''
 
 
 def small_networks() -> Iterator[str]:
@@ -106,12 +107,13 @@ def added(command: str, small: bool) -> str:
   return ' '.join([*options, *(small_networks() if small else ())])
 
 
-def steps(face_detector: str, small: bool) -> list[Step]:
+def steps(small: bool) -> list[Step]:
   """All commands in order; the first training is interrupted and then resumed."""
-  inputs = f'python -m experiments.cost.rehearsal_inputs . --face_detector={face_detector}'
+  inputs = 'python -m experiments.cost.rehearsal_inputs . --face_detector="$YUNET"'
   result = [Step('inputs', inputs + (' --small' if small else ''))]
   for command in printed():
-    name, expected = module(command).rpartition('.')[2], EXPECTED[module(command)]
+    name = module(command).rpartition('.')[2] or command.split()[0]
+    expected = EXPECTED.get(module(command), '')
     options = added(command, small)
     if name == 'main' and 'pretrain.py' in command:
       stopped = rf'SIGTERM: saved at step {INTERRUPTED_IN}'
@@ -208,6 +210,15 @@ def main() -> None:
   rehearse(options)
 
 
+def finished(todo: list[Step], done: list[dict]) -> list[dict]:
+  """Entries of an earlier run whose commands, and all commands before them, are still the same."""
+  same = [
+    (step.command, step.added) == (entry['command'], entry['added'])
+    for step, entry in zip(todo, done, strict=False)
+  ]
+  return done[: [*same, False].index(False)]
+
+
 def rehearse(options: argparse.Namespace) -> None:
   """Runs all commands that the work folder does not have yet."""
   work, output = options.work.absolute(), options.output.absolute()
@@ -218,14 +229,14 @@ def rehearse(options: argparse.Namespace) -> None:
   kept = work / 'rehearsal.json'
   result = json.loads(kept.read_text()) if kept.is_file() else None
   result = result or {'measured': script.record(), 'small': options.small, 'commands': []}
-  todo = steps(str(options.face_detector.absolute()), options.small)
-  # Most of the time of a small run is compilation.
-  variables = {'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'} if options.small else {}
-  for k, step in enumerate(todo[len(result['commands']) :], len(result['commands'])):
+  todo = steps(options.small)
+  done = result['commands'] = finished(todo, result['commands'])
+  variables = {'YUNET': str(options.face_detector.absolute())}
+  if options.small:  # most of its time is compilation
+    variables['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+  for k, step in list(enumerate(todo))[len(done) :]:
     figures = run(step, work, work / 'logs' / f'{k:02d}.txt', variables)
-    command = step.command.replace(str(options.face_detector.absolute()), 'yunet.onnx')
-    facts = {'name': step.name, 'command': command, 'added': step.added}
-    result['commands'].append(facts | figures)
+    done.append({'name': step.name, 'command': step.command, 'added': step.added} | figures)
     print(f'{step.name}: {figures["seconds"]} s, {figures["peak_gib"]} GiB', flush=True)
     for path in (kept, output):
       script.write_json(path, result)

@@ -80,6 +80,11 @@ class Model:
   name: str
   memo: dict = dataclasses.field(default_factory=dict, repr=False)
 
+  def __post_init__(self):
+    """Puts the weights on the device, once."""
+    # Those of files are numpy arrays, which would be sent again with every batch: 1.6 GiB.
+    self.E, self.G = jax.device_put((self.E, self.G))
+
   @functools.cached_property
   def fast(self) -> Programs:
     """The programs at the precision of the config."""
