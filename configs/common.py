@@ -122,9 +122,9 @@ def loss() -> dict:
     'readings': {
       # Eq. (10): 'norm', mean norm of rows (ours), or 'mse' (ViVFace, with weight 1).
       'latent_consistency': 'norm',
-      # Eq. (12): 'norm', sum of the layers' norms over all frames (ours), or 'mse', of the driver's
-      # deformation alone (ViVFace).
-      'style_proximity': 'norm',
+      # Eq. (12): 'mse', mean squared entry of the driver's deformation (ViVFace), or 'norm', sum of
+      # the layers' norms over all frames (ours). Measured: experiments/results/readings.md.
+      'style_proximity': 'mse',
       # What normalises G(W_S, F_D') in Eq. (10): 'running' statistics, those of its 'batch' (ours),
       # or, as each 'role' of a triplet is normalised on its own, the same, kept too (ViVFace).
       # Untrained running statistics let a fresh encoder of full depth diverge in its second step.

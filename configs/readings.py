@@ -17,7 +17,7 @@ from configs import common
 STEPS, BATCH = 300, 4
 DEFAULT = 'default'
 # The default of the time of the comparison.
-BASE = {'loss': {'readings': {'batch_statistics': 'running'}}}
+BASE = {'loss': {'readings': {'batch_statistics': 'running', 'style_proximity': 'norm'}}}
 VARIANTS = {
   DEFAULT: {},
   # Eq. (10): mean squared error, weight 1.
