@@ -80,6 +80,11 @@ class Model:
   name: str
   memo: dict = dataclasses.field(default_factory=dict, repr=False)
 
+  def __post_init__(self):
+    """Puts the weights on the device, once."""
+    # Those of files are numpy arrays, which would be sent again with every batch: 1.6 GiB.
+    self.E, self.G = jax.device_put((self.E, self.G))
+
   @functools.cached_property
   def fast(self) -> Programs:
     """The programs at the precision of the config."""
@@ -223,7 +228,7 @@ class Model:
         f'{self.name}: has a random ArcFace; --face=like=PICTURE needs a trained one'
       )
     # Not in `memo`: a run needs it once, to choose the face, and its memory is free afterwards.
-    frozen, _ = load.load(self.networks, self.config.weights, self.config.train.seed)
+    frozen = load.load_losses(self.networks, self.config.weights, self.config.train.seed)
     embed = jax.jit(lambda x: self.networks.arcface.apply(frozen['arcface'], from_uint8(x)))
     return lambda crop: np.asarray(embed(crop[None])[0])
 

@@ -164,7 +164,8 @@ def program(model: Model, options: cma.Options) -> tuple[cma.Tuner, Mapping]:
     config = model.config.copy_and_resolve_references()
     # The generator's weights are trained here, so in float32 and in their original layout.
     config.model.polyphase_from, config.model.half_dtype = 0, ''
-    frozen, _ = load.load(model.networks, model.config.weights, model.config.train.seed)
+    # Not with the generator and the encoder, which the model has: 1.8 GB of an exported one.
+    frozen = load.load_losses(model.networks, model.config.weights, model.config.train.seed)
     model.memo[key] = cma.Tuner(networks.build(config.model), options, model.rows), frozen
   return model.memo[key]
 

@@ -104,7 +104,7 @@ def read_best(workdir: str, start: int) -> tuple[int, float]:
 
 
 def restore_encoder(workdir: str, encoder: Any, folder: str = CHECKPOINTS) -> tuple[int, Mapping]:
-  """Returns (step, encoder) of the newest checkpoint, on the first device; writes nothing.
+  """Returns (step, encoder) of the newest checkpoint, on JAX's default device; writes nothing.
 
   `encoder` gives the shapes; `folder` is CHECKPOINTS, or BEST for the best validation loss. Of
   several processes each reads for itself, whether the others do or not.
@@ -123,7 +123,9 @@ def restore_encoder(workdir: str, encoder: Any, folder: str = CHECKPOINTS) -> tu
     if step is None:
       raise InputError(f'{workdir}: no checkpoint in it; train first with --workdir={workdir}')
     # Without a sharding Orbax asks for the devices it was saved from, which may not exist here.
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    # On the default one, which a process of `jobs` chooses: arrays on two devices would not meet.
+    chosen = jax.config.jax_default_device or jax.local_devices()[0]
+    device = jax.sharding.SingleDeviceSharding(chosen)
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), dict(encoder)
     )

@@ -70,6 +70,7 @@ class ScalarLog:
       'validation_': Table(root / 'validation.csv', start),
     }
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # else announced, whatever the log level
     try:
       import tensorflow as tf  # slow to import, and may be absent
       from clu import metric_writers

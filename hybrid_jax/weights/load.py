@@ -118,13 +118,33 @@ def load(networks: Networks, paths: Mapping[str, str], seed: int) -> tuple[dict,
   if not check_files(paths, networks.lpips.net):
     return _load_without_files(networks, paths, seed)
   # The small files first: their mistakes are reported before 1.2 GB of e4e are read.
+  frozen = _losses_of_files(networks, paths)
+  frozen['generator'], encoder = load_e4e(networks, paths['e4e'])
+  return frozen, encoder
+
+
+def load_losses(networks: Networks, paths: Mapping[str, str], seed: int) -> dict:
+  """The frozen loss networks alone, {'lpips', 'arcface'}, without reading an e4e file.
+
+  Raises:
+    InputError: as `load` does for the files of these networks.
+  """
+  if check_files(paths, networks.lpips.net):
+    return _losses_of_files(networks, paths)
+  names = ('lpips', 'arcface')
+  if paths['e4e'] != 'shipped':
+    return _random(networks, seed, names)
+  frozen = _shipped(networks)
+  return {name: frozen[name] for name in names}
+
+
+def _losses_of_files(networks: Networks, paths: Mapping[str, str]) -> dict:
   backbone, linear = paths['lpips_backbone'], paths['lpips_linear']
   expected = _frozen_shapes(networks)
   frozen = {'lpips': _lpips(networks, backbone, linear), 'arcface': _arcface(paths['arcface'])}
   shapes.check(frozen['lpips'], expected['lpips'], f'{backbone} and {linear}')
   shapes.check(frozen['arcface'], expected['arcface'], paths['arcface'])
-  frozen['generator'], encoder = load_e4e(networks, paths['e4e'])
-  return frozen, encoder
+  return frozen
 
 
 def _load_without_files(
@@ -132,12 +152,16 @@ def _load_without_files(
 ) -> tuple[dict, dict | None]:
   if paths['e4e'] != 'shipped':
     generator = load_generator(networks, paths, seed)
-    return _random(networks, seed, ('lpips', 'arcface')) | {'generator': generator}, None
+    return load_losses(networks, paths, seed) | {'generator': generator}, None
+  return _shipped(networks), load_inversion(networks)
+
+
+def _shipped(networks: Networks) -> dict:
   # Of fixed sizes, so that config.model must be that of the rendered world.
   frozen, expected = shipped.frozen(_size(networks)), _frozen_shapes(networks)
   for name in ('generator', 'lpips', 'arcface'):
     shapes.check(frozen[name], expected[name], f'the shipped {name}', ('w_samples',))
-  return frozen, load_inversion(networks)
+  return frozen
 
 
 def load_generator(networks: Networks, paths: Mapping[str, str], seed: int) -> dict:

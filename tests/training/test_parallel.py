@@ -57,6 +57,8 @@ def test_a_state_saved_on_four_devices_is_restored_on_one_two_and_four(tmp_path)
       assert restored.encoder['params']['kernel'].sharding.shard_shape((3, 3, 16, 32))[3] == (
         32 // devices
       )
-  # As `reenact` reads it: whole, on one device.
-  _, encoder = checkpoint.restore_encoder(str(tmp_path), jax.eval_shape(lambda: state.encoder))
+  # As `reenact` reads it: whole, on one device, which a process of `jobs` chooses.
+  with jax.default_device(jax.devices()[2]):
+    _, encoder = checkpoint.restore_encoder(str(tmp_path), jax.eval_shape(lambda: state.encoder))
+  assert {x.devices().pop() for x in jax.tree.leaves(encoder)} == {jax.devices()[2]}
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(encoder), numbers(state).encoder)

@@ -197,6 +197,8 @@ def test_one_file_is_enough_to_reenact_with(tmp_path):
   for name in ('model.pt', 'model'):
     model = load_model(f'{tmp_path}/{name}')
     assert model.digest() == expected.digest() and model.crop == expected.crop
+    # Numpy arrays would be sent to the device with every batch.
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves((model.E, model.G)))
     np.testing.assert_array_equal(model.identity(head), W_S)
     np.testing.assert_array_equal(list(model.deformations([head], 1)), motion)
     np.testing.assert_array_equal(next(model.images(W_S, motion, 1)), image)

@@ -124,6 +124,9 @@ def test_a_random_generator_is_the_same_with_and_without_the_rest(config, monkey
   jax.tree.map(np.testing.assert_array_equal, frozen, random_frozen(None, jax.random.key(3)))
   alone = load.load_generator(nets, config.weights, 3)
   jax.tree.map(np.testing.assert_array_equal, alone, frozen['generator'])
+  losses = load.load_losses(nets, config.weights, 3)
+  assert set(losses) == {'lpips', 'arcface'}
+  jax.tree.map(np.testing.assert_array_equal, losses, {name: frozen[name] for name in losses})
 
 
 ONE = np.ones(1, np.float32)
