@@ -3,8 +3,9 @@
   python -m experiments.cost.accelerators --output experiments/results/accelerators.json \\
       --programs=generator,reenact --topologies=v5e:1x1
   python -m experiments.cost.accelerators --output ... --programs=generator --form=plain
+  python -m experiments.cost.accelerators --output ... --programs=train --config=pretrain:v5e1
 
-Compiles configs/pretrain.py as `hybrid_jax.doctor --topology` does and adds each report to the
+Compiles configs/pretrain.py, or the config and variant given, as `hybrid_jax.doctor --topology` does and adds each report to the
 file as soon as it is there: memory, estimated cycles or bytes moved, the costliest layers.
 `--form=plain` compiles the form for CPUs and GPUs on a TPU, to see what that for TPUs gains. Needs
 libtpu, or JAX's CUDA plug-in; one process at a time can use libtpu. The training step takes half an
@@ -18,11 +19,14 @@ import pathlib
 import sys
 from unittest import mock
 
-from configs import pretrain
+from configs import finetune, pretrain
 from experiments import script
 from hybrid_jax import environment
 from hybrid_jax.ahead import devices, programs, report
 from hybrid_jax.errors import InputError
+
+
+CONFIGS = {'pretrain': pretrain.get_config, 'finetune': finetune.get_config}
 
 
 def main() -> None:
@@ -34,10 +38,12 @@ def main() -> None:
   )
   add('--topologies', default='v5e:1x1', help='(%(default)s)')
   add('--batch', type=int, default=0, help="0: the program's own (%(default)s)")
+  add('--config', default='pretrain', help='pretrain:VARIANT or finetune:VARIANT (%(default)s)')
   add('--form', default='', choices=('', 'plain'), help='of the large layers')
   args = parser.parse_args()
   measured = environment.record()
-  config = pretrain.get_config()
+  stage, _, variant = args.config.partition(':')
+  config = CONFIGS[stage](variant)
   for topology in args.topologies.split(','):
     for name in args.programs.split(','):
       try:
@@ -50,6 +56,7 @@ def main() -> None:
         sys.exit(f'error: {error}')
       print(*found.lines(), sep='\n')
       key = f'{topology}, {name}' + (f', batch {args.batch}' if args.batch else '')
+      key += f', {args.config}' if args.config != 'pretrain' else ''
       key += f', {args.form} form' if args.form else ''
       known = json.loads(args.output.read_text()) if args.output.is_file() else {}
       known[key] = found.asdict() | {'measured': measured}
