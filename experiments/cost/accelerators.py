@@ -5,9 +5,9 @@
   python -m experiments.cost.accelerators --output ... --programs=generator --form=plain
   python -m experiments.cost.accelerators --output ... --programs=train --config=pretrain:v5e1
 
-Compiles configs/pretrain.py, or the config and variant given, as `hybrid_jax.doctor --topology` does and adds each report to the
-file as soon as it is there: memory, estimated cycles or bytes moved, the costliest layers.
-`--form=plain` compiles the form for CPUs and GPUs on a TPU, to see what that for TPUs gains. Needs
+Compiles configs/pretrain.py, or the config given, as `hybrid_jax.doctor --topology` does and adds
+each report to the file as soon as it is there: memory, estimated cycles or bytes moved, the
+costliest layers. `--form=plain` compiles the form for CPUs and GPUs on a TPU, to see what that for TPUs gains. Needs
 libtpu, or JAX's CUDA plug-in; one process at a time can use libtpu. The training step takes half an
 hour to compile. Estimates of a compiler are good for memory and for ratios, and are no
 measurements.
@@ -24,7 +24,6 @@ from experiments import script
 from hybrid_jax import environment
 from hybrid_jax.ahead import devices, programs, report
 from hybrid_jax.errors import InputError
-
 
 CONFIGS = {'pretrain': pretrain.get_config, 'finetune': finetune.get_config}
 

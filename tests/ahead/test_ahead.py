@@ -49,6 +49,28 @@ def test_an_unknown_topology_is_refused(name):
     devices.target(name)
 
 
+@pytest.mark.parametrize(
+  ('error', 'installed', 'text'),
+  [
+    ('INVALID_ARGUMENT: layout is not divisible', True, 'libtpu refuses it; take for example v5e:'),
+    ('JAX TPU support not installed', False, r'pip install .hybrid_jax\[tpu\]'),
+    ('open /tmp/libtpu_lockfile', True, 'another process uses libtpu'),
+  ],
+)
+def test_a_refused_topology_is_told_apart_from_a_missing_compiler(
+  monkeypatch, error, installed, text
+):
+  def refuse(**_):
+    raise RuntimeError(error)
+
+  monkeypatch.setattr(devices.os, 'environ', {})
+  monkeypatch.setattr('jax.experimental.topologies.get_topology_desc', refuse)
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: installed or None)
+  with pytest.raises(InputError, match=text) as raised:
+    devices.target('v5e:3x7')
+  assert ('pip install' in str(raised.value)) != installed
+
+
 def doctor(*options):
   command = [sys.executable, '-m', 'hybrid_jax.doctor', '--config=configs/pretrain.py:tiny']
   return subprocess.run([*command, *options], capture_output=True, text=True)
