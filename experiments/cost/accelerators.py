@@ -7,10 +7,10 @@
 
 Compiles configs/pretrain.py, or the config given, as `hybrid_jax.doctor --topology` does and adds
 each report to the file as soon as it is there: memory, estimated cycles or bytes moved, the
-costliest layers. `--form=plain` compiles the form for CPUs and GPUs on a TPU, to see what that for TPUs gains. Needs
-libtpu, or JAX's CUDA plug-in; one process at a time can use libtpu. The training step takes half an
-hour to compile. Estimates of a compiler are good for memory and for ratios, and are no
-measurements.
+costliest layers. `--form=plain` compiles the form for CPUs, to see what that for the device gains.
+Needs libtpu, or JAX's CUDA plug-in; one process at a time can use libtpu, for which the training
+step takes half an hour to compile. Estimates of a compiler are good for memory and for ratios, and
+are no measurements.
 """
 
 import contextlib
