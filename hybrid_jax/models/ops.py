@@ -133,8 +133,8 @@ def up_conv_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
   The cheaper lowering of wide layers where only the input's gradient is needed; its *weight*
   gradient is slow, and at 512 px and above its blur costs more than the convolution.
   """
-  # Reversed last (PyTorch's conv_transpose2d flips both axes): only so does XLA see the gradient of a
-  # strided convolution on a GPU, with a quarter of the multiplications and no padded copy of x.
+  # Reversed last (PyTorch's conv_transpose2d flips both axes): only so does XLA, on a GPU, see the
+  # gradient of a strided convolution: a quarter of the multiplications, and no padded copy of x.
   kernel = jax.lax.optimization_barrier(kernel.astype(x.dtype))
   y = jax.lax.conv_general_dilated(
     x,

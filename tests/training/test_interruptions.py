@@ -15,6 +15,7 @@ import sys
 import time
 
 import numpy as np
+import outcomes
 import pytest
 from small import write_clip
 
@@ -47,10 +48,11 @@ def videos(tmp_path_factory):
   return folder
 
 
-def start(videos, workdir, cache, *fields, devices=1, **popen):
+def start(videos, workdir, cache, *fields, devices=1, variables=()):
   environment = os.environ | {
     'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
     'JAX_COMPILATION_CACHE_DIR': str(cache),
+    **dict(variables),
   }
   command = [sys.executable, '-m', 'hybrid_jax.main', '--config=configs/pretrain.py:tiny', *SMALL]
   command += [f'--workdir={workdir}', f'--config.data.videos={videos}', *fields]
@@ -134,6 +136,46 @@ def test_two_processes_give_the_losses_of_one(videos, tmp_path):
     more = ['--config.train.num_steps=5']
     finish(start(videos, tmp_path / name, cache, *fields, *more, devices=devices))
   assert_same_losses(tmp_path, 5)
+
+
+def on_a_cluster(job, *args):
+  """Starts two processes of two devices each, which find each other as those of a SLURM job do."""
+  for k in range(2):
+    job_variables = {
+      'SLURM_JOB_ID': job,
+      'SLURM_STEP_NODELIST': 'localhost',
+      'SLURM_NTASKS': 2,
+      'SLURM_PROCID': k,
+      'SLURM_LOCALID': k,
+    }
+    variables = {name: str(value) for name, value in job_variables.items()}
+    yield start(*args, '--coordinator=auto', devices=2, variables=variables)
+
+
+def test_one_of_two_hosts_is_preempted_and_both_go_on_as_if_nothing_had_been(videos, tmp_path):
+  """--coordinator=auto; the signal comes to the second process, which writes nothing."""
+  cache, job = tmp_path / 'cache', os.getpid()  # JAX derives the port from the job
+  fields = ['--config.train.num_steps=40', '--config.train.checkpoint_steps=40']
+  fields += ['--config.train.val_steps=20', '--config.train.sample_steps=40']
+  for process in list(on_a_cluster(job, videos, tmp_path / 'quiet', cache, *fields)):
+    finish(process)
+  stopped = tmp_path / 'stopped'
+  first, second = on_a_cluster(job + 1, videos, stopped, cache, *fields)
+  while not (stopped / 'metrics.csv').exists() or len(rows(stopped)) < 2:
+    assert first.poll() is None and second.poll() is None
+    time.sleep(0.1)
+  second.send_signal(signal.SIGTERM)
+  output = finish(first)
+  finish(second)
+  (saved,) = (int(p.name) for p in (stopped / 'checkpoints').iterdir())
+  assert f'SIGTERM: saved at step {saved};' in output and saved < 40
+  first, second = on_a_cluster(job + 2, videos, stopped, cache, *fields)
+  assert f'resumed at step {saved}' in finish(first)
+  finish(second)
+  assert len(rows(stopped)) == 40
+  for name in ('metrics.csv', 'validation.csv'):
+    assert rows(tmp_path / 'quiet', name) == rows(stopped, name)
+  outcomes.write(stopped_at=saved, of=40, losses_equal_in_every_digit=True)
 
 
 def assert_same_losses(folder, steps):
