@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+import cluster
 import numpy as np
 import outcomes
 import pytest
@@ -48,16 +49,23 @@ def videos(tmp_path_factory):
   return folder
 
 
-def start(videos, workdir, cache, *fields, devices=1, variables=()):
+def command_of(videos, workdir, *fields):
+  command = [sys.executable, '-m', 'hybrid_jax.main', '--config=configs/pretrain.py:tiny', *SMALL]
+  return [*command, f'--workdir={workdir}', f'--config.data.videos={videos}', *fields]
+
+
+def start(videos, workdir, cache, *fields, devices=1):
   environment = os.environ | {
     'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
     'JAX_COMPILATION_CACHE_DIR': str(cache),
-    **dict(variables),
   }
-  command = [sys.executable, '-m', 'hybrid_jax.main', '--config=configs/pretrain.py:tiny', *SMALL]
-  command += [f'--workdir={workdir}', f'--config.data.videos={videos}', *fields]
   return subprocess.Popen(
-    command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    command_of(videos, workdir, *fields),
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
   )
 
 
@@ -138,18 +146,10 @@ def test_two_processes_give_the_losses_of_one(videos, tmp_path):
   assert_same_losses(tmp_path, 5)
 
 
-def on_a_cluster(job, *args):
-  """Starts two processes of two devices each, which find each other as those of a SLURM job do."""
-  for k in range(2):
-    job_variables = {
-      'SLURM_JOB_ID': job,
-      'SLURM_STEP_NODELIST': 'localhost',
-      'SLURM_NTASKS': 2,
-      'SLURM_PROCID': k,
-      'SLURM_LOCALID': k,
-    }
-    variables = {name: str(value) for name, value in job_variables.items()}
-    yield start(*args, '--coordinator=auto', devices=2, variables=variables)
+def on_a_cluster(job, videos, workdir, cache, *fields):
+  command = command_of(videos, workdir, '--coordinator=auto', *fields)
+  variables = {'JAX_COMPILATION_CACHE_DIR': str(cache)}
+  return cluster.start(job, command, env=variables, cwd=ROOT, stderr=subprocess.STDOUT)
 
 
 def test_one_of_two_hosts_is_preempted_and_both_go_on_as_if_nothing_had_been(videos, tmp_path):
@@ -157,7 +157,7 @@ def test_one_of_two_hosts_is_preempted_and_both_go_on_as_if_nothing_had_been(vid
   cache, job = tmp_path / 'cache', os.getpid()  # JAX derives the port from the job
   fields = ['--config.train.num_steps=40', '--config.train.checkpoint_steps=40']
   fields += ['--config.train.val_steps=20', '--config.train.sample_steps=40']
-  for process in list(on_a_cluster(job, videos, tmp_path / 'quiet', cache, *fields)):
+  for process in on_a_cluster(job, videos, tmp_path / 'quiet', cache, *fields):
     finish(process)
   stopped = tmp_path / 'stopped'
   first, second = on_a_cluster(job + 1, videos, stopped, cache, *fields)

@@ -1,7 +1,11 @@
 """How the state is split over devices, and checkpoints that move between numbers of devices."""
 
+import os
+import pathlib
 import signal
+import sys
 
+import cluster
 import grain
 import jax
 import jax.numpy as jnp
@@ -12,6 +16,8 @@ from small import a_state
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.training import checkpoint, loop, parallel, triplets
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +82,35 @@ def test_of_several_processes_the_signal_is_left_to_jax(monkeypatch):
     assert stopped(1) == ''
     signal.raise_signal(signal.SIGINT)
     assert stopped(2) == 'SIGINT'
+
+
+LOOP = """
+import time, jax, numpy as np
+from hybrid_jax.training import loop, parallel
+
+parallel.join('auto', None, None)
+mesh = parallel.make_mesh()
+total = jax.jit(lambda x: x.sum(), out_shardings=parallel.shardings(mesh)[1])
+with loop.stop_on_signal() as stopped:
+  for step in range(1, 600):
+    assert total(parallel.put_batch(np.ones(2, np.float32), mesh)) == 4
+    if step == 2:
+      print('ready', flush=True)
+    if name := stopped(step):
+      print(name, step, flush=True)
+      break
+    time.sleep(0.05 * (1 + jax.process_index()))
+"""
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step():
+  first, second = cluster.start(os.getpid(), [sys.executable, '-c', LOOP], cwd=ROOT)
+  while (line := second.stdout.readline()) and line.strip() != 'ready':
+    pass
+  second.send_signal(signal.SIGTERM)
+  outputs = [process.communicate(timeout=300)[0].splitlines()[-1] for process in (first, second)]
+  assert first.returncode == second.returncode == 0
+  assert outputs[0] == outputs[1] and outputs[0].startswith('SIGTERM ')
 
 
 def an_iterator():
