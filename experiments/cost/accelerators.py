@@ -40,13 +40,17 @@ def main() -> None:
   add('--config', default='pretrain', help='pretrain:VARIANT or finetune:VARIANT (%(default)s)')
   add('--form', default='', choices=('', 'plain'), help='of the large layers')
   args = parser.parse_args()
+  try:
+    targets = [devices.target(topology) for topology in args.topologies.split(',')]
+  except InputError as error:
+    sys.exit(f'error: {error}')
+  # After `target`, which chooses the CPU for all else, and before a file is written.
   measured = environment.record()
   stage, _, variant = args.config.partition(':')
   config = CONFIGS[stage](variant)
-  for topology in args.topologies.split(','):
+  for target in targets:
     for name in args.programs.split(','):
       try:
-        target = devices.target(topology)
         with contextlib.ExitStack() as stack:
           if args.form:
             stack.enter_context(mock.patch.object(programs, 'platform', lambda mesh: 'cpu'))
@@ -54,7 +58,7 @@ def main() -> None:
       except InputError as error:
         sys.exit(f'error: {error}')
       print(*found.lines(), sep='\n')
-      key = f'{topology}, {name}' + (f', batch {args.batch}' if args.batch else '')
+      key = f'{target.name}, {name}' + (f', batch {args.batch}' if args.batch else '')
       key += f', {args.config}' if args.config != 'pretrain' else ''
       key += f', {args.form} form' if args.form else ''
       known = json.loads(args.output.read_text()) if args.output.is_file() else {}
