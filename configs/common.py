@@ -185,6 +185,9 @@ def paper() -> dict:
       'encoder_lr': 1e-4,
       # Adam, latent discriminator. e4e: 2e-5.
       'critic_lr': 2e-5,
+      # Parts of a batch that are computed one after another and whose gradients are averaged; the
+      # memory of layers shrinks with it. Batch normalisation sees a part alone. Ours.
+      'micro_batches': 1,
     },
     # W+ rows are switched on one by one, the second at `start_steps`; every_steps 0: all at once.
     # e4e.

@@ -22,8 +22,8 @@ _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 _libc = ctypes.CDLL(None) if platform.libc_ver()[0] == 'glibc' else None
 # What to do if the memory is too small for a training.
 LESS_TRAINING = (
-  'lower --config.data.batch_size, or recompute the layers of the generator from 64 px on: '
-  '--config.model.remat_from=64'
+  'compute each batch in parts: --config.optim.micro_batches=4, or recompute the layers of the '
+  'generator from 64 px on: --config.model.remat_from=64'
 )
 TRIM_EVERY = 32  # items of a progress bar between two calls of `trim_heap`
 

@@ -2,8 +2,11 @@
 
   python -m experiments.cost.accelerator --output=results.json
   python -m experiments.cost.accelerator --parts=golden,generator    # some parts only
+  python -m experiments.cost.accelerator --parts=golden,forms,reenact,train_step,cma_step,clip \\
+      --output=results.json    # ten minutes of a large GPU
 
-Needs jax, flax, optax and numpy, nothing else of the project's dependencies (jax 0.10 or 0.11).
+Needs jax, flax, optax and numpy, nothing else of the project's dependencies (jax 0.10 or 0.11);
+`clip` and `suite` need them.
 Each part runs in a process of its own, so that its peak memory is its own and one that does not fit
 stops no other. On a CPU only what fits is run: float32, small batches, one triplet. The command
 fails if a part fails, a golden vector differs, or a training step is not finite.
@@ -15,13 +18,17 @@ import pathlib
 import subprocess
 import sys
 
-from experiments.cost.accelerator_parts import EXTRA_PARTS, MARK, ROOT
-from experiments.cost.accelerator_parts import PARTS as MODEL_PARTS
+from experiments.cost import accelerator_parts
+from experiments.cost.accelerator_clip import clip
+from experiments.cost.accelerator_forms import forms
+from experiments.cost.accelerator_parts import MARK, ROOT
 from experiments.cost.accelerator_tuning import cma_step
 from hybrid_jax import environment
 
 MODULE = 'experiments.cost.accelerator'
-PARTS = MODEL_PARTS | {'cma_step': cma_step}
+PARTS = accelerator_parts.PARTS | {'forms': forms, 'cma_step': cma_step}
+# These need the project's dependencies.
+EXTRA_PARTS = accelerator_parts.EXTRA_PARTS | {'clip': clip}
 
 
 def describe() -> dict:

@@ -1,6 +1,7 @@
 """Devices to compile for: TPUs by libtpu, which needs no TPU, and an H100 by its description."""
 
 import dataclasses
+import importlib.util
 import os
 import pathlib
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ H100 = 'h100'
 # Memory (GiB) and clock (GHz) of a chip. Memory: Google's pages on each version. Clock: the peak of
 # the same pages over the multiply-adds of the matrix units in a cycle.
 TPUS = {'v4': (32, 1.05), 'v5e': (16, 1.5), 'v5p': (95, 1.75), 'v6e': (32, 1.75)}
+# A topology of each that libtpu accepts.
+EXAMPLES = {'v4': 'v4:2x2x1', 'v5e': 'v5e:1x1 or v5e:2x4', 'v5p': 'v5p:2x2x1', 'v6e': 'v6e:1x1'}
+CUDA_PLUGINS = 'jax_cuda12_plugin', 'jax_cuda13_plugin'
 BANDWIDTH = 3.35e12  # bytes a second of an H100 SXM, by NVIDIA's data sheet
 
 
@@ -69,15 +73,14 @@ def _tpus(name: str) -> list[Any]:
   try:
     return topologies.get_topology_desc(platform='tpu', topology_name=name).devices
   except (RuntimeError, ValueError) as error:  # of which JAX's own errors are kinds
-    text = ' '.join(str(error).split())
-    if 'lockfile' in text:
-      raise InputError(
-        f'--topology={name}: another process uses libtpu; wait until it has ended'
-      ) from error
-    raise InputError(
-      f"--topology={name}: cannot be compiled for; TPUs need  pip install 'hybrid_jax[tpu]'  "
-      f'({text[:160]})'
-    ) from error
+    if 'lockfile' in str(error):
+      reason = 'another process uses libtpu; wait until it has ended'
+    elif importlib.util.find_spec('libtpu'):
+      reason = f'libtpu refuses it; take for example {EXAMPLES[name.partition(":")[0]]} '
+      reason += f'({_first_words(error)})'
+    else:
+      reason = f"TPUs need  pip install 'hybrid_jax[tpu]'  ({_first_words(error)})"
+    raise InputError(f'--topology={name}: {reason}') from error
 
 
 def _h100() -> Target:
@@ -92,14 +95,18 @@ def _h100() -> Target:
       H100, 'cuda', target_config=description, topology='1x1x1'
     ).devices
   except (RuntimeError, ValueError) as error:
-    text = ' '.join(str(error).split())[:160]
-    raise InputError(
-      f"--topology={H100}: cannot be compiled for; it needs  pip install 'hybrid_jax[cuda]'  "
-      f'({text})'
-    ) from error
+    if any(importlib.util.find_spec(name) for name in CUDA_PLUGINS):
+      reason = "JAX's CUDA plug-in refuses it"
+    else:
+      reason = "it needs  pip install 'hybrid_jax[cuda]' "
+    raise InputError(f'--topology={H100}: {reason} ({_first_words(error)})') from error
   # Autotuning times kernels on the device.
   options = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
   return Target(H100, _mesh(devices), 80 * 10**9, 0.0, options)
+
+
+def _first_words(error: Exception) -> str:
+  return ' '.join(str(error).split())[:200]
 
 
 def _mesh(devices: list[Any]) -> Mesh:

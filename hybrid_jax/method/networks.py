@@ -39,6 +39,7 @@ def build(model: Any, platform: str | None = None) -> Networks:
   of the same computation are chosen.
   """
   channels = latents.config_f_channels(model.resolution, model.channel_base, model.channel_max)
+  platform = platform or jax.default_backend()
   half = jnp.dtype(model.half_dtype) if model.half_dtype else None
   generator = Generator(
     channels,
@@ -48,7 +49,8 @@ def build(model: Any, platform: str | None = None) -> Networks:
     half_dtype=half,
     half_from=model.half_from,
     remat_from=model.remat_from or None,  # 0 recomputes nothing
-    blocks_from=BLOCKS_FROM if (platform or jax.default_backend()) == 'tpu' else None,
+    blocks_from=BLOCKS_FROM if platform == 'tpu' else None,
+    rgb_sums=platform == 'gpu',
   )
   layers = tuple(model.deformation_layers)
   encoder = Encoder(

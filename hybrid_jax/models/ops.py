@@ -16,9 +16,17 @@ import numpy as np
 SQRT2 = math.sqrt(2.0)
 
 
+@jax.custom_jvp
 def leaky_relu(x: jax.Array) -> jax.Array:
   """Returns the leaky ReLU of slope 0.2, times the sqrt(2) that keeps unit variance."""
   return jax.nn.leaky_relu(x, 0.2) * SQRT2
+
+
+@leaky_relu.defjvp
+def _leaky_relu_jvp(primals, tangents):
+  # From the sign of the result, which is kept anyway: neither the input nor a mask need to be.
+  y = leaky_relu(*primals)
+  return y, jnp.where(y >= 0, SQRT2, 0.2 * SQRT2).astype(y.dtype) * tangents[0]
 
 
 class EqualizedDense(nn.Module):
@@ -125,9 +133,12 @@ def up_conv_transposed(x: jax.Array, kernel: jax.Array) -> jax.Array:
   The cheaper lowering of wide layers where only the input's gradient is needed; its *weight*
   gradient is slow, and at 512 px and above its blur costs more than the convolution.
   """
+  # Reversed last (PyTorch's conv_transpose2d flips both axes): only so does XLA, on a GPU, see the
+  # gradient of a strided convolution: a quarter of the multiplications, and no padded copy of x.
+  kernel = jax.lax.optimization_barrier(kernel.astype(x.dtype))
   y = jax.lax.conv_general_dilated(
     x,
-    kernel[::-1, ::-1].astype(x.dtype),  # PyTorch's conv_transpose2d flips both axes
+    kernel[::-1, ::-1],
     window_strides=(1, 1),
     padding=((2, 2), (2, 2)),
     lhs_dilation=(2, 2),
@@ -192,23 +203,38 @@ def modulated_conv(
   kernel: jax.Array,
   styles: jax.Array,
   *,
-  demodulate: bool = True,
   up: str | None = None,
 ) -> jax.Array:
   """Convolves with a kernel that is scaled per sample by `styles` (Karras et al. 2020, eqs. 1-3).
 
+  Each output map has unit variance (demodulation).
+
   Args:
     x: (n, h, w, i). kernel: (k, k, i, o), float32, already equalised. styles: (n, i), float32.
-    demodulate: scale each output map to unit variance.
     up: None, or the lowering that doubles the resolution, one of `UP_CONV`.
   """
   # Scale the input, convolve with the shared kernel, scale the output: equal to the grouped form up
   # to rounding, several times faster, and the batch axis stays free to be sharded.
   x = x * styles[:, None, None, :].astype(x.dtype)
   y = conv(x, kernel) if up is None else UP_CONV[up](x, kernel)
-  if demodulate:
-    y = y * demodulation(kernel, styles)[:, None, None, :].astype(y.dtype)
-  return y
+  return y * demodulation(kernel, styles)[:, None, None, :].astype(y.dtype)
+
+
+def to_rgb(x: jax.Array, kernel: jax.Array, styles: jax.Array, *, sums: bool) -> jax.Array:
+  """Returns the modulated 1x1 convolution to RGB, without demodulation, as float32 (n, h, w, 3).
+
+  Args:
+    x: (n, h, w, i). kernel: (i, 3), float32, already equalised. styles: (n, i), float32.
+    sums: as three sums over channels, which XLA joins on a GPU with the activation before them, so
+      that x need not be written; else as one matrix product, on CPU several times faster than a
+      convolution with three results.
+  """
+  weights = styles[:, :, None] * kernel  # n i 3
+  if sums:
+    x = x.astype(jnp.float32)
+    return jnp.stack([jnp.sum(x * weights[:, None, None, :, c], -1) for c in range(3)], -1)
+  weights = weights.astype(x.dtype)
+  return jnp.einsum('nhwi,nic->nhwc', x, weights, preferred_element_type=jnp.float32)
 
 
 def adaptive_matrix(size: int, out: int) -> np.ndarray:

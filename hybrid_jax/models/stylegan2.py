@@ -22,6 +22,7 @@ from hybrid_jax.models.ops import (
   conv,
   leaky_relu,
   modulated_conv,
+  to_rgb,
   upsample_skip,
 )
 
@@ -83,6 +84,7 @@ class ToRGB(nn.Module):
 
   clamp: float | None = None
   block: blocked.Block | None = None
+  sums: bool = False  # see `ops.to_rgb`
 
   @nn.compact
   def __call__(self, x: jax.Array, styles: jax.Array) -> jax.Array:
@@ -94,7 +96,7 @@ class ToRGB(nn.Module):
     if self.block is not None:
       rgb = blocked.to_rgb(x, kernel[0, 0], styles, self.block) + bias[:, None, None]
       return rgb if self.clamp is None else jnp.clip(rgb, -self.clamp, self.clamp)
-    rgb = modulated_conv(x, kernel, styles, demodulate=False).astype(jnp.float32) + bias
+    rgb = to_rgb(x, kernel[0, 0], styles, sums=self.sums) + bias
     return rgb if self.clamp is None else jnp.clip(rgb, -self.clamp, self.clamp)
 
 
@@ -115,6 +117,7 @@ class Generator(nn.Module):
     remat_from: layers of at least this many px are recomputed in the backward pass.
     blocks_from: layers of at least this many px are computed in blocks, and RGB channel first (see
       `blocked`): the form for TPUs. None: everywhere the plain form.
+    rgb_sums: the form of toRGB for GPUs (see `ops.to_rgb`).
     clamp: NVlabs' conv_clamp (256 in networks they trained in fp16), None otherwise.
   """
 
@@ -128,6 +131,7 @@ class Generator(nn.Module):
   half_from: int = 128
   remat_from: int | None = None
   blocks_from: int | None = None
+  rgb_sums: bool = False
   clamp: float | None = None
 
   def setup(self):
@@ -144,7 +148,7 @@ class Generator(nn.Module):
     wrap = nn.remat if remat else lambda module: module
     here, up, blocks = self._block(layer.resolution), None, None
     if layer.kind == 'to_rgb':
-      return wrap(ToRGB)(self.clamp, here)
+      return wrap(ToRGB)(self.clamp, here, self.rgb_sums)
     if layer.kind == 'up_conv':
       up = self.up if layer.resolution >= self.polyphase_from else 'transposed'
     # Where neither side is in larger blocks, only doubling differs from the plain form.

@@ -14,6 +14,7 @@ from hybrid_jax.models.perceptual import BACKBONES
 AT_LEAST = {
   1: 'model.channel_base model.channel_max model.w_dim model.mapping_layers model.head_width '
   'model.encoder_reduction model.arcface_embedding model.arcface_reduction data.batch_size '
+  'optim.micro_batches '
   'loss.r1_steps train.num_steps train.log_steps train.sample_steps train.checkpoint_steps '
   'train.val_steps train.val_batches data.rendered_clips',
   0: 'model.polyphase_from model.half_from model.remat_from loss.pool_size '
@@ -89,6 +90,8 @@ def _check_each(fields: _Fields) -> None:
       need(ok, field, f'a whole number of at least {least}')
   for field, names in CHOICES.items():
     need(get(field) in names, field, 'one of ' + ', '.join(map(repr, names)))
+  parts, batch = get('optim.micro_batches'), get('data.batch_size')
+  need(batch % parts == 0, 'optim.micro_batches', f'a divisor of data.batch_size={batch}')
   need(0 < get('data.held_out') < 1, 'data.held_out', 'between 0 and 1')
   need(0 <= get('loss.mask_dilation') < 0.5, 'loss.mask_dilation', 'at least 0 and under 0.5')
   people = get('data.rendered_people')

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from jax.experimental import multihost_utils
 
 from hybrid_jax import environment
 from hybrid_jax.media import replacing, stills
@@ -39,17 +40,30 @@ def ignore(line: str) -> None:
 
 
 @contextlib.contextmanager
-def stop_on_signal() -> Iterator[list[str]]:
-  """Yields a list that names the signal once SIGTERM (preemption) or SIGINT has come."""
+def stop_on_signal() -> Iterator[Callable[[int], str]]:
+  """Yields stopped(step): the signal's name once SIGTERM (preemption) or SIGINT has come, or ''.
+
+  Of several processes one gets the signal, and all stop at the same step, the next that none has
+  passed: `stopped` must be called in each step. JAX handles SIGTERM then, and spreads it.
+  """
   received: list[str] = []
-  handlers = {}
+  handlers, several = {}, jax.process_count() > 1
+
+  def handle(number, _):
+    if several:
+      signal.raise_signal(signal.SIGTERM)
+    received.append(signal.Signals(number).name)
+
+  def stopped(step: int) -> str:
+    if several:
+      return 'SIGTERM' if multihost_utils.reached_preemption_sync_point(step) else ''
+    return received[0] if received else ''
+
   with contextlib.suppress(ValueError):  # Python allows handlers in the main thread only
-    for number in (signal.SIGTERM, signal.SIGINT):
-      handlers[number] = signal.signal(
-        number, lambda number, _: received.append(signal.Signals(number).name)
-      )
+    for number in (signal.SIGINT,) if several else (signal.SIGTERM, signal.SIGINT):
+      handlers[number] = signal.signal(number, handle)
   try:
-    yield received
+    yield stopped
   finally:
     for number, handler in handlers.items():
       signal.signal(number, handler)
@@ -209,8 +223,8 @@ def train(
       batch = put(next(batches))
       state, metrics = step_fn(state, frozen, batch)
       done = step + 1
-      stopping = bool(stopped)  # read once: the signal may come at any time
-      last = done == total or stopping
+      stopping = stopped(done)  # read once: the signal may come at any time
+      last = done == total or bool(stopping)
       if trace.running and (done == config.train.profile_from + PROFILED_STEPS or last):
         jax.block_until_ready(metrics)
         trace.stop()
@@ -246,7 +260,7 @@ def train(
           scalars.flush()
       if stopping:
         checkpoints.wait_until_finished()
-        report(f'{stopped[0]}: saved at step {done}; run the same command to resume')
+        report(f'{stopping}: saved at step {done}; run the same command to resume')
         return None
       patience = config.train.patience
       if patience and validated and best.waited(done, config.train.val_steps) >= patience:

@@ -116,6 +116,22 @@ def jit_step(step: Any, state: Any, mesh: Mesh) -> Any:
   )
 
 
+def split(tree: Any, count: int, mesh: Mesh) -> Any:
+  """Inside a program: maps a batch (n, ...) to its `count` parts (count, n / count, ...).
+
+  Part k takes the samples k, count + k, ...: every device has its share of each part, and none
+  sends samples to another.
+  """
+  sharding = NamedSharding(mesh, PartitionSpec(None, 'data'))
+  parts = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), tree)
+  return jax.lax.with_sharding_constraint(parts, sharding)
+
+
+def joined(parts: jax.Array) -> jax.Array:
+  """Returns the batch of an array of parts: the inverse of `split`."""
+  return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])
+
+
 def put_whole(tree: Any, mesh: Mesh) -> Any:
   """Puts arrays that every process holds alike on every device."""
   if jax.process_count() > 1:  # an array on a device of this process cannot be sent to the others

@@ -69,7 +69,7 @@ def make_step(networks: Networks, config: Any, mesh: Mesh) -> Step:
   Its state is split over `mesh`; only the parameters are gathered, and the optimisers update parts.
   """
   encoder = networks.hybrid.encoder
-  objective = make_objective(networks, config)
+  gradient = make_gradient(networks, config, mesh)
   critic_step = make_critic_step(networks, config, mesh)
   encoder_tx, _ = optimizers(config)
 
@@ -79,10 +79,7 @@ def make_step(networks: Networks, config: Any, mesh: Mesh) -> Step:
     rows = active_rows(state.step, config.progressive, encoder.num_ws)
     params = state.encoder['params']
     whole = parallel.gather((params, state.encoder['batch_stats'], state.critic), mesh)
-    grads, (W_S, batch_stats, metrics) = jax.grad(objective, has_aux=True)(
-      *whole, frozen, batch, rows, key_noise, True
-    )
-    grads = parallel.scatter(grads, mesh)
+    grads, (W_S, batch_stats, metrics) = gradient(*whole, frozen, batch, rows, key_noise)
     updates, encoder_opt = encoder_tx.update(grads, state.encoder_opt, params)
     params = optax.apply_updates(params, updates)
     # The critic learns after the encoder, from the same latents. e4e trains it before, which costs
@@ -97,6 +94,42 @@ def make_step(networks: Networks, config: Any, mesh: Mesh) -> Step:
     return state, metrics
 
   return step
+
+
+def make_gradient(networks: Networks, config: Any, mesh: Mesh) -> Callable:
+  """Returns the gradient of the objective in the encoder's parameters, split over `mesh`.
+
+  The result is gradient(params, batch_stats, critic, frozen, batch, rows, key) -> (grads, (W_S,
+  batch_stats, metrics)). With `optim.micro_batches` the batch is computed in parts, one after
+  another: gradients, batch statistics and metrics are the means of those of the parts. As all terms
+  are means over samples, that is the gradient of the whole batch but for what reads several
+  samples: batch normalisation (stage 1, Eq. (10) with it) and the area of the masks of Eq. (13) are
+  of a part. Noise is drawn for each part. The latents `W_S` of all parts come together again: the
+  critic's step, with its pool and R1, is always that of the whole batch.
+  """
+  objective, count = make_objective(networks, config), config.optim.micro_batches
+
+  def part(*args):
+    grads, aux = jax.grad(objective, has_aux=True)(*args, True)
+    return parallel.scatter(grads, mesh), aux
+
+  def whole(params, batch_stats, critic, frozen, batch, rows, key):
+    # A scan in the step and not optax.MultiSteps, which accumulates over calls of the step: a step
+    # stays one batch for schedules, critic, logs, checkpoints and the data's order.
+    def add(total, inputs):
+      batch, key = inputs
+      grads, aux = part(params, batch_stats, critic, frozen, batch, rows, key)
+      return jax.tree.map(jnp.add, total, grads), aux
+
+    zero = parallel.scatter(jax.tree.map(jnp.zeros_like, params), mesh)
+    inputs = parallel.split(batch, count, mesh), jax.random.split(key, count)
+    total, (W_S, stats, metrics) = jax.lax.scan(add, zero, inputs)
+    # As a change, so that statistics that stay (stage 2) do so in every bit.
+    batch_stats = jax.tree.map(lambda old, x: old + jnp.mean(x - old, axis=0), batch_stats, stats)
+    metrics = jax.tree.map(jnp.mean, metrics)
+    return jax.tree.map(lambda x: x / count, total), (parallel.joined(W_S), batch_stats, metrics)
+
+  return part if count == 1 else whole
 
 
 def make_critic_step(networks: Networks, config: Any, mesh: Mesh) -> Callable:

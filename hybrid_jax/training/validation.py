@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from hybrid_jax.method.networks import Networks
@@ -30,13 +31,24 @@ def make_validator(
   process = (jax.process_index(), jax.process_count())
   weight = config.loss.weights.get('adversarial', 0.0)
 
+  count = config.optim.micro_batches
+
   @functools.partial(jax.jit, out_shardings=parallel.shardings(mesh)[1])
   def losses(state, frozen, batch, k):
     rows = rows_at(state.step, config.progressive, networks.hybrid.encoder.num_ws)
     key = jax.random.fold_in(jax.random.key(SEED), k)
     encoder, critic = parallel.gather((state.encoder, state.critic), mesh)
-    params, batch_stats = encoder['params'], encoder['batch_stats']
-    _, (_, _, terms) = objective(params, batch_stats, critic, frozen, batch, rows, key, False)
+    whole = encoder['params'], encoder['batch_stats'], critic, frozen
+
+    def terms_of(inputs):
+      _, (_, _, terms) = objective(*whole, inputs[0], rows, inputs[1], False)
+      return terms
+
+    if count == 1:
+      terms = terms_of((batch, key))
+    else:  # the memory of a batch is that of its parts, as in the step
+      inputs = parallel.split(batch, count, mesh), jax.random.split(key, count)
+      terms = jax.tree.map(jnp.mean, jax.lax.map(terms_of, inputs))
     # Without the critic's term: it measures the critic too, which changes from step to step.
     return terms | {'total': terms['total'] - weight * terms['adversarial']}
 
@@ -76,6 +88,6 @@ def make_sampler(networks: Networks, mesh: Mesh) -> Any:
     decoded = [hybrid.reenact(G, W_S, F) for F in (F_S, F_D, None, F_other)]
     size = min(S.shape[1], decoded[0].shape[1])
     images = [adaptive_avg_pool(x, size) for x in (S, D, *decoded)]
-    return to_uint8(jax.numpy.stack(images, axis=1))  # n 6 h w c
+    return to_uint8(jnp.stack(images, axis=1))  # n 6 h w c
 
   return sample

@@ -23,7 +23,8 @@ ENTRY %main (a: bf16[4,8], b: f32[8]) -> f32[4] {
   %b = f32[8]{0} parameter(1)
   %both = (bf16[4,8]{1,0}, f32[8]{0}) tuple(%a, %b)
   %loop_fusion = f32[4,8]{1,0} fusion(%a, %b), kind=kLoop, metadata={op_name="jit(f)/jit(main)/mul"}
-  ROOT %sum = f32[4]{0} custom-call(%loop_fusion), custom_call_target="x"
+  %both.1 = (f32[4]{0}, s8[33554432]{0}) custom-call(%loop_fusion), custom_call_target="x"
+  ROOT %sum = f32[4]{0} get-tuple-element(%both.1), index=0
 }
 """
 
@@ -39,7 +40,7 @@ def test_cycles_are_added_by_layer():
 def test_a_kernel_moves_what_it_reads_and_writes():
   fused, called = costs.traffic(GPU)
   assert fused.cost == 4 * 8 * 2 + 8 * 4 + 4 * 8 * 4  # bf16 and float32 in, float32 out
-  assert called.cost == 4 * 8 * 4 + 4 * 4
+  assert called.cost == 4 * 8 * 4 + 4 * 4  # without the memory it works in
   assert (fused.layer, called.layer) == ('mul', 'the compiler')
 
 
@@ -47,6 +48,28 @@ def test_a_kernel_moves_what_it_reads_and_writes():
 def test_an_unknown_topology_is_refused(name):
   with pytest.raises(InputError, match='--topology='):
     devices.target(name)
+
+
+@pytest.mark.parametrize(
+  ('error', 'installed', 'text'),
+  [
+    ('INVALID_ARGUMENT: layout is not divisible', True, 'libtpu refuses it; take for example v5e:'),
+    ('JAX TPU support not installed', False, r'pip install .hybrid_jax\[tpu\]'),
+    ('open /tmp/libtpu_lockfile', True, 'another process uses libtpu'),
+  ],
+)
+def test_a_refused_topology_is_told_apart_from_a_missing_compiler(
+  monkeypatch, error, installed, text
+):
+  def refuse(**_):
+    raise RuntimeError(error)
+
+  monkeypatch.setattr(devices.os, 'environ', {})
+  monkeypatch.setattr('jax.experimental.topologies.get_topology_desc', refuse)
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: installed or None)
+  with pytest.raises(InputError, match=text) as raised:
+    devices.target('v5e:3x7')
+  assert ('pip install' in str(raised.value)) != installed
 
 
 def doctor(*options):

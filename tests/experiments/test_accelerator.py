@@ -10,7 +10,13 @@ import outcomes
 import pytest
 import small
 
-from experiments.cost import accelerator, accelerator_parts, accelerator_tuning
+from experiments.cost import (
+  accelerator,
+  accelerator_clip,
+  accelerator_forms,
+  accelerator_parts,
+  accelerator_tuning,
+)
 from hybrid_jax.models.ops import from_uint8
 from hybrid_jax.training import parallel
 
@@ -76,6 +82,25 @@ def test_a_step_that_is_not_finite_names_its_values_and_fails(begin, capsys):
   # The critic is in two terms of the encoder's step, whose gradient reaches everything.
   expected = {'adversarial', 'total', 'gradient_norm', 'critic', 'r1'}
   assert set(result['not_finite']) == expected
+
+
+@pytest.mark.slow
+def test_every_form_of_the_generator_draws_the_same(capsys):
+  config = small.small_config()
+  accelerator_forms.forms(config, 2)
+  found = [result for result in results(capsys) if 'difference' in result]
+  assert [r['name'] for r in found] == [f'generator, {name}' for name in accelerator_forms.FORMS]
+  assert all(r['value'] > 0 and r['difference'] < 1e-5 for r in found)
+  outcomes.write(largest_difference=max(r['difference'] for r in found))
+
+
+@pytest.mark.slow
+def test_a_clip_goes_from_files_to_a_file(capsys):
+  accelerator_clip.clip(small.small_config(), 9)
+  values = {result['name']: result['value'] for result in results(capsys)}
+  assert values[f'clip {small.SIZE} px'] > 0
+  assert values[f'clip {small.SIZE} px, first run, with compilation'] > 0
+  outcomes.write(reported=sorted(values))
 
 
 @pytest.mark.slow

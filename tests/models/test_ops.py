@@ -1,5 +1,7 @@
 """Operators against slow references written here: grouped convolution, zero insertion, loops."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,14 +47,48 @@ def test_up_conv_weight_gradients_agree():
 @pytest.mark.parametrize('up', [None, *ops.UP_CONV])
 def test_modulated_conv_equals_the_per_sample_form(up):
   x, kernel, styles = normal(0, 3, 6, 6, 4), normal(1, 3, 3, 4, 5), normal(2, 3, 4)
-  for demodulate in (True, False):
-    actual = ops.modulated_conv(x, kernel, styles, demodulate=demodulate, up=up)
-    for i in range(3):
-      own = kernel * styles[i][:, None]
-      if demodulate:
-        own = own / np.sqrt((own**2).sum((0, 1, 2)) + 1e-8)
-      plain = ops.conv(x[i : i + 1], own) if up is None else slow_up_conv(x[i : i + 1], own)
-      assert error(actual[i : i + 1], plain) < 3e-6
+  actual = ops.modulated_conv(x, kernel, styles, up=up)
+  for i in range(3):
+    own = kernel * styles[i][:, None]
+    own = own / np.sqrt((own**2).sum((0, 1, 2)) + 1e-8)
+    plain = ops.conv(x[i : i + 1], own) if up is None else slow_up_conv(x[i : i + 1], own)
+    assert error(actual[i : i + 1], plain) < 3e-6
+
+
+@pytest.mark.parametrize('sums', [False, True])
+def test_to_rgb_equals_the_per_sample_form(sums):
+  x, kernel, styles, seed = (
+    normal(0, 3, 6, 5, 4),
+    normal(1, 4, 3),
+    normal(2, 3, 4),
+    1 + np.arange(3),
+  )
+
+  def plain(x, kernel, styles):
+    return jnp.stack([x[i] @ (styles[i][:, None] * kernel) for i in range(3)])
+
+  to_rgb = functools.partial(ops.to_rgb, sums=sums)
+  assert error(to_rgb(x, kernel, styles), plain(x, kernel, styles)) < 1e-6
+  found, expected = (
+    jax.grad(lambda *args, f=f: jnp.sum(jnp.square(f(*args)) * seed), (0, 1, 2))(x, kernel, styles)
+    for f in (to_rgb, plain)
+  )
+  for a, b in zip(found, expected, strict=True):
+    assert error(a, b) < 1e-5
+
+
+def test_the_derivatives_of_the_leaky_relu_follow_from_its_result():
+  def plain(x):
+    return jnp.sqrt(2.0) * jax.nn.leaky_relu(x, 0.2)
+
+  x, t = np.append(normal(0, 50), [0.0, 1e-30]).astype(np.float32), normal(1, 52)
+  for f in (jax.jit, lambda f: f):
+    assert error(f(ops.leaky_relu)(x), plain(x)) < 1e-7
+  found, expected = (jax.jvp(f, (x,), (t,))[1] for f in (ops.leaky_relu, plain))
+  assert error(found, expected) < 1e-7
+  found, expected = (jax.vjp(f, x)[1](t)[0] for f in (ops.leaky_relu, plain))
+  assert error(found, expected) < 1e-7
+  assert jax.grad(lambda x: ops.leaky_relu(x))(jnp.bfloat16(-1)).dtype == jnp.bfloat16
 
 
 def test_upsample_skip():

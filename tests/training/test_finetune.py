@@ -13,7 +13,7 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.method import losses, networks, objective
 from hybrid_jax.models import latents
 from hybrid_jax.models.ops import from_uint8
-from hybrid_jax.training import checkpoint, config_check
+from hybrid_jax.training import checkpoint, config_check, parallel, steps
 
 N = 4
 
@@ -148,3 +148,26 @@ def test_stage_2_follows_at_once_where_the_config_says_so(tmp_path, monkeypatch)
   body = lambda encoder: encoder['params']['backbone']  # noqa: E731
   jax.tree.map(np.testing.assert_array_equal, body(before), body(after))
   outcomes.write(stages=[first['stage'], second['stage']], steps=[step, last])
+
+
+def test_a_batch_in_parts_gives_the_step_of_the_whole(stepped):
+  """Nothing in stage 2 reads several samples but the area of the masks, here alike in all."""
+  config, nets, frozen, batch, state, *_ = stepped
+  batch = {k: np.repeat(x[:1], N, 0) if 'mask' in k else x for k, x in batch.items()}
+  expected, metrics = start('finetune').step(state, batch)
+  config = config.copy_and_resolve_references()
+  config.optim.micro_batches = 2
+  mesh = parallel.make_mesh(2)
+  step = parallel.jit_step(steps.make_step(nets, config, mesh), state, mesh)
+  moved = jax.device_put(jax.device_get(state), parallel.of(parallel.sharded(state, mesh)))
+  frozen = parallel.put_whole(jax.device_get(frozen), mesh)
+  found, metrics_found = step(moved, frozen, parallel.put_batch(batch, mesh))
+  # The first moment after one step is the gradient, centralised and scaled.
+  for a, b in zip(*(jax.tree.leaves(s.encoder_opt.mu) for s in (expected, found)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(np.abs(a).max(), 1e-6))
+  same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # noqa: E731
+  jax.tree.map(same, metrics, metrics_found)
+  jax.tree.map(same, expected.critic, found.critic)
+  jax.tree.map(
+    np.testing.assert_array_equal, state.encoder['batch_stats'], found.encoder['batch_stats']
+  )

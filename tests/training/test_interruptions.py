@@ -14,7 +14,9 @@ import subprocess
 import sys
 import time
 
+import cluster
 import numpy as np
+import outcomes
 import pytest
 from small import write_clip
 
@@ -47,15 +49,23 @@ def videos(tmp_path_factory):
   return folder
 
 
-def start(videos, workdir, cache, *fields, devices=1, **popen):
+def command_of(videos, workdir, *fields):
+  command = [sys.executable, '-m', 'hybrid_jax.main', '--config=configs/pretrain.py:tiny', *SMALL]
+  return [*command, f'--workdir={workdir}', f'--config.data.videos={videos}', *fields]
+
+
+def start(videos, workdir, cache, *fields, devices=1):
   environment = os.environ | {
     'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
     'JAX_COMPILATION_CACHE_DIR': str(cache),
   }
-  command = [sys.executable, '-m', 'hybrid_jax.main', '--config=configs/pretrain.py:tiny', *SMALL]
-  command += [f'--workdir={workdir}', f'--config.data.videos={videos}', *fields]
   return subprocess.Popen(
-    command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    command_of(videos, workdir, *fields),
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
   )
 
 
@@ -134,6 +144,38 @@ def test_two_processes_give_the_losses_of_one(videos, tmp_path):
     more = ['--config.train.num_steps=5']
     finish(start(videos, tmp_path / name, cache, *fields, *more, devices=devices))
   assert_same_losses(tmp_path, 5)
+
+
+def on_a_cluster(job, videos, workdir, cache, *fields):
+  command = command_of(videos, workdir, '--coordinator=auto', *fields)
+  variables = {'JAX_COMPILATION_CACHE_DIR': str(cache)}
+  return cluster.start(job, command, env=variables, cwd=ROOT, stderr=subprocess.STDOUT)
+
+
+def test_one_of_two_hosts_is_preempted_and_both_go_on_as_if_nothing_had_been(videos, tmp_path):
+  """--coordinator=auto; the signal comes to the second process, which writes nothing."""
+  cache, job = tmp_path / 'cache', os.getpid()  # JAX derives the port from the job
+  fields = ['--config.train.num_steps=40', '--config.train.checkpoint_steps=40']
+  fields += ['--config.train.val_steps=20', '--config.train.sample_steps=40']
+  for process in on_a_cluster(job, videos, tmp_path / 'quiet', cache, *fields):
+    finish(process)
+  stopped = tmp_path / 'stopped'
+  first, second = on_a_cluster(job + 1, videos, stopped, cache, *fields)
+  while not (stopped / 'metrics.csv').exists() or len(rows(stopped)) < 2:
+    assert first.poll() is None and second.poll() is None
+    time.sleep(0.1)
+  second.send_signal(signal.SIGTERM)
+  output = finish(first)
+  finish(second)
+  (saved,) = (int(p.name) for p in (stopped / 'checkpoints').iterdir())
+  assert f'SIGTERM: saved at step {saved};' in output and saved < 40
+  first, second = on_a_cluster(job + 2, videos, stopped, cache, *fields)
+  assert f'resumed at step {saved}' in finish(first)
+  finish(second)
+  assert len(rows(stopped)) == 40
+  for name in ('metrics.csv', 'validation.csv'):
+    assert rows(tmp_path / 'quiet', name) == rows(stopped, name)
+  outcomes.write(stopped_at=saved, of=40, losses_equal_in_every_digit=True)
 
 
 def assert_same_losses(folder, steps):

@@ -1,5 +1,11 @@
 """How the state is split over devices, and checkpoints that move between numbers of devices."""
 
+import os
+import pathlib
+import signal
+import sys
+
+import cluster
 import grain
 import jax
 import jax.numpy as jnp
@@ -8,7 +14,10 @@ import pytest
 from jax.sharding import PartitionSpec
 from small import a_state
 
-from hybrid_jax.training import checkpoint, parallel, triplets
+from hybrid_jax.errors import InputError
+from hybrid_jax.training import checkpoint, loop, parallel, triplets
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +44,73 @@ def test_two_devices_hold_half_of_a_large_array():
   assert parallel.bytes_per_device(shapes) == 4 * (64 * 64 // 2 + 64)
   placed = jax.device_put(tree, parallel.of(shapes))
   assert parallel.bytes_per_device(placed) == parallel.bytes_per_device(shapes)
+
+
+def test_auto_asks_the_cluster(monkeypatch):
+  calls = []
+  monkeypatch.setattr(jax.distributed, 'initialize', lambda *args: calls.append(args))
+  parallel.join('auto', None, None)
+  parallel.join('host:1234', 2, 1)
+  parallel.join('', None, None)
+  assert calls == [(), ('host:1234', 2, 1)]
+
+
+def test_a_cluster_that_is_none_is_named_in_one_line(monkeypatch):
+  def refuse():
+    raise ValueError('coordinator_address should be defined.\nMore.')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', refuse)
+  with pytest.raises(InputError, match='^--coordinator=auto: coordinator_address') as raised:
+    parallel.join('auto', None, None)
+  assert len(str(raised.value).splitlines()) == 1
+  for arguments in (('host:1234', None, None), ('host:1234', 2, 2), ('', 2, 0)):
+    with pytest.raises(InputError, match='--coordinator=HOST:PORT'):
+      parallel.join(*arguments)
+
+
+def test_of_several_processes_the_signal_is_left_to_jax(monkeypatch):
+  before = signal.getsignal(signal.SIGTERM)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(
+    'jax.experimental.multihost_utils.reached_preemption_sync_point', lambda step: step == 3
+  )
+  with loop.stop_on_signal() as stopped:
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [stopped(step) for step in (1, 2, 3)] == ['', '', 'SIGTERM']
+  monkeypatch.setattr(jax, 'process_count', lambda: 1)
+  with loop.stop_on_signal() as stopped:
+    assert stopped(1) == ''
+    signal.raise_signal(signal.SIGINT)
+    assert stopped(2) == 'SIGINT'
+
+
+LOOP = """
+import time, jax, numpy as np
+from hybrid_jax.training import loop, parallel
+
+parallel.join('auto', None, None)
+mesh = parallel.make_mesh()
+total = jax.jit(lambda x: x.sum(), out_shardings=parallel.shardings(mesh)[1])
+with loop.stop_on_signal() as stopped:
+  for step in range(1, 600):
+    assert total(parallel.put_batch(np.ones(2, np.float32), mesh)) == 4
+    if step == 2:
+      print('ready', flush=True)
+    if name := stopped(step):
+      print(name, step, flush=True)
+      break
+    time.sleep(0.05 * (1 + jax.process_index()))
+"""
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step():
+  first, second = cluster.start(os.getpid(), [sys.executable, '-c', LOOP], cwd=ROOT)
+  while (line := second.stdout.readline()) and line.strip() != 'ready':
+    pass
+  second.send_signal(signal.SIGTERM)
+  outputs = [process.communicate(timeout=300)[0].splitlines()[-1] for process in (first, second)]
+  assert first.returncode == second.returncode == 0
+  assert outputs[0] == outputs[1] and outputs[0].startswith('SIGTERM ')
 
 
 def an_iterator():

@@ -29,11 +29,12 @@ def check_codecs() -> Check:
 
 def check_devices(config: Any) -> Check:
   """Checks that a batch can be split over the devices, and that JAX sees the machine's own."""
-  devices, batch = jax.devices(), config.data.batch_size
+  devices, batch, parts = jax.devices(), config.data.batch_size, config.optim.micro_batches
   kind = devices[0].device_kind
-  if batch % len(devices):
+  if batch % (parts * len(devices)):
     message = f'config.data.batch_size={batch} must be divisible by the {len(devices)} devices'
-    return Check('wrong', 'devices', f'{message} of kind {kind}')
+    times = f', times config.optim.micro_batches={parts}' if parts > 1 else ''
+    return Check('wrong', 'devices', f'{message} of kind {kind}{times}')
   unused = environment.missing_accelerator()
   message = f'{len(devices)} of kind {kind}'
   return Check('warning' if unused else 'ok', 'devices', '; '.join(filter(None, (message, unused))))
@@ -44,7 +45,7 @@ def check_step(config: Any, nets: Any, compile_step: bool) -> Iterator[Check]:
 
   The program is that of the run, which then finds it in the compilation cache.
   """
-  if config.data.batch_size % jax.device_count():
+  if config.data.batch_size % (jax.device_count() * config.optim.micro_batches):
     return  # `check_devices` has reported it, and the step would not compile
   mesh = parallel.make_mesh()
   try:
@@ -107,6 +108,6 @@ def check_memory(needed: int | None, whole: bool) -> Check:
   message = f'{needed / GiB:.2f} GiB of the {available / GiB:.2f} GiB of a device'
   message = message if whole else f'at least {message}, for state and frozen networks'
   if needed > available:
-    message += '; lower config.data.batch_size, or set config.model.half_dtype and .remat_from'
+    message += '; raise config.optim.micro_batches, or set config.model.half_dtype and .remat_from'
   status = 'wrong' if needed > available else 'warning' if needed > ENOUGH * available else 'ok'
   return Check(status, 'memory', message)
