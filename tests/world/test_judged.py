@@ -35,10 +35,10 @@ def draw():
 
 
 def test_yunet_finds_each_head_where_it_is(draw, shared):
-  """24 people at random moments."""
+  """Ten people at random moments."""
   detector = faces.FaceDetector(shared('models/yunet_n_dynamic.onnx'))
   moment, errors = jax.jit(lambda n: people.moment(n, 0)), []
-  for n in people.SPLITS['validation'] + np.arange(24):
+  for n in people.SPLITS['validation'] + np.arange(10):
     image, points = draw(*moment(n))
     found = detector.detect(image)
     assert len(found) == 1 and found[0].score > 0.8
