@@ -131,6 +131,7 @@ def progress(
   done = max(0, total - len(items)) if total and isinstance(items, Sized) else 0
   describe = description if callable(description) else lambda: description
   bar = tqdm(items, describe(), total, initial=done, unit=unit)
+  trim_heap()  # of what compiling and loading have left
   for k, item in enumerate(bar):
     yield item
     if callable(description):

@@ -8,8 +8,8 @@ Weight files and videos are those of `rehearsal_inputs`: of the public formats, 
 and rendered people. Options are only added behind a command (`added`), and the result lists them:
 one triplet and recomputed layers, for 24 GiB of memory, and a few steps. The first training gets
 SIGTERM, as a machine that is taken back sends it, in its third step, and the same command resumes
-it. The result is written after each command, with its seconds and the peak memory of its processes.
-The same command continues after the last one that succeeded. It takes up to 35 GB in FOLDER. With
+it. The result is written after each command, with its seconds, the peak memory of its processes and
+the commit. The same command continues after the last one that succeeded. It takes up to 35 GB in FOLDER. With
 --small networks and videos are those of a test.
 """
 
@@ -30,6 +30,7 @@ from collections.abc import Iterator
 from configs import common
 from experiments import script
 from experiments.cost import rehearsal_inputs
+from hybrid_jax import environment
 
 MARK = 'rehearsed'  # of the block in README.md
 # README.md states it: what a machine of 24 GiB without an accelerator needs.
@@ -236,7 +237,8 @@ def rehearse(options: argparse.Namespace) -> None:
     variables['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
   for k, step in list(enumerate(todo))[len(done) :]:
     figures = run(step, work, work / 'logs' / f'{k:02d}.txt', variables)
-    done.append({'name': step.name, 'command': step.command, 'added': step.added} | figures)
+    about = {'name': step.name, 'command': step.command, 'added': step.added}
+    done.append(about | figures | {'commit': environment.commit()})
     print(f'{step.name}: {figures["seconds"]} s, {figures["peak_gib"]} GiB', flush=True)
     for path in (kept, output):
       script.write_json(path, result)
