@@ -9,8 +9,8 @@ and rendered people. Options are only added behind a command (`added`), and the 
 one triplet and recomputed layers, for 24 GiB of memory, and a few steps. The first training gets
 SIGTERM, as a machine that is taken back sends it, in its third step, and the same command resumes
 it. The result is written after each command, with its seconds, the peak memory of its processes and
-the commit. The same command continues after the last one that succeeded. It takes up to 35 GB in FOLDER. With
---small networks and videos are those of a test.
+the commit. The same command continues after the last one that succeeded. It takes up to 35 GB in
+FOLDER. With --small networks and videos are those of a test.
 """
 
 import argparse
