@@ -251,6 +251,16 @@ def open_clip(
   return Input(path, track, squares, None, kind, options.locates)
 
 
+def open_tracker(options: CropOptions, model: Model) -> tracking.Tracker:
+  """Returns what follows the face of `options` frame by frame.
+
+  Raises:
+    InputError: the detector or the picture of --face=like=PICTURE cannot be used.
+  """
+  landmarker = open_landmarker(options.detector)
+  return tracking.Tracker(landmarker, _choice(options, model, landmarker), _embed(model))
+
+
 def _choice(options: CropOptions, model: Model, landmarker: Landmarker | None) -> tracking.Choice:
   """Returns the rule that picks one of several faces in a frame."""
   if not options.face.startswith('like='):
