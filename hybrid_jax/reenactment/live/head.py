@@ -19,7 +19,7 @@ class Sighting:
   """The head in a frame.
 
   square: (4,) as in `align`; None where no head is found.
-  cut: whether the frame begins a shot.
+  cut: whether a shot has begun since the last head.
   """
 
   square: np.ndarray | None
@@ -37,7 +37,7 @@ class Head:
 
   def __init__(self, tracker: Tracker | None, kind: str, cutoffs: Cutoffs):
     self._tracker, self._kind, self._filter = tracker, kind, OneEuro(cutoffs)
-    self._size, self._unit, self._seen = None, 1.0, []
+    self._size, self._unit, self._seen, self._cut = None, 1.0, [], False
 
   def __call__(self, rgb: np.ndarray, time: Fraction) -> Sighting:
     """Returns the head in a frame (h, w, 3) uint8 of a time in seconds.
@@ -55,10 +55,11 @@ class Head:
     face = self._tracker(rgb, time)
     if self._tracker.cut:
       self._filter.forget()
-      self._seen = []
+      self._seen, self._cut = [], True
     if face is None:
-      return Sighting(None, self._tracker.cut)
-    return Sighting(self._square(face, float(time)), self._tracker.cut)
+      return Sighting(None, self._cut)
+    cut, self._cut = self._cut, False
+    return Sighting(self._square(face, float(time)), cut)
 
   def _whole(self, first: bool) -> np.ndarray | None:
     h, w = self._size
