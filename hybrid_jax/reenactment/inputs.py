@@ -257,8 +257,11 @@ def open_tracker(options: CropOptions, model: Model) -> tracking.Tracker:
   Raises:
     InputError: the detector or the picture of --face=like=PICTURE cannot be used.
   """
-  landmarker = open_landmarker(options.detector)
-  return tracking.Tracker(landmarker, _choice(options, model, landmarker), _embed(model))
+  landmarker, embed = open_landmarker(options.detector), _embed(model)
+  if embed:
+    # Read and compiled now: frames do not wait for it when it is needed.
+    embed[0](np.zeros((model.size, model.size, 3), np.uint8))
+  return tracking.Tracker(landmarker, _choice(options, model, landmarker), embed)
 
 
 def _choice(options: CropOptions, model: Model, landmarker: Landmarker | None) -> tracking.Choice:

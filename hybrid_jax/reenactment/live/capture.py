@@ -86,7 +86,9 @@ class Capture:
       if not self._frames:
         return None
       self._changed.notify_all()
-      return self._frames.popleft()
+      taken = self._frames.popleft()
+    # Where every frame is taken, the time in the queue is that of the frames before it.
+    return taken if self._realtime else dataclasses.replace(taken, arrived=clock.monotonic())
 
   def _since(self, moment: float) -> Fraction:
     return round(Fraction(moment - self._began) / TICK) * TICK
@@ -146,8 +148,7 @@ class Capture:
         self._frames.clear()
       else:
         self._changed.wait_for(lambda: len(self._frames) < WAITING or self._stop.is_set())
-        # The wait was for us and not for the source.
-        arrived = clock.monotonic()
-      self._last = arrived
+      # Now: the wait above was for us and not for the source.
+      self._last = clock.monotonic()
       self._frames.append(Captured(frame, time, arrived))
       self._changed.notify_all()

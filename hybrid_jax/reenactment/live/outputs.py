@@ -148,7 +148,8 @@ class File:
     self._folder.mkdir()
     self._waiting: queue.Queue = queue.Queue(WRITE_AHEAD)
     self._segments, self._error = 0, None
-    self._thread = threading.Thread(target=self._work, name='encoder')
+    # A daemon: a second Ctrl-C ends the process at once.
+    self._thread = threading.Thread(target=self._work, name='encoder', daemon=True)
     self._thread.start()
 
   def _work(self) -> None:

@@ -46,6 +46,9 @@ class Figures:
 
   def add(self, seconds: float) -> None:
     """Counts a frame that was shown `seconds` after it arrived."""
+    if not self.frames:
+      # The rate counts from the first frame: before it, a source may be waited for.
+      self.began = self._since = clock.monotonic() - seconds
     self.frames += 1
     self.total.add(seconds)
     self.recent.add(seconds)
@@ -115,7 +118,7 @@ def reenact(
     InputError: an input or an option that cannot be used, or a driver without any frame.
     FloatingPointError: a result is not finite. What was made before is finished.
   """
-  source, realtime = check(options, live)
+  source, realtime, options = check(options, live)
   session = open_session(model, options, live)
   say(f'driving  {source.shown}: {"the newest frame wins" if realtime else "every frame"}')
   stop = stop or threading.Event()
@@ -125,8 +128,6 @@ def reenact(
     loop = Loop(session, capture, say, keys, log)
     record = _record(model, options, live, source)
     # Opened before the first frame: a wrong output is refused at once.
-    if source.kind != 'file':
-      options = dataclasses.replace(options, audio=False)
     loop.output = outputs.open_output(options, session.shape, capture.time_base, record)
     error = None
     try:
@@ -148,18 +149,25 @@ def reenact(
   return Report(options.output, figures, session.stages.shares(), (reason, *notes))
 
 
-def check(options: Options, live: Live) -> tuple[Source, bool]:
-  """Returns the driver, and whether its newest frame wins. Raises InputError before any work."""
+def check(options: Options, live: Live) -> tuple[Source, bool, Options]:
+  """Returns the driver, whether its newest frame wins, and the options as they apply to it.
+
+  Raises:
+    InputError: what cannot be used, before any work.
+  """
   if not os.path.isfile(options.source):
     raise InputError(f'{options.source}: no such file')
   source = open_source(options.driving, live.input_format, live.of_format())
+  # Sound is copied from files: that of a stream would have to be read beside its pictures.
+  options = dataclasses.replace(options, audio=options.audio and source.kind == 'file')
   outputs.check(options)
   if live.log:
     refuse_target(live.log)
   located = any(options.crop_options(role).locates for role in ('source', 'driving'))
   if options.crop not in ('', 'whole') and not located:
     raise InputError(f'--crop={options.crop}: needs --face-detector')
-  return source, source.kind != 'file' if live.realtime is None else live.realtime
+  realtime = source.kind != 'file' if live.realtime is None else live.realtime
+  return source, realtime, options
 
 
 class Loop:
@@ -287,9 +295,12 @@ def _record(model: Model, options: Options, live: Live, source: Source) -> dict[
   name, digest = source.kind, ''
   if source.kind == 'file':
     name, digest = source.name, environment.sha256(source.name)
+  # An option of the input may be a password, and the log is a path of this machine.
+  own = dataclasses.asdict(live)
+  own = {key: value for key, value in own.items() if key not in ('input_options', 'log')}
   return provenance.record(
     {'source': (options.source, environment.sha256(options.source)), 'driving': (name, digest)},
     model.digests,
     model.config.to_dict(),
-    dataclasses.asdict(options) | dataclasses.asdict(live),
+    dataclasses.asdict(options) | own,
   )
