@@ -23,12 +23,13 @@ from hybrid_jax.media.pixels import Upright
 
 # What an address may open. Without `file`, a playlist from the network could read local files.
 _PROTOCOLS = 'udp,rtp,rtsp,srtp,tcp,tls,http,https,httpproxy,crypto,rtmp,rtmps,rtmpt,srt,unix'
-# Less than FFmpeg's 5 s and 5 MB: nothing is shown while it looks at the beginning of a stream. UDP
-# that came while nobody read is lost, and no error. FFmpeg ignores options of other protocols.
+# Less than FFmpeg's 5 s and 5 MB: nothing is shown while it looks at the beginning of a stream. Its
+# `nobuffer` would lose that beginning, and with it the first key frame. UDP that came while nobody
+# read is lost, and no error. FFmpeg ignores options of other protocols.
 _PROBING = {
-  'fflags': 'nobuffer',
   'analyzeduration': '1000000',
   'probesize': '500000',
+  'fpsprobesize': '0',
   'overrun_nonfatal': '1',
 }
 KEY_FRAMES = 2.0  # s between key frames of a stream, at which a viewer may join

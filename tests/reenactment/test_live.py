@@ -57,7 +57,7 @@ def stream_bytes(folder, count, size=SIZE):
 @pytest.fixture
 def pipe(tmp_path):
   """A named pipe, and a function that writes into it: chunks of bytes, or seconds to wait."""
-  path, threads = tmp_path / 'pipe.ts', []
+  path, threads, over = tmp_path / 'pipe.ts', [], threading.Event()
   os.mkfifo(path)
 
   def send(*parts):
@@ -69,7 +69,7 @@ def pipe(tmp_path):
               file.write(part)
               file.flush()
             else:
-              time.sleep(part)
+              over.wait(part)
       except BrokenPipeError:
         pass  # the reader has ended
 
@@ -78,6 +78,7 @@ def pipe(tmp_path):
     return str(path)
 
   yield send
+  over.set()
   for thread in threads:
     thread.join(5)
 
@@ -150,11 +151,10 @@ def test_an_unplugged_source_leaves_a_finished_file(model, inputs, pipe, tmp_pat
 
 
 def test_a_stalled_source_is_held_faded_and_given_up(model, inputs, pipe, tmp_path):
-  data = stream_bytes(tmp_path, 12)
-  driving = pipe(data, 30)
+  driving = pipe(stream_bytes(tmp_path, 40), 60)
   live = Live(wait=1.5, hold=0.2, fade=0.3, log=str(tmp_path / 'log.csv'))
   report, lines = reenact(model, inputs, tmp_path / 'a.mp4', live, driving=driving)
-  assert report.figures['held'] > 3 and report.figures['frames'] + report.figures['dropped'] == 12
+  assert report.figures['held'] > 3 and report.figures['frames'] + report.figures['dropped'] == 40
   assert 'sends nothing for 1.5 s' in lines[-1]
   shown = frames_of(tmp_path / 'a.mp4')
   assert len(shown) == report.figures['frames'] + report.figures['held']
@@ -207,7 +207,7 @@ def test_from_the_network_to_the_network(model, inputs, tmp_path):
         time.sleep(1 / RATE)
 
   def view():
-    with av.open(f'{shown}?timeout=60000000', timeout=60) as container:
+    with av.open(shown, options={'fpsprobesize': '0'}, timeout=60) as container:
       for frame in container.decode(video=0):
         received.append(frame.to_ndarray(format='rgb24'))
         if len(received) == 3:
@@ -239,7 +239,7 @@ def test_a_file_in_real_time_drops_what_comes_too_late(model, inputs, tmp_path):
 
 def test_an_interrupt_finishes_the_file(model, inputs, pipe, tmp_path):
   """A real signal; the handlers are put back."""
-  driving = pipe(stream_bytes(tmp_path, 12), 30)
+  driving = pipe(stream_bytes(tmp_path, 40), 60)
   before = signal.getsignal(signal.SIGINT)
 
   def interrupt():
@@ -261,7 +261,7 @@ def test_an_interrupt_finishes_the_file(model, inputs, pipe, tmp_path):
 def test_an_error_midway_leaves_what_was_made(model, inputs, tmp_path):
   """Motion that overflows, as soon as relative motion has its reference."""
   with pytest.raises(FloatingPointError, match='not finite'):
-    reenact(model, inputs, tmp_path / 'a.mp4', motion='relative', gain=3e38)
+    reenact(model, inputs, tmp_path / 'a.mp4', motion='relative', gain=1e300)
   made = [frame.time for frame in frames_of(tmp_path / 'a.mp4')]
   assert made == inputs[2][: len(made)] and 0.9 < made[-1] < inputs[2][-1]
 

@@ -82,7 +82,8 @@ class Capture:
       self._changed.wait_for(lambda: self._frames or self.ended, timeout)
       # What blocks in the system cannot be asked: the silence is measured here.
       if not self._frames and not self.ended and clock.monotonic() - self._last > self._wait:
-        self.ended, self.reason = True, f'sends nothing for {self._wait:g} s'
+        self.ended = True
+        self.reason = f'{self._source.shown}: sends nothing for {self._wait:g} s'
       if not self._frames:
         return None
       self._changed.notify_all()

@@ -144,9 +144,8 @@ def reenact(
     if error is not None:
       raise error
   if not loop.figures.frames:
-    raise InputError(f'{source.shown}: {capture.reason or "no frame before it was stopped"}')
-  reason = f'{source.shown} {capture.reason}' * bool(capture.reason)
-  return Report(options.output, figures, session.stages.shares(), (reason, *notes))
+    raise InputError(capture.reason or f'{source.shown}: no frame before it was stopped')
+  return Report(options.output, figures, session.stages.shares(), (capture.reason, *notes))
 
 
 def check(options: Options, live: Live) -> tuple[Source, bool, Options]:
