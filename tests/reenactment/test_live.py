@@ -188,6 +188,27 @@ def test_a_size_that_changes_midway(model, inputs, pipe, tmp_path):
   assert all(a.time < b.time for a, b in zip(shown, shown[1:], strict=False))
 
 
+def test_a_stream_that_breaks_off_is_opened_again(model, inputs, tmp_path):
+  """Its clock begins anew; the times of the result go on."""
+  data = stream_bytes(tmp_path, 12)
+  with socket.create_server(('127.0.0.1', 0)) as server:
+
+    def send():
+      for _ in range(2):
+        with server.accept()[0] as connection:
+          connection.sendall(data)
+      server.close()
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    live, driving = Live(realtime=False, wait=1.0), f'tcp://127.0.0.1:{server.getsockname()[1]}'
+    report, lines = reenact(model, inputs, tmp_path / 'a.mp4', live, driving=driving)
+    thread.join(5)
+  assert report.figures['frames'] == 24 and report.figures['reopened'] >= 1
+  assert [f.time for f in frames_of(tmp_path / 'a.mp4')] == [Fraction(k, RATE) for k in range(24)]
+  assert driving in lines[-1]
+
+
 def free_port():
   with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
     probe.bind(('127.0.0.1', 0))
