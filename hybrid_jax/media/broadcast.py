@@ -197,7 +197,7 @@ class StreamWriter(video.VideoWriter):
       'w',
       format=stream_format(self.path),
       # Each packet is sent at once.
-      options={'flush_packets': '1', 'muxdelay': '0', 'muxpreload': '0'},
+      options={'flush_packets': '1'},
       timeout=self._timeout,
     )
     if self._comment:

@@ -311,6 +311,7 @@ def test_what_cannot_be_read_or_written_is_one_line(model, inputs, tmp_path, mon
     ({}, str(tmp_path / 'a.xyz'), 'a.xyz'),
     ({}, 'window', 'no window can be opened'),
     ({}, 'nothing://x', 'nothing://x: cannot be written'),
+    ({'driving': 'tcp://127.0.0.1:9'}, f'udp://127.0.0.1:{free_port()}', 'tcp://127.0.0.1:9'),
   ]
   for options, output, message in cases:
     with pytest.raises(InputError, match=message) as raised:

@@ -132,8 +132,10 @@ def reenact(
     error = None
     try:
       loop.run(stop)
-    except (InputError, FloatingPointError) as caught:
+    except Exception as caught:  # raised again below, whatever it is
       error = caught
+    if error is None and not loop.figures.frames:
+      error = InputError(capture.reason or f'{source.shown}: no frame before it was stopped')
     figures = loop.finished()
     # Finished also after an error: an hour that was recorded is not lost with its last frame.
     try:
@@ -143,8 +145,6 @@ def reenact(
         raise
     if error is not None:
       raise error
-  if not loop.figures.frames:
-    raise InputError(capture.reason or f'{source.shown}: no frame before it was stopped')
   return Report(options.output, figures, session.stages.shares(), (capture.reason, *notes))
 
 
@@ -206,8 +206,8 @@ class Loop:
       if CALIBRATE in pressed:
         self._session.calibrate()
         self._say('motion   starts from the present expression')
-      if clock.monotonic() > status:
-        status += STATUS
+      if self.figures.frames and clock.monotonic() > status:
+        status = clock.monotonic() + STATUS
         self._status()
 
   def _frame(self, captured: Captured) -> None:
