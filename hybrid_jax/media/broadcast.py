@@ -95,7 +95,7 @@ class Source:
         # The cores are the networks': a live frame is decoded in a small part of its time.
         stream.codec_context.thread_count = 1
         upright, size = None, None
-        for frame, time in timed_frames(container, stream):
+        for frame, time in timed_frames(container, stream, lossy=True):
           if size != (frame.width, frame.height):
             upright, size = Upright(frame, stream), (frame.width, frame.height)
           yield LiveFrame(lambda convert=upright, frame=frame: convert(frame), time)

@@ -150,6 +150,14 @@ def test_an_unplugged_source_leaves_a_finished_file(model, inputs, pipe, tmp_pat
   assert (tmp_path / 'a.mp4.json').is_file()
 
 
+def test_a_stream_that_is_joined_in_its_middle(pipe, tmp_path):
+  """What cannot be decoded is left out, up to the next key frame."""
+  data = stream_bytes(tmp_path, 12)
+  driving = pipe(data[len(data) // 2 + 77 :] + stream_bytes(tmp_path, 8, 2 * SIZE))
+  sizes = [frame.read().shape[0] for frame in open_source(driving).frames(5)]
+  assert sizes[-8:] == [2 * SIZE] * 8
+
+
 def test_a_stalled_source_is_held_faded_and_given_up(model, inputs, pipe, tmp_path):
   driving = pipe(stream_bytes(tmp_path, 40), 60)
   live = Live(wait=1.5, hold=0.2, fade=0.3, log=str(tmp_path / 'log.csv'))
