@@ -6,7 +6,7 @@ import pathlib
 from hybrid_jax import cli
 
 COMMANDS = (
-  'main', 'reenact', 'extract_motion', 'edit_sheet', 'advise', 'jobs', 'evaluate', 'verify',
+  'main', 'reenact', 'live', 'extract_motion', 'edit_sheet', 'advise', 'jobs', 'evaluate', 'verify',
   'download', 'convert', 'export', 'doctor', 'world',
 )  # fmt: skip
 

@@ -28,8 +28,8 @@ ORDER = [
   {'jobs'},
   {'cli'},
   {
-    'main', 'reenact', 'evaluate', 'convert', 'export', 'doctor', 'verify', 'extract_motion',
-    'edit_sheet', 'advise', 'download',
+    'main', 'reenact', 'live', 'evaluate', 'convert', 'export', 'doctor', 'verify',
+    'extract_motion', 'edit_sheet', 'advise', 'download',
   },
 ]  # fmt: skip
 COMMANDS = {'__main__', *ORDER[-1]}

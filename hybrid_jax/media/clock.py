@@ -24,15 +24,19 @@ _INDEXED = {'mp4', 'matroska'}
 
 
 def timed_frames(
-  container: InputContainer, stream: av.VideoStream
+  container: InputContainer, stream: av.VideoStream, *, lossy: bool = False
 ) -> Iterator[tuple[av.VideoFrame, Fraction]]:
   """Decodes a video track; yields frames and times, which strictly increase.
 
   A frame whose time stamp is missing or repeated follows the one before at the average rate.
+
+  Args:
+    lossy: leaves out packets that cannot be decoded, as a stream has where one joins it.
   """
   # 25 frames per second if the container states no rate; it affects missing stamps alone.
   interval = 1 / (stream.average_rate or Fraction(25))
   stamps = _by_decoding_order if container.format.name == 'avi' else _by_presentation
+  stamps = _by_presentation_lossy if lossy else stamps
   time = None
   for frame, stamp in stamps(container, stream):
     # A repeated stamp would make the writer fail; raw H.264 has no stamps at all.
@@ -90,6 +94,18 @@ def _by_presentation(
   # Frame threading stays off: at a damaged packet it drops the frames still in its pipeline.
   for frame in container.decode(stream):
     yield frame, None if frame.pts is None else frame.pts * frame.time_base
+
+
+def _by_presentation_lossy(
+  container: InputContainer, stream: av.VideoStream
+) -> Iterator[tuple[av.VideoFrame, Fraction | None]]:
+  for packet in container.demux(stream):
+    try:
+      frames = packet.decode()
+    except av.error.InvalidDataError:
+      continue
+    for frame in frames:
+      yield frame, None if frame.pts is None else frame.pts * frame.time_base
 
 
 def _by_decoding_order(

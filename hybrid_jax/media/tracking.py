@@ -179,6 +179,46 @@ class Shots:
     return False
 
 
+class Tracker:
+  """Follows one face frame by frame; a new one is chosen at each cut.
+
+  Within a shot it stays the same person, who is looked for everywhere after a second without the
+  face.
+
+  Args:
+    landmarker: finds the faces; None finds cuts only.
+    choose: picks the face to follow, see `chooser` and `likeness`.
+    embed: (identity embedding, side of its crops in px); None compares colours instead.
+
+  Attributes:
+    cut: whether the last frame was the first of a shot.
+    other: whether the last frame shows only other people.
+  """
+
+  def __init__(
+    self, landmarker: Landmarker | None, choose: Choice, embed: tuple[Embed, int] | None = None
+  ):
+    self._follower = None
+    if landmarker:
+      self._follower = FaceFollower(landmarker, choose, _FORGET_SECONDS, Looks(*embed or ()))
+    self.forget()
+
+  def forget(self) -> None:
+    """Begins a shot with the next frame, which may have another size."""
+    self._shots, self.cut, self.other = Shots(), False, False
+
+  def __call__(self, rgb: np.ndarray, time: Fraction) -> faces.Face | None:
+    """Returns the face in a frame (h, w, 3) uint8 of a time in seconds; None where it is not."""
+    self.cut = self._shots(rgb)
+    if not self._follower:
+      return None
+    if self.cut:
+      self._follower.forget()
+    face = self._follower(rgb, time)
+    self.other = self._follower.other
+    return face
+
+
 class _Rows:
   """Collects the rows of a `Track` frame by frame.
 
@@ -211,35 +251,27 @@ def track(
   embed: tuple[Embed, int] | None = None,
   progress: Callable[[Iterable], Iterable] = iter,
 ) -> Track:
-  """Reads a clip once, with one frame in memory at a time, and follows one face.
+  """Reads a clip once, with one frame in memory at a time, and follows one face; see `Tracker`.
 
-  A new face is chosen at each cut. Within a shot it stays the same person, who is looked for
-  everywhere after a second without the face; frames of other people are `Track.others`. A file that
-  breaks off midway gives the frames before, and the reason in `Track.broken`.
+  Frames of other people are `Track.others`. A file that breaks off midway gives the frames before,
+  and the reason in `Track.broken`.
 
   Args:
-    landmarker: finds the faces; None finds times and shots only.
-    choose: picks the face to follow, see `chooser` and `likeness`.
-    embed: (identity embedding, side of its crops in px); None compares colours instead.
+    landmarker, choose, embed: see `Tracker`; without a landmarker times and shots are found only.
     progress: wraps the iteration over the frames, e.g. to show a progress bar.
 
   Raises:
     MediaError: no frame can be read, or no frame shows the face.
   """
-  follower = None
-  if landmarker:
-    follower = FaceFollower(landmarker, choose, _FORGET_SECONDS, Looks(*embed or ()))
-  rows, shots = _Rows(video.probe(path).time_base), Shots()
+  tracker, rows = Tracker(landmarker, choose, embed), _Rows(video.probe(path).time_base)
   cuts, size, broken = [], (0, 0), ''
   try:
     for k, frame in enumerate(progress(video.read_frames(path))):
       size = frame.rgb.shape[:2]
-      if shots(frame.rgb):
+      face = tracker(frame.rgb, frame.time)
+      if tracker.cut:
         cuts.append(k)
-        if follower:
-          follower.forget()
-      face = follower(frame.rgb, frame.time) if follower else None
-      rows.add(frame.time, face, follower.other if follower else False)
+      rows.add(frame.time, face, tracker.other)
   except MediaError as error:
     # Without any frame there is nothing to return; otherwise the frames before the damage count.
     if not rows.ticks:

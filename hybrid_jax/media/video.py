@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 from av.video.reformatter import ColorRange
 
 from hybrid_jax.media import MediaError, reason, replacing, stills
@@ -193,7 +193,7 @@ def _seek(
   return upright
 
 
-def open_target(path: str | os.PathLike, time_base: Fraction) -> av.container.OutputContainer:
+def open_target(path: str | os.PathLike, time_base: Fraction) -> OutputContainer:
   """Opens a file for writing that keeps times in `time_base` as exactly as its format can."""
   # MP4 stores the start of a track in this unit, by default milliseconds.
   unit = {'movie_timescale': str(time_base.denominator)}
@@ -268,9 +268,9 @@ class VideoWriter:
   def _write_file(self) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
       # Entered first and so left last: the file is closed before it gets its name.
-      part = stack.enter_context(replacing(self.path))
+      target = self._target(stack)
       with self._errors_named():
-        self._container = stack.enter_context(open_target(part, self.time_base))
+        self._container = stack.enter_context(target())
         self._stream = self._video_track()
       if self.audio_from is not None:
         source = stack.enter_context(open_clip(self.audio_from))
@@ -291,6 +291,14 @@ class VideoWriter:
           self._sound.write()
         self._container.close()
 
+  def _target(self, stack: contextlib.ExitStack) -> Callable[[], OutputContainer]:
+    """Returns what opens the target; leaving `stack` completes or removes it."""
+    part = stack.enter_context(replacing(self.path))
+    return lambda: open_target(part, self.time_base)
+
+  def _encoder_options(self) -> dict[str, str]:
+    return {} if self._lossless else {'crf': str(self.crf)}
+
   @contextlib.contextmanager
   def _errors_named(self) -> Iterator[None]:
     """Converts the errors of FFmpeg in the block to a MediaError that names the target."""
@@ -303,8 +311,7 @@ class VideoWriter:
   def _video_track(self) -> av.VideoStream:
     # x264 allots bits by the nominal rate, which otherwise would be one frame per tick. The time
     # stamps do not depend on it.
-    options = {} if self._lossless else {'crf': str(self.crf)}
-    stream = self._container.add_stream(self.codec, rate=30, options=options)
+    stream = self._container.add_stream(self.codec, rate=30, options=self._encoder_options())
     stream.width, stream.height = self.width, self.height
     # FFV1 takes 8-bit RGB in this layout; the fourth byte is ignored.
     stream.pix_fmt = 'bgr0' if self._lossless else 'yuv420p'

@@ -51,6 +51,10 @@ class InPlane:
     x = x / self.turn[row]
     return _square(c - x * self.shift[row], x)
 
+  def faded(self, weight: float) -> 'InPlane':
+    """Returns the motion with this share of its extent; 0 is none."""
+    return InPlane(self.turn**weight, weight * self.shift, self.absolute)
+
   def describe(self) -> str:
     """One line on the range of the motion."""
     roll, size = np.degrees(np.angle(self.turn)), np.abs(self.turn)
@@ -78,11 +82,28 @@ def measure(motion: Motion, reference: int | None, gain: float, seconds: float) 
   smoothed = align.smoothed(motion.squares, motion.seconds, seconds, motion.starts)
   c, x = _complex(np.stack(list(smoothed)))  # n
   first = _first_rows(motion.starts, len(motion))
-  if reference is not None:
-    first = np.where(first == first[reference], reference, first)
-  direction = _quarter(x[first]) if reference is None else x[reference] / abs(x[reference])
-  start = abs(x[first]) * direction
-  return InPlane((x / start) ** gain, _limited(gain * (c - c[first]) / start), reference is None)
+  squares = _square(c, x)
+  if reference is None:
+    return since(squares, squares[first], None, gain)
+  first = np.where(first == first[reference], reference, first)
+  return since(squares, squares[first], squares[reference], gain)
+
+
+def since(squares: np.ndarray, first: np.ndarray, level: np.ndarray | None, gain: float) -> InPlane:
+  """Returns the in-plane motion of squares (n, 4).
+
+  Args:
+    first: (n, 4) or (4,), the squares whose place and size count as no change.
+    level: (4,), the square whose roll counts as none; None for the driver's own roll.
+    gain: of the motion.
+  """
+  (c, x), (c0, x0) = _complex(squares), _complex(first)
+  if level is None:
+    direction = _quarter(x0)
+  else:
+    direction = _complex(level)[1] / abs(_complex(level)[1])
+  start = abs(x0) * direction
+  return InPlane((x / start) ** gain, _limited(gain * (c - c0) / start), level is None)
 
 
 def _limited(shift: np.ndarray) -> np.ndarray:
@@ -115,8 +136,8 @@ def _complex(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return squares[..., 0] + 1j * squares[..., 1], squares[..., 2] + 1j * squares[..., 3]
 
 
-def _square(c: complex, x: complex) -> np.ndarray:
-  return np.array([c.real, c.imag, x.real, x.imag])
+def _square(c: np.ndarray, x: np.ndarray) -> np.ndarray:
+  return np.stack([c.real, c.imag, x.real, x.imag], -1)
 
 
 def _quarter(x: np.ndarray) -> np.ndarray:

@@ -251,6 +251,19 @@ def open_clip(
   return Input(path, track, squares, None, kind, options.locates)
 
 
+def open_tracker(options: CropOptions, model: Model) -> tracking.Tracker:
+  """Returns what follows the face of `options` frame by frame.
+
+  Raises:
+    InputError: the detector or the picture of --face=like=PICTURE cannot be used.
+  """
+  landmarker, embed = open_landmarker(options.detector), _embed(model)
+  if embed:
+    # Read and compiled now: frames do not wait for it when it is needed.
+    embed[0](np.zeros((model.size, model.size, 3), np.uint8))
+  return tracking.Tracker(landmarker, _choice(options, model, landmarker), embed)
+
+
 def _choice(options: CropOptions, model: Model, landmarker: Landmarker | None) -> tracking.Choice:
   """Returns the rule that picks one of several faces in a frame."""
   if not options.face.startswith('like='):

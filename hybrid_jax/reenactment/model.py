@@ -249,6 +249,21 @@ class Model:
 
     return api.reenact(self, source, driving, **options)
 
+  def live(self, source: Any, **options: Any) -> Any:
+    """A session that re-enacts frame by frame: `frame = session(frame)`, see `live.session`.
+
+    Args:
+      source: a path, an array (h, w, 3) uint8, or what `hybrid_jax.crop` returned.
+      options: fields of `hybrid_jax.reenactment.live.options.Live` and those of `Options` that it
+        shares, such as motion='relative', layout='pasted', face_detector=FILE, hold=1.0.
+
+    Raises:
+      InputError: an input or an option that cannot be used.
+    """
+    from hybrid_jax.reenactment.live import session
+
+    return session.start(self, source, **options)
+
   def tune(self, source: Any, driving: Any = None, *, method: str = 'cma', **options: Any) -> Any:
     """The model with its generator tuned to a source and a driving clip (CMA, section 3.3; or PTI).
 

@@ -92,8 +92,8 @@ def _rate(text: str) -> Fraction:
   return rate
 
 
-def _option(default: Any, help: str, **spelling: Any) -> Any:
-  """A field of `Options`; `spelling` are further arguments of `add_argument`."""
+def option(default: Any, help: str, **spelling: Any) -> Any:
+  """A field of `Checked`; `spelling` are further arguments of `add_argument`."""
   return dataclasses.field(default=default, metadata={'help': help, **spelling})
 
 
@@ -105,76 +105,8 @@ def _required(help: str) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-  """The options of one re-enactment; field `x_y` is the option `--x-y` of the command."""
-
-  source: str = _required('portrait, or a clip of the person')
-  driving: str = _required('clip whose motion is used, or a motion file')
-  output: str = _required('.mp4, .mov, .mkv or .webm; no suffix: a folder of PNG files')
-  workdir: str = _option('', 'training run or exported model (default: the bundled model)')
-  face_detector: str = _option('', 'YuNet (.onnx) or MediaPipe FaceLandmarker (.task) file')
-  driving_landmarks: str = _option('', '.npz, .json or .csv file of landmarks instead')
-  face: str = _option(
-    'largest', 'driving face: largest, left, right, NUMBER from the left or like=PICTURE'
-  )
-  crop: str = _option('', 'kind of crop (default: as the model was trained)', choices=CROPS)
-  smooth: float = _option(
-    framing.SMOOTHING, 'smoothing of an ffhq crop over time, s', type=at_least(float, 0)
-  )
-  in_plane: bool = _option(
-    True,
-    "leave out the driver's roll, shift and size (put back where --crop=ffhq removes them)",
-    flag='--no-in-plane',
-    action='store_false',
-  )
-  on_missing: str = _option('hold', 'what to do in frames without a face', choices=ON_MISSING)
-  batch_size: int = _option(8, 'frames per batch', type=at_least(int, 1))
-  source_landmarks: str = _option('', 'as --driving-landmarks')
-  source_face: str = _option('largest', 'as --face')
-  motion: str = _option(
-    'absolute', "relative: change the source's own expression", choices=('absolute', 'relative')
-  )
-  reference: int | None = _option(
-    None, 'driving frame that relative motion starts from (default: the most neutral)', type=int
-  )
-  gain: float = _option(1.0, 'gain of relative motion', type=at_least(float, -math.inf))
-  smooth_motion: float = _option(
-    0.0, 'smoothing of the motion over time, s (0: off)', type=at_least(float, 0)
-  )
-  edit: str = _option('', 'edit of the person: glasses=1,skin=0@0s,0.3@2s (see edit_sheet)')
-  directions: str = _option('', "folder of edit directions (default: the bundled model's)")
-  layout: str = _option('result', 'arrangement of the pictures', choices=LAYOUTS)
-  save_crops: str = _option('', 'picture to write: the crops that the model sees')
-  cma: str = _option(
-    '',
-    'tune the generator first: cyclic manifold adjustment, or =pti on the source alone',
-    nargs='?',
-    const='cma',
-    choices=('cma', 'pti'),
-  )
-  cma_steps: int = _option(_TUNING.steps, 'maximum number of steps', type=at_least(int, 1))
-  cma_rate: float = _option(_TUNING.rate, 'learning rate of Adam', type=at_least(float, 0))
-  cma_lambda: float = _option(
-    _TUNING.driver_weight,
-    "weight of the driver's cycle against the source's",
-    type=at_least(float, 0),
-  )
-  audio: bool = _option(True, 'leave the sound out', flag='--no-audio', action='store_false')
-  fps: Fraction | None = _option(
-    None, 'constant frame rate, 25 or 30000/1001 (default: the times of the driver)', type=_rate
-  )
-  codec: str = _option('h264', 'ffv1 is lossless, vp9 for .webm', choices=tuple(CODECS))
-  crf: float = _option(18, 'quality of H.264 and VP9, lower is better', type=at_least(float, 0))
-  quality: bool = _option(
-    False, 'measure each frame: OUTPUT.quality.csv and .png', action='store_true'
-  )
-  min_identity: float | None = _option(
-    None, 'exit code 3 if a frame has a lower identity similarity', type=at_least(float, -1)
-  )
-  certificate: str = _option(
-    '', "PEM chain for content credentials; 'test': a certificate made for this run"
-  )
-  key: str = _option('', 'private key of the certificate, PEM')
+class Checked:
+  """Options whose values are checked when they are set; the fields are made by `option`."""
 
   def __post_init__(self):
     """Raises InputError for a value of another type, or outside its choices or range."""
@@ -202,6 +134,79 @@ class Options:
         # As from the command line: fps=25 becomes a fraction, which the clock needs.
         object.__setattr__(self, field.name, checked)
 
+
+@dataclasses.dataclass(frozen=True)
+class Options(Checked):
+  """The options of one re-enactment; field `x_y` is the option `--x-y` of the command."""
+
+  source: str = _required('portrait, or a clip of the person')
+  driving: str = _required('clip whose motion is used, or a motion file')
+  output: str = _required('.mp4, .mov, .mkv or .webm; no suffix: a folder of PNG files')
+  workdir: str = option('', 'training run or exported model (default: the bundled model)')
+  face_detector: str = option('', 'YuNet (.onnx) or MediaPipe FaceLandmarker (.task) file')
+  driving_landmarks: str = option('', '.npz, .json or .csv file of landmarks instead')
+  face: str = option(
+    'largest', 'driving face: largest, left, right, NUMBER from the left or like=PICTURE'
+  )
+  crop: str = option('', 'kind of crop (default: as the model was trained)', choices=CROPS)
+  smooth: float = option(
+    framing.SMOOTHING, 'smoothing of an ffhq crop over time, s', type=at_least(float, 0)
+  )
+  in_plane: bool = option(
+    True,
+    "leave out the driver's roll, shift and size (put back where --crop=ffhq removes them)",
+    flag='--no-in-plane',
+    action='store_false',
+  )
+  on_missing: str = option('hold', 'what to do in frames without a face', choices=ON_MISSING)
+  batch_size: int = option(8, 'frames per batch', type=at_least(int, 1))
+  source_landmarks: str = option('', 'as --driving-landmarks')
+  source_face: str = option('largest', 'as --face')
+  motion: str = option(
+    'absolute', "relative: change the source's own expression", choices=('absolute', 'relative')
+  )
+  reference: int | None = option(
+    None, 'driving frame that relative motion starts from (default: the most neutral)', type=int
+  )
+  gain: float = option(1.0, 'gain of relative motion', type=at_least(float, -math.inf))
+  smooth_motion: float = option(
+    0.0, 'smoothing of the motion over time, s (0: off)', type=at_least(float, 0)
+  )
+  edit: str = option('', 'edit of the person: glasses=1,skin=0@0s,0.3@2s (see edit_sheet)')
+  directions: str = option('', "folder of edit directions (default: the bundled model's)")
+  layout: str = option('result', 'arrangement of the pictures', choices=LAYOUTS)
+  save_crops: str = option('', 'picture to write: the crops that the model sees')
+  cma: str = option(
+    '',
+    'tune the generator first: cyclic manifold adjustment, or =pti on the source alone',
+    nargs='?',
+    const='cma',
+    choices=('cma', 'pti'),
+  )
+  cma_steps: int = option(_TUNING.steps, 'maximum number of steps', type=at_least(int, 1))
+  cma_rate: float = option(_TUNING.rate, 'learning rate of Adam', type=at_least(float, 0))
+  cma_lambda: float = option(
+    _TUNING.driver_weight,
+    "weight of the driver's cycle against the source's",
+    type=at_least(float, 0),
+  )
+  audio: bool = option(True, 'leave the sound out', flag='--no-audio', action='store_false')
+  fps: Fraction | None = option(
+    None, 'constant frame rate, 25 or 30000/1001 (default: the times of the driver)', type=_rate
+  )
+  codec: str = option('h264', 'ffv1 is lossless, vp9 for .webm', choices=tuple(CODECS))
+  crf: float = option(18, 'quality of H.264 and VP9, lower is better', type=at_least(float, 0))
+  quality: bool = option(
+    False, 'measure each frame: OUTPUT.quality.csv and .png', action='store_true'
+  )
+  min_identity: float | None = option(
+    None, 'exit code 3 if a frame has a lower identity similarity', type=at_least(float, -1)
+  )
+  certificate: str = option(
+    '', "PEM chain for content credentials; 'test': a certificate made for this run"
+  )
+  key: str = option('', 'private key of the certificate, PEM')
+
   def crop_options(self, role: str) -> CropOptions:
     """The crop options of the input of a `role`, 'source' or 'driving'."""
     if role == 'source':
@@ -213,10 +218,12 @@ class Options:
     return CropOptions(detector, landmarks, face, self.crop, self.smooth)
 
 
-def add_arguments(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
-  """Adds the options of these field names to a parser."""
+def add_arguments(
+  parser: argparse.ArgumentParser, names: Sequence[str], kind: type[Checked] = Options
+) -> None:
+  """Adds the options of these field names of a `kind` to a parser."""
   # The default is appended to each help text here, so that no text can state an outdated one.
-  fields = {field.name: field for field in dataclasses.fields(Options)}
+  fields = {field.name: field for field in dataclasses.fields(kind)}
   for name in names:
     field, spelling = fields[name], dict(fields[name].metadata)
     if not spelling.get('required'):

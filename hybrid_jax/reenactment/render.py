@@ -3,7 +3,6 @@
 A killed run resumes after its last finished segment, with the same frames bit for bit.
 """
 
-import array
 import dataclasses
 import itertools
 import pathlib
@@ -13,12 +12,11 @@ import jax
 import numpy as np
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import align
-from hybrid_jax.media.composite import Paste, fit
 from hybrid_jax.media.prefetch import prefetch
 from hybrid_jax.media.segments import PictureTarget, VideoTarget
 from hybrid_jax.progress import Progress
 from hybrid_jax.reenactment import edits
+from hybrid_jax.reenactment.arrangement import Arrangement
 from hybrid_jax.reenactment.in_plane import InPlane
 from hybrid_jax.reenactment.inputs import Inputs
 from hybrid_jax.reenactment.model import Model
@@ -31,66 +29,25 @@ SEGMENT = 256
 WRITE_AHEAD = 8  # pictures that wait to be encoded
 
 
-class Layout:
-  """Arranges each result with its source and driver.
-
-  Args:
-    layout: one of `options.LAYOUTS`.
-    size: side of the results, px.
-    in_plane: where the head of each row goes; None if it stays.
-
-  Attributes:
-    shape: (h, w) of the pictures.
-    seams: of each pasted picture, the mean step across the border in grey levels.
+class Layout(Arrangement):
+  """Arranges the results of a clip, see `Arrangement`, whose pictures it decodes.
 
   Raises:
     InputError: the layout shows the driver, and a motion file has no pictures.
   """
 
   def __init__(self, layout: str, inputs: Inputs, size: int, in_plane: InPlane | None = None):
-    if inputs.driving is None and layout in ('side-by-side', 'grid'):
+    super().__init__(layout, inputs.source, size, in_plane)
+    if inputs.driving is None and self.shows_driver:
       raise InputError(
         f'--layout={layout}: shows the driving clip, and a motion file has no pictures'
       )
-    self.layout, self.source, self.driving = layout, inputs.source, inputs.driving
-    self.size, self.in_plane = size, in_plane
-    # Not a list: between the frames its numbers would leave holes in the heap, 40 kB each.
-    self.seams = array.array('d')
-    self._paste: tuple[np.ndarray, Paste] | None = None
-    self.shape = {
-      'result': (size, size),
-      'pasted': self.source.track.size,
-      'side-by-side': (size, 2 * size),
-      'grid': (2 * size, 2 * size),
-    }[layout]
-
-  def _pasted(self, rgb: np.ndarray, image: np.ndarray, number: int, row: int) -> np.ndarray:
-    """Returns the whole source frame of a `number`, with the result of a row at its place."""
-    own = place = self.source.squares[number]
-    if self.in_plane:
-      place = self.in_plane.moved(self.in_plane.base(own), row)
-    squares = np.stack((place, own))
-    # The mask and the maps are kept: a still may have one place for the whole run.
-    if self._paste is None or not np.array_equal(self._paste[0], squares):
-      self._paste = squares, Paste(place, rgb.shape[:2], own)
-    picture, seam = self._paste[1](rgb, image)
-    self.seams.append(seam)
-    return picture
-
-  def _result(self, image: np.ndarray, row: int) -> np.ndarray:
-    """Returns the result of a row alone, moved, its border repeated where it leaves a gap."""
-    if not self.in_plane:
-      return image
-    own = align.upright((0, 0, self.size, self.size))
-    return align.cut(image, self.in_plane.still(own, row), self.size)
+    self.driving = inputs.driving
 
   def _drivers(self, rows: np.ndarray, frames: np.ndarray) -> Iterator[np.ndarray]:
     """Yields the driver's head of each row, which moves as that of the result does."""
-    if not self.in_plane:
-      yield from self.driving.crops(frames, self.size)
-      return
     for row, frame, rgb in zip(rows, frames, self.driving.pictures(frames), strict=True):
-      yield align.cut(rgb, self.in_plane.still(self.driving.squares[frame], row), self.size)
+      yield self.driver(rgb, self.driving.squares[frame], row)
 
   def __call__(
     self, images: Iterable[np.ndarray], rows: np.ndarray, frames: np.ndarray, seconds: np.ndarray
@@ -113,9 +70,8 @@ class Layout:
     numbers = np.maximum(shown, 0)
     # Only the inputs that the layout shows are decoded.
     nothing = itertools.repeat(None)
-    pasted, beside = self.layout in ('pasted', 'grid'), self.layout in ('side-by-side', 'grid')
-    backgrounds = self.source.pictures(numbers) if pasted else nothing
-    drivers = self._drivers(rows, frames) if beside else nothing
+    backgrounds = self.source.pictures(numbers) if self.shows_source else nothing
+    drivers = self._drivers(rows, frames) if self.shows_driver else nothing
     for image, row, number, background, driver in zip(
       images,
       rows,
@@ -124,14 +80,7 @@ class Layout:
       drivers,
       strict=False,  # `nothing` has no end
     ):
-      if self.layout == 'pasted':
-        yield self._pasted(background, image, number, row)
-      elif self.layout == 'side-by-side':
-        yield np.hstack((driver, self._result(image, row)))
-      else:
-        head = align.cut(background, self.source.squares[number], self.size)
-        whole = fit(self._pasted(background, image, number, row), (self.size, self.size))
-        yield np.vstack((np.hstack((head, driver)), np.hstack((self._result(image, row), whole))))
+      yield self.picture(image, row, number, background, driver)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
