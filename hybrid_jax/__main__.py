@@ -6,8 +6,8 @@ import pathlib
 from hybrid_jax import cli
 
 COMMANDS = (
-  'main', 'reenact', 'live', 'extract_motion', 'edit_sheet', 'advise', 'jobs', 'evaluate', 'verify',
-  'download', 'convert', 'export', 'doctor', 'world',
+  'main', 'reenact', 'app', 'live', 'extract_motion', 'edit_sheet', 'advise', 'jobs', 'evaluate',
+  'verify', 'download', 'convert', 'export', 'doctor', 'world',
 )  # fmt: skip
 
 

@@ -25,11 +25,11 @@ ORDER = [
   {'evaluation', 'provenance'},
   {'reenactment'},
   {'ahead'},
-  {'jobs'},
+  {'jobs', 'page'},
   {'cli'},
   {
     'main', 'reenact', 'live', 'evaluate', 'convert', 'export', 'doctor', 'verify',
-    'extract_motion', 'edit_sheet', 'advise', 'download',
+    'extract_motion', 'edit_sheet', 'advise', 'download', 'app',
   },
 ]  # fmt: skip
 COMMANDS = {'__main__', *ORDER[-1]}

@@ -313,7 +313,7 @@ class Tuner:
       last, ended = bool(ended) or k == steps, finished
       if last or k % chunk == 0:
         done = int(state.step)
-        if not np.isfinite(np.asarray(state.history[:done, 0])).all():
+        if not np.isfinite(np.asarray(state.history)[:done, 0]).all():
           raise FloatingPointError(
             f'{self.options.method}: the loss is not finite at step {done}; the generator is '
             f'unchanged; try a lower rate than {float(job.rate):g}'

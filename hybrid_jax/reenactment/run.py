@@ -50,7 +50,8 @@ class Job:
   Attributes:
     hashes: SHA-256 of each file that the pictures depend on by its path, computed once.
     edits: resolved from the options.
-    source: the cropped source, if it was given as such and not as a file.
+    source, driving: the opened inputs, where they were given as such and not as files.
+    tunings: folder of tuned generators; None is that of the user's cache.
   """
 
   model: Model
@@ -58,6 +59,8 @@ class Job:
   hashes: Mapping[str, str]
   edits: Sequence[edits.Edit]
   source: Input | None = None
+  driving: Input | None = None
+  tunings: pathlib.Path | None = None
 
 
 def given_files(options: Options) -> list[str]:
@@ -263,7 +266,7 @@ def stage(
   # Before tuning: CMA bends the generator around this w_id, and leaves encoder and w_avg alone.
   W_S = model.identity(head)
   if options.cma:
-    model, summary = tune(model, options, inputs, driven.missing, progress)
+    model, summary = tune(model, options, inputs, driven.missing, progress, job.tunings)
     say(f'{options.cma:<9}{summary}')
     tuning_line = f'{options.cma}: {summary}'
     record['weights']['adjusted_generator_sha256'] = model.digests['generator']
@@ -295,11 +298,11 @@ def stage(
 def open_inputs(job: Job, folder: pathlib.Path, progress: Progress) -> Inputs:
   """Stage 1: opens both inputs and finds the head in each."""
   model, options = job.model, job.options
-  source, driving = job.source, None
+  source, driving = job.source, job.driving
   if source is None:
     crop = options.crop_options('source')
     source = open_input(options.source, crop, model, folder / 'source.npz', progress)
-  if options.driving and not motion_file.is_motion(options.driving):
+  if driving is None and options.driving and not motion_file.is_motion(options.driving):
     crop = options.crop_options('driving')
     driving = open_clip(options.driving, crop, model, folder / 'driving.npz', progress)
   return Inputs(source, driving)
@@ -345,7 +348,12 @@ def write_crops(path: str, head: np.ndarray, driving: Input | None) -> None:
 
 
 def tune(
-  model: Model, options: Options, inputs: Inputs, missing: np.ndarray, progress: Progress
+  model: Model,
+  options: Options,
+  inputs: Inputs,
+  missing: np.ndarray,
+  progress: Progress,
+  folder: pathlib.Path | None = None,
 ) -> tuple[Model, str]:
   """Returns the model with its generator tuned (eqs. 15-18 for CMA), and a summary in one line."""
   tuning_options = cma.Options(options.cma, options.cma_lambda, options.cma_rate, options.cma_steps)
@@ -357,7 +365,8 @@ def tune(
     # One size for all drivers, so that they share a program: that of the smallest.
     return driving.crops(numbers, tuning.compared_at(model, driving.sides[numbers].min()))
 
-  return tuning.to_clip(model, tuning_options, head, crops, np.flatnonzero(~missing), progress)
+  found = np.flatnonzero(~missing)
+  return tuning.to_clip(model, tuning_options, head, crops, found, progress, folder)
 
 
 def render_measured(

@@ -27,7 +27,8 @@ from hybrid_jax.progress import Progress, silent
 from hybrid_jax.reenactment.model import Model, digest
 from hybrid_jax.weights import load
 
-CHUNK = 25  # steps after which progress and drift are reported
+CHUNK = 5  # steps after which progress is reported
+MEASURED = 25  # steps after which the drift is measured
 BATCH = 8  # frames drawn together for the sheet
 # A change of any other option compiles a new program.
 TRACED = ('driver_weight', 'rate', 'enough_lpips')  # options that are inputs of the program
@@ -121,8 +122,10 @@ class Adjuster:
     # By chunks, so that progress is shown. An early stop ends the loop before its last chunk.
     chunks = -(-self.options.steps // CHUNK)
     for state in progress(self.tuner.tune(job, CHUNK), f'tuning, {CHUNK} steps each', chunks):
-      drifts[int(state.step)] = tuple(map(float, self.tuner.drift(job, state.params)))
+      if int(state.step) % MEASURED == 0:
+        drifts[int(state.step)] = self._drift(job, state)
     steps = int(state.step)
+    drifts[steps] = similarity, distance = self._drift(job, state)
     history = np.asarray(state.history)[:steps]
     added = cma.delta(self.model.G, state)
     # The loss is checked in each chunk, but an update may overflow after the last loss.
@@ -134,17 +137,18 @@ class Adjuster:
     # From the delta, as a later run will have it: tuned parameters less the old ones, added again,
     # may differ in their last bit, and both runs must give the same frames.
     tuned = adjusted(self.model, added)
-    pictures = sheet((self.model, tuned), job)
     with replacing(path.with_suffix('.csv')) as part:
       write_curve(part, history, drifts)
-    stills.write_image(path.with_suffix('.png'), pictures)
+    stills.write_image(path.with_suffix('.png'), sheet((self.model, tuned), job))
     self._save(path, added)  # last: its name says that the tuning is complete
-    similarity, distance = drifts[steps]
     return tuned, (
       f'{steps} steps, loss {history[0, 0]:.4f} -> {history[-1, 0]:.4f}; to the untuned result: '
       f'identity similarity {similarity:.3f}, perceptual distance {distance:.3f}; '
       f'{path}, its curve (.csv) and pictures (.png) beside it'
     )
+
+  def _drift(self, job: cma.Job, state: cma.Tuning) -> tuple[float, ...]:
+    return tuple(map(float, self.tuner.drift(job, state.params)))
 
   def _save(self, path: pathlib.Path, added: Mapping[str, np.ndarray]) -> None:
     # The generator's hash lets another one refuse the file; the options are for people.
@@ -177,6 +181,7 @@ def to_clip(
   crops: Callable[[list[int]], Iterable[np.ndarray]],
   found: np.ndarray,
   progress: Progress = silent,
+  folder: pathlib.Path | None = None,
 ) -> tuple[Model, str]:
   """Tunes to a source and to frames spread over a clip, see `Adjuster.adjust`.
 
@@ -184,17 +189,18 @@ def to_clip(
     source: (h, h, 3) uint8 crop.
     crops: frame numbers of the clip, which do not decrease -> (k, k, 3) uint8 heads.
     found: numbers of the frames with a face. PTI uses the source alone, and neither of these.
+    folder: of the deltas, see `Adjuster.adjust`.
   """
   if options.method == 'pti':
     # The program takes drivers in any case: the source stands in for them.
     options, frames = dataclasses.replace(options, pool=1), source[None]
   else:
     frames = np.stack(list(crops(found[cma.evenly(len(found), options.pool)].tolist())))
-  return Adjuster(model, options).adjust(source, frames, progress=progress)
+  return Adjuster(model, options).adjust(source, frames, folder, progress)
 
 
 def write_curve(path: pathlib.Path, history: np.ndarray, drifts: Mapping[int, tuple]) -> None:
-  """Writes a CSV of the terms of each step (k, 6), with the drift at the ends of chunks."""
+  """Writes a CSV of the terms of each step (k, 6), with the drift where it was measured."""
   with open(path, 'w', newline='') as file:
     rows = csv.writer(file)
     rows.writerow(('step', *cma.HISTORY, *DRIFT))

@@ -74,9 +74,11 @@ def write_film(
           on_frame()
 
 
-def frames_of_world(*, people: int, clips: int, seconds: float, fps: int) -> int:
+def frames_of_world(
+  *, people: int, clips: int, seconds: float, fps: int, answers: bool = True
+) -> int:
   """Returns how many frames `write_world` renders with these options."""
-  return people + clips * len(_times(seconds, fps)) * (people + 1)
+  return people + clips * len(_times(seconds, fps)) * (people * answers + 1)
 
 
 def write_world(
@@ -87,6 +89,7 @@ def write_world(
   size: int,
   seconds: float,
   fps: int,
+  answers: bool = True,
   progress: Progress = lambda description, frames: None,
 ) -> None:
   """Writes portraits, driving clips with their truth, and every re-enactment of both, into `out`.
@@ -101,9 +104,10 @@ def write_world(
     size: px, a multiple of 8.
     seconds: length of each clip.
     fps: frames a second.
+    answers: whether to write the re-enactments.
     progress: called with a description and the number of frames rendered since the last call.
   """
-  for name in ('portraits', 'driving', 'answers'):
+  for name in ('portraits', 'driving', *['answers'] * answers):
     (out / name).mkdir(parents=True, exist_ok=True)
   renderer, times = Renderer(size), _times(seconds, fps)
   sources = []  # identity and scene: an answer shows the portrait's person and background
@@ -119,7 +123,7 @@ def write_world(
     motion = _write_driving(
       out, renderer, clip, people + clip, times, fps, lambda d=description: progress(d, 1)
     )
-    for k, (identity, scene) in enumerate(sources):
+    for k, (identity, scene) in enumerate(sources if answers else ()):
       description = f'answer of person {k} to clip {clip}'
       progress(description, 0)
       path = out / 'answers' / f'person_{k}_as_clip_{clip}.mp4'

@@ -117,7 +117,7 @@ def test_inputs_are_cut_at_the_generators_resolution(monkeypatch):
   """Drivers at the size of the smallest of them; what the encoder sees is smaller."""
   seen = {}
 
-  def to_clip(model, options, source, crops, found, progress):
+  def to_clip(model, options, source, crops, found, progress, folder):
     seen.update(source=source.shape, drivers=[crop.shape for crop in crops(found.tolist())])
     return model, ''
 

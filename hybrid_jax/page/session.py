@@ -1,0 +1,88 @@
+"""What the server keeps of a visitor, until the page is closed."""
+
+import contextlib
+import pathlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Hashable, Iterator
+
+from hybrid_jax.reenactment.inputs import Input
+
+
+class Session:
+  """A visitor: a folder, the inputs that were opened last, and the flags that stop the work.
+
+  Attributes:
+    folder: for the results and tuned generators.
+    cancelled: set while a job is to be stopped; `closed` when the page was closed.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    self.folder, self.cancelled, self.closed = folder, threading.Event(), threading.Event()
+    self._opened: dict[str, tuple[Hashable, Input]] = {}
+    self._lock = threading.Lock()
+
+  @contextlib.contextmanager
+  def working(self) -> Iterator[None]:
+    """Keeps the folder while a job of this visitor runs; another one waits."""
+    with self._lock:
+      yield
+
+  def opened(self, role: str, key: Hashable, make: Callable[[], Input]) -> Input:
+    """Returns the input of a role, made anew only where `key` has changed."""
+    if role not in self._opened or self._opened[role][0] != key:
+      self._opened.pop(role, None)
+      self._opened[role] = key, make()
+    return self._opened[role][1]
+
+  def result_folder(self) -> pathlib.Path:
+    """Returns an empty folder; the result before is removed."""
+    folder = self.folder / 'result'
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+  def close(self) -> None:
+    """Stops the work, and removes the folder when it has ended."""
+    self.closed.set()
+    with self._lock:
+      self._opened.clear()
+      shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Sessions:
+  """The visitors of a server, by the key that the browser sends.
+
+  Args:
+    root: folder of all their folders.
+
+  Attributes:
+    ended: set when the server ends.
+  """
+
+  def __init__(self, root: pathlib.Path):
+    self._root, self._sessions, self._lock = root, {}, threading.Lock()
+    self.ended = threading.Event()
+
+  def __getitem__(self, key: str) -> Session:
+    """Returns the session of a key, which is new if there is none."""
+    with self._lock:
+      if key not in self._sessions:
+        # A random name: the key comes from the browser, and must not become part of a path.
+        folder = tempfile.mkdtemp(dir=self._root, prefix='visitor_')
+        self._sessions[key] = Session(pathlib.Path(folder))
+      return self._sessions[key]
+
+  def close(self, key: str) -> None:
+    """Ends the session of a key, if there is one."""
+    with self._lock:
+      session = self._sessions.pop(key, None)
+    if session:
+      session.close()
+
+  def close_all(self) -> None:
+    """Ends all sessions, with the server."""
+    self.ended.set()
+    for key in list(self._sessions):
+      self.close(key)
