@@ -77,6 +77,13 @@ def test_links_lead_to_files(page):
       assert (page.parent / target).exists(), target
 
 
+def test_the_suite_is_what_ci_runs():
+  script = (ROOT / '.ci' / 'run').read_text()
+  printed = re.search(r'\$\((sed .* README\.md \| sed .*)\)"', script)[1]
+  found = subprocess.run(['bash', '-c', printed], cwd=ROOT, capture_output=True, text=True).stdout
+  assert found == block('test') and found.endswith('python -m pytest\n')
+
+
 def test_length():
   assert len(README.splitlines()) <= 200
 
