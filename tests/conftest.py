@@ -34,7 +34,8 @@ COMPILES_WHOLE_STEPS = (
 RUN_LITTLE = (
   'test_perceptual', 'test_image_discriminator', 'test_convert_metrics', 'test_i3d',
   'test_inception', 'test_networks', 'test_losses', 'test_full_size', 'test_optim',
-  'test_blocked', 'test_reenact_faces', 'test_data_synthetic_heads', 'test_jobs',
+  'test_blocked', 'test_reenact_faces', 'test_data_synthetic_heads', 'test_jobs', 'test_readme',
+  'test_shipped', 'test_rendered',
 )  # fmt: skip
 
 

@@ -65,15 +65,19 @@ def test_calibrated_statistics_are_those_of_the_batch(begin):
   outcomes.write(difference_of_largest=float(jnp.abs(trained - evaluated).max()) / scale)
 
 
+@pytest.mark.slow
 def test_steps_from_calibrated_statistics_are_finite(begin, capsys):
   _, step, state, frozen, batch = begin
   accelerator_parts.time_steps('small', step, state, frozen, batch, 3)
   (result,) = results(capsys)
   assert result['name'] == 'small' and result['finite'] is True and result['value'] > 0
+  outcomes.write(steps=3, finite=result['finite'])
 
 
-def test_a_step_that_is_not_finite_names_its_values_and_fails(begin, capsys):
-  _, step, state, frozen, batch = begin
+def test_a_step_that_is_not_finite_names_its_values_and_fails(capsys):
+  start, batch = small.start(), small.random_batch(4)
+  step = lambda state, frozen, batch: start.step(state, batch, frozen)  # noqa: E731
+  state, frozen = start.state, start.frozen
   nan = jax.tree.map(lambda x: x * np.nan, state.critic)
   with pytest.raises(FloatingPointError, match='small: step 1: .*adversarial.* not finite'):
     accelerator_parts.time_steps('small', step, state.replace(critic=nan), frozen, batch, 3)

@@ -8,7 +8,7 @@ import re
 
 from hybrid_jax import method
 
-ROW = re.compile(r'^\| \((\d+)\) \| `(\w+)\.py:([\w.]+)` \| (.+) \|$', re.MULTILINE)
+ROW = re.compile(r'^\| \((\d+)\) \| `(\w+)\.py:([\w.]+)`(?:, `\w+`)* \| (.+) \|$', re.MULTILINE)
 
 
 def rows():

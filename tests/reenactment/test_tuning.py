@@ -195,7 +195,7 @@ def test_the_api_tunes_as_the_command_does(model, inputs, tmp_path, monkeypatch)
 def test_pti_needs_no_driving_clip(model, inputs, monkeypatch):
   seen = []
 
-  def to_clip(model, options, head, crops, found, progress):
+  def to_clip(model, options, head, crops, found, progress, folder):
     seen.append((options.method, head.shape, len(found)))
     return model, ''
 
