@@ -1,9 +1,9 @@
 """Full float32 products, parsed absl flags (Grain needs them), and where reference files lie.
 
 Half of the suite's time is compilation: programs that several tests or commands have in common are
-compiled once, in a cache that lives as long as the suite, training steps of equal configs are also
-traced once, and what runs only a few times is compiled with few optimisations. Everything that
-renders people does so at 64 px, with one program, and mostly at four moments of a clip.
+compiled once, with few optimisations, in a cache that lives as long as the suite, and training
+steps of equal configs are also traced once. Everything that renders people does so at 64 px, with
+one program, and mostly at four moments of a clip.
 """
 
 import jax_variables  # JAX reads these environment variables when it is imported
@@ -30,13 +30,6 @@ COMPILES_WHOLE_STEPS = (
   'test_edits', 'test_convert', 'test_growth', 'test_warm_start', 'test_large_frames', 'test_state',
   'test_notebooks',
 )  # fmt: skip
-# These compile networks and run them once or twice.
-RUN_LITTLE = (
-  'test_perceptual', 'test_image_discriminator', 'test_convert_metrics', 'test_i3d',
-  'test_inception', 'test_networks', 'test_losses', 'test_full_size', 'test_optim',
-  'test_blocked', 'test_reenact_faces', 'test_data_synthetic_heads', 'test_jobs', 'test_readme',
-  'test_shipped', 'test_rendered',
-)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
@@ -46,9 +39,9 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope='module', autouse=True)
-def few_optimisations(request):
-  """In tests that compile whole steps, and in the commands they run."""
-  few = request.path.stem in COMPILES_WHOLE_STEPS + RUN_LITTLE
+def optimisations(request):
+  """All of them where programs run often, and where a clip must equal itself to the last bit."""
+  few = request.path.stem not in ('test_render', 'test_evaluate', 'test_measure')
   jax.config.update('jax_disable_most_optimizations', few)
   os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = str(int(few))
 

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import outcomes
 import pytest
 from ml_collections import ConfigDict
 
@@ -10,6 +11,8 @@ from experiments.world import warm_start
 from hybrid_jax.method import networks
 from hybrid_jax.models.irse import Conv
 from hybrid_jax.weights import shipped
+
+pytestmark = pytest.mark.slow  # an encoder of the shipped width is compiled
 
 
 @pytest.fixture(scope='module')
@@ -38,3 +41,4 @@ def test_the_new_convolution_averages(trees):
   x = np.random.default_rng(0).standard_normal((1, 2, 2, width)).astype(np.float32)
   y = Conv(width, stride=2).apply({'params': {'kernel': kernel}}, x)
   np.testing.assert_allclose(y[0, 0, 0], x.mean((0, 1, 2)), atol=1e-6)
+  outcomes.write(largest_difference=float(np.abs(y[0, 0, 0] - x.mean((0, 1, 2))).max()))
