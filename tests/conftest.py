@@ -32,16 +32,21 @@ COMPILES_WHOLE_STEPS = (
 )  # fmt: skip
 
 
+# Their programs run often, or a clip must equal itself to the last bit. They come first: later
+# modules of a process take the same programs.
+OPTIMISED = 'test_render', 'test_evaluate', 'test_measure'
+
+
 def pytest_collection_modifyitems(items):
   """Quick ones first."""
-  last = {stem: k for k, stem in enumerate(COMPILES_WHOLE_STEPS, 1)}
+  last = {stem: k for k, stem in enumerate(COMPILES_WHOLE_STEPS, 1)} | dict.fromkeys(OPTIMISED, -1)
   items.sort(key=lambda item: last.get(item.path.stem, 0))
 
 
 @pytest.fixture(scope='module', autouse=True)
 def optimisations(request):
-  """All of them where programs run often, and where a clip must equal itself to the last bit."""
-  few = request.path.stem not in ('test_render', 'test_evaluate', 'test_measure')
+  """Compiles with few of them, but for `OPTIMISED`, in tests and in the commands that they run."""
+  few = request.path.stem not in OPTIMISED
   jax.config.update('jax_disable_most_optimizations', few)
   os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = str(int(few))
 

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from hybrid_jax.ahead import costs, devices
@@ -27,6 +28,14 @@ ENTRY %main (a: bf16[4,8], b: f32[8]) -> f32[4] {
   ROOT %sum = f32[4]{0} get-tuple-element(%both.1), index=0
 }
 """
+
+
+@pytest.fixture(autouse=True)
+def platforms():
+  """Compiling for another device keeps JAX on the CPU, which later tests must not see."""
+  before = jax.config.jax_platforms
+  yield
+  jax.config.update('jax_platforms', before)
 
 
 def test_cycles_are_added_by_layer():
