@@ -86,7 +86,7 @@ RULES = (
 
 
 def role(name: str, shapes: Shapes) -> str:
-  """The name, with the weights of normalisation and of PReLU, both vectors, told apart."""
+  """The name for `RULES`: a vector called `weight` becomes `.norm` or `.prelu`, by its module."""
   stem, _, leaf = name.rpartition('.')
   if leaf != 'weight' or len(shapes[name]) != 1 or stem.endswith('noise'):
     return name

@@ -24,8 +24,8 @@ from hybrid_jax.media.pixels import Upright
 # What an address may open. Without `file`, a playlist from the network could read local files.
 _PROTOCOLS = 'udp,rtp,rtsp,srtp,tcp,tls,http,https,httpproxy,crypto,rtmp,rtmps,rtmpt,srt,unix'
 # Less than FFmpeg's 5 s and 5 MB: nothing is shown while it looks at the beginning of a stream. Its
-# `nobuffer` would lose that beginning, and with it the first key frame. UDP that came while nobody
-# read is lost, and no error. FFmpeg ignores options of other protocols.
+# `nobuffer` would lose that beginning, and with it the first key frame. UDP packets that came
+# before reading began are lost without an error. FFmpeg ignores options of other protocols.
 _PROBING = {
   'analyzeduration': '1000000',
   'probesize': '500000',
@@ -169,7 +169,7 @@ class StreamWriter(video.VideoWriter):
     timeout: seconds after which a network that takes nothing is given up.
 
   Raises:
-    MediaError: as `VideoWriter`; or nobody takes the stream.
+    MediaError: as `VideoWriter`; or no receiver accepts the stream.
   """
 
   def __init__(

@@ -52,7 +52,7 @@ class InPlane:
     return _square(c - x * self.shift[row], x)
 
   def faded(self, weight: float) -> 'InPlane':
-    """Returns the motion with this share of its extent; 0 is none."""
+    """Returns the motion times `weight` in [0, 1]; 0 removes it."""
     return InPlane(self.turn**weight, weight * self.shift, self.absolute)
 
   def describe(self) -> str:

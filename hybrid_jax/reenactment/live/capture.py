@@ -115,7 +115,7 @@ class Capture:
             return
       except MediaError as error:
         reason = str(error)
-      except Exception as error:  # shown where frames are taken: a thread has no one to tell
+      except Exception as error:  # the run ends with this reason
         reason = f'{self._source.shown}: {type(error).__name__}: {error}'
       if not self._source.returns or clock.monotonic() - self._last > self._wait:
         break
