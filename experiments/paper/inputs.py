@@ -47,17 +47,17 @@ def moments(frames: int) -> tuple[np.ndarray, list[Fraction]]:
 def render(path: pathlib.Path, person: int, motion: np.ndarray) -> list[np.ndarray]:
   """Writes a clip of a person (number in the test split) with motion (t, 16); returns its frames.
 
-  The true motion is in a .npz file beside it, where the evaluation looks for it.
+  True motion and landmarks are in a .npz file beside it, where the evaluation looks for the motion.
   """
   draw = world_clips.Renderer(rendered.SIZE)
   person += people.SPLITS['test']
   identity, _, scene = world_clips.vectors(person, 0, np.zeros(1, np.float32))
-  frames = [draw(identity, m, scene)[0] for m in motion]
+  frames, _, points = zip(*(draw(identity, m, scene) for m in motion), strict=True)
   times, exact = moments(len(motion))
   write_clip(path, zip(frames, exact, strict=True))
   with open(path.with_suffix('.npz'), 'wb') as file:
-    np.savez(file, times=times, motion=motion)
-  return frames
+    np.savez(file, times=times, motion=motion, landmarks=np.stack(points))
+  return list(frames)
 
 
 def motion_of(person: int, clip: int, frames: int) -> np.ndarray:

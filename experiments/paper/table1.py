@@ -3,6 +3,10 @@
   python -m experiments.paper.table1 --frames=48 \\
       --output=experiments/results/table1_heads.json
 
+  # with other systems: --keep writes kept/pairs.csv, of which each renders every line into a folder
+  python -m experiments.paper.table1 --frames=48 --keep=kept/ --output=ours.json
+  python -m experiments.paper.table1 --frames=48 --method FOMM=fomm/ --output=table1.json
+
   # the paper's protocol: the first 500 frames of 75 videos of HDTF, of people held out of training;
   # other systems' videos in folders, under the names of the clips
   python -m experiments.paper.table1 --videos=hdtf/ --hdtf=METADATA --cropper=YUNET.onnx \\
@@ -18,25 +22,25 @@ from fractions import Fraction
 
 from tqdm import tqdm
 
-from experiments.paper import inputs, tables
-from hybrid_jax.errors import InputError
+from experiments.paper import inputs, pairs, tables
 from hybrid_jax.media import stills
 
 
 def fill(table: tables.Table) -> None:
   """Writes every clip, re-enacts it from its first frame, and measures all rows."""
   reference, ours, copies, sources = table.make('reference', 'ours', 'copies', 'sources')
-  count, args = 0, table.args
+  wanted = []
   for name, clip, times in clips(table, reference):
     portrait, first = sources / f'{name}.png', next(inputs.frames_in(clip))
     stills.write_image(portrait, first)
-    table.reenact(portrait, clip, ours / f'{name}.mp4')
     inputs.write_copies(copies / f'{name}.mp4', first, times)
-    count += 1
-  if not count:
-    raise InputError(f'{args.videos}: no video with a face')
+    wanted.append(pairs.Pair(name, portrait, clip))
+  table.begin(wanted)
+  for pair in tqdm(wanted, desc='re-enacting', unit='clip'):
+    table.reenact(pair.source, pair.driving, ours / f'{pair.name}.mp4')
   # The reference is the true answer of every frame, so identity is compared with it, too.
-  for name, folder in {tables.OURS: ours, tables.COPY: copies, **table.methods}.items():
+  own = {tables.OURS: ours, tables.COPY: copies, tables.TRUTH: reference}
+  for name, folder in (own | table.methods).items():
     table.row(name, folder, reference, answers=True)
   table.write()
 

@@ -19,7 +19,7 @@ from fractions import Fraction
 import numpy as np
 from tqdm import tqdm
 
-from experiments.paper import inputs, tables
+from experiments.paper import inputs, pairs, tables
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import stills
 
@@ -32,19 +32,24 @@ def fill(table: tables.Table) -> None:
     'reference', 'driving', 'ours', 'untuned', 'copies', 'sources'
   )
   portraits = rendered(table, reference, driving) if table.rendered else real(table, driving)
+  wanted = []
   for source, portrait, driver, times in portraits:
-    path = sources / f'{source}.png'
+    path, name = sources / f'{source}.png', f'{source}_as_{driver}'
     stills.write_image(path, portrait)
-    name, clip = f'{source}_as_{driver}', driving / f'{driver}.mp4'
-    table.reenact(path, clip, untuned / f'{name}.mp4')
-    if table.args.cma_steps:
-      table.reenact(path, clip, ours / f'{name}.mp4', cma='cma', cma_steps=table.args.cma_steps)
     inputs.write_copies(copies / f'{name}.mp4', portrait, times)
+    wanted.append(pairs.Pair(name, path, driving / f'{driver}.mp4'))
+  table.begin(wanted)
+  steps = table.args.cma_steps
+  for name, path, clip in tqdm(wanted, desc='re-enacting', unit='pair'):
+    table.reenact(path, clip, untuned / f'{name}.mp4')
+    if steps:
+      table.reenact(path, clip, ours / f'{name}.mp4', cma='cma', cma_steps=steps)
   # Against the driving clip only motion can be measured: the pixels show another person.
   answers = table.rendered
   compared = reference if answers else driving
   own = {tables.OURS: ours} if table.args.cma_steps else {}
   own |= {tables.WITHOUT_CMA: untuned, tables.COPY: copies}
+  own |= {tables.TRUTH: reference} if answers else {}
   for name, folder in (own | table.methods).items():
     table.row(name, folder, compared, source=sources, answers=answers)
   table.write()

@@ -21,7 +21,7 @@ import matplotlib.figure
 import numpy as np
 from tqdm import tqdm
 
-from experiments.paper import inputs, tables
+from experiments.paper import inputs, pairs, tables
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import replacing, stills
 
@@ -34,13 +34,17 @@ def fill(table: tables.Table) -> None:
   people = list((rendered if table.rendered else real)(table, reference))
   if not people:
     raise InputError(f'{table.args.videos}: no video is long enough and has a face')
-  for person, portraits in tqdm(people, desc='re-enacting', unit='person'):
+  wanted = []
+  for person, portraits in people:
     for s, portrait in enumerate(portraits):
       path = sources / f'{person}_s{s}.png'
       stills.write_image(path, portrait)
       for d in range(DRIVERS):
-        name = f'{person}_s{s}_as_{person}_d{d}'
-        table.reenact(path, reference / f'{person}_d{d}.mp4', ours / f'{name}.mp4')
+        name, clip = f'{person}_s{s}_as_{person}_d{d}', reference / f'{person}_d{d}.mp4'
+        wanted.append(pairs.Pair(name, path, clip))
+  table.begin(wanted)
+  for pair in tqdm(wanted, desc='re-enacting', unit='clip'):
+    table.reenact(pair.source, pair.driving, ours / f'{pair.name}.mp4')
   for name, folder in {tables.OURS: ours, **table.methods}.items():
     table.row(name, folder, reference, source=sources, answers=True, clip_of=person_of)
   names = [person for person, _ in people]

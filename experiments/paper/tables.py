@@ -3,6 +3,10 @@
 A table is measured on rendered heads of the test split, whose true answers are known, or with
 `--videos` on face videos, of which heads are cut out as those that our model was trained on
 (`data.framing`). Everything but the numbers is in a temporary folder, or in that of `--keep`.
+
+A row of another system takes two commands. One run with `--keep=KEPT` writes the inputs, listed in
+KEPT/pairs.csv. The other system renders each pair into a folder DIR (`pairs.py`). A second run with
+the same options and `--method NAME=DIR` measures it beside ours.
 """
 
 import argparse
@@ -18,6 +22,7 @@ from absl import logging
 from tqdm import tqdm
 
 from experiments import script
+from experiments.paper import baselines, pairs
 from hybrid_jax import cli, evaluate
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import folders, measure, rendered, results
@@ -29,6 +34,7 @@ from hybrid_jax.reenactment.run import reenact
 
 FPS = 25  # of rendered clips
 OURS, COPY, WITHOUT_CMA = 'ours', 'copy of the source', 'without CMA'
+TRUTH = 'true answer'  # measured as a system: what the judges say of it is the end of their scale
 
 # Rows of the paper (Oorloff & Yacoob 2023), whose ablations are rows of the same tables.
 _TABLE_1 = (
@@ -83,7 +89,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     action='append',
     default=[],
     metavar='NAME=DIR',
-    help="another system's videos, made from the clips in the folder of --keep",
+    help="another system's videos of the pairs in the folder of --keep; repeatable",
   )
   add('--videos', default='', help='folder of face videos (default: rendered heads)')
   add('--hdtf', default='', metavar='DIR', help='metadata of HDTF, if --videos are from it')
@@ -92,7 +98,7 @@ def parser(description: str) -> argparse.ArgumentParser:
   add('--corrections', default='', help='CSV of its people, as given to packing')
   add('--cropper', default='', help='YuNet .onnx that finds the heads of --videos')
   add('--people', type=int, default=75, help='number of clips, one per person first (%(default)s)')
-  add('--keep', type=pathlib.Path, help='new folder that keeps the clips, e.g. for OpenFace')
+  add('--keep', type=pathlib.Path, help='new folder that keeps clips and pairs.csv')
   add('--openface', type=pathlib.Path, help='folder of its .csv: reference/, ours/, NAME/')
   add('--report', type=pathlib.Path, help='folder for the tables and the report of our row')
   evaluate.add_networks(found)
@@ -108,9 +114,11 @@ def methods(options: Sequence[str]) -> dict[str, str]:
   given = {}
   for text in options:
     name, equals, folder = text.partition('=')
-    if not equals or not pathlib.Path(folder).is_dir():
+    if not (name and equals and folder):
       raise InputError(f'--method={text}: give NAME=DIR, the folder of its videos')
-    if name in (OURS, COPY, WITHOUT_CMA, *given):
+    if not pathlib.Path(folder).is_dir():
+      raise InputError(f'--method={text}: no such folder {folder}')
+    if name in (OURS, COPY, WITHOUT_CMA, TRUTH, *given):
       raise InputError(f'--method={text}: there is a row of that name; take another')
     sequences.find(folder)  # raises now, and not after hours
     given[name] = folder
@@ -167,6 +175,17 @@ class Table:
       folder.mkdir(parents=True, exist_ok=True)
     return folders
 
+  def begin(self, wanted: Sequence[pairs.Pair]) -> None:
+    """Writes pairs.csv and checks other systems' videos of the pairs, before the long work.
+
+    Raises:
+      InputError: there are no pairs, or a system lacks a clip or has it in another size.
+    """
+    if not wanted:
+      raise InputError(f'{self.args.videos}: no video with a face')
+    pairs.write(self.folder, wanted)
+    pairs.check(self.methods, wanted)
+
   def reenact(
     self, source: pathlib.Path, driving: pathlib.Path, output: pathlib.Path, **options
   ) -> None:
@@ -210,6 +229,9 @@ class Table:
       self.rows[name] = None
       return
     found['problems'] += [f'no folder {folder} of OpenFace' for folder in missing]
+    if name in self.methods:
+      for line in found['problems']:
+        tqdm.write(f'{name}: {line}')
     if name == OURS and self.args.report:
       self.args.report.mkdir(parents=True, exist_ok=True)
       folders.write(self.args.report, found, measured)
@@ -240,6 +262,7 @@ class Table:
       'left_out': self.left_out,
       'model': pathlib.PurePath(self.args.workdir).name or self.model.name,
       'model_sha256': self.model.digest(),
+      'systems': {name: baselines.stated(name) for name in self.methods},
       'measured': self.measured,
     }
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from experiments.paper import inputs, table3, tables
+from experiments.paper import inputs, pairs, table3, tables
 from hybrid_jax.evaluation import pairing, results
 from hybrid_jax.media import video
 from hybrid_jax.training.triplets import split_people
@@ -118,6 +118,7 @@ def test_tables_of_rendered_heads(tmp_path, script, clips):
     assert ours['metrics']['au_correlation']['mean'] == pytest.approx(1)
   assert 'FOMM' not in record['rows'] and len(record['model_sha256']) == 64
   assert record['paper']['rows'] == tables.published(script)
+  assert len(pairs.read(tmp_path / 'kept')) == clips
   if 'robustness' in record:
     spread = record['robustness']['ours']['l1']
     assert 0 < spread['deviation_over_sources'] and 0 < spread['deviation'] < spread['mean']
@@ -125,6 +126,7 @@ def test_tables_of_rendered_heads(tmp_path, script, clips):
   else:
     copy = record['rows']['copy of the source']
     assert ours['metrics']['l1']['mean'] < copy['metrics']['l1']['mean']
+    assert record['rows']['true answer']['metrics']['l1']['mean'] == 0
 
 
 @pytest.mark.slow
@@ -183,7 +185,10 @@ def test_table_2_of_real_clips_compares_with_the_driver(tmp_path, shared):
   options = [f'--videos={tmp_path / "videos"}', f'--cropper={cropper}', '--frames=16']
   (tmp_path / 'other').mkdir()
   np.save(tmp_path / 'other' / 'nobody.npy', np.zeros((2, 8, 8, 3), np.uint8))
-  options += [f'--keep={tmp_path / "kept"}', f'--method=FOMM={tmp_path / "other"}']
+  done = run('table2', tmp_path, *options, f'--method=FOMM={tmp_path / "other"}')
+  line = done.stderr.strip().splitlines()[-1]
+  assert done.returncode == 1 and '2 of 2 clips are missing' in line, line
+  options += [f'--keep={tmp_path / "kept"}']
   done = run('table2', tmp_path, *options)
   assert not done.returncode, done.stderr
   record = json.loads((tmp_path / 'table.json').read_text())
@@ -193,8 +198,7 @@ def test_table_2_of_real_clips_compares_with_the_driver(tmp_path, shared):
     (pair,) = (pair for pair in found if pair.name == f'{source}_as_{driver}')
     assert (pair.reference.stem, pair.source.stem) == (driver, source)
   assert record['rows']['ours']['protocol']['clips'] == 2
-  assert record['rows']['FOMM'] is None
-  assert any(line.startswith('FOMM: no clip can be compared') for line in record['left_out'])
+  assert 'true answer' not in record['rows']
   assert set(record['data']['videos']) == {first, second}
   assert record['data']['cropper']['sha256'] and '2 of 75' in record['left_out'][0]
 
