@@ -81,27 +81,38 @@ def write_motion(path: pathlib.Path, times: np.ndarray, motion: np.ndarray) -> N
   write_rows(path, ('frame', 'seconds', *parameters.MOTION), rows)
 
 
-def read_motion(path: pathlib.Path) -> np.ndarray:
-  """Returns the motion (t, 16) of a file that `write_motion` wrote.
+def write_points(path: pathlib.Path, points: np.ndarray) -> None:
+  """Writes landmarks (t, 68, 2), px."""
+  columns = [f'{axis}{k}' for k in range(points.shape[1]) for axis in 'xy']
+  rows = ((k, *(f'{x:.3f}' for x in frame.ravel())) for k, frame in enumerate(points))
+  write_rows(path, ('frame', *columns), rows)
 
-  Raises:
-    InputError: no such file, or another kind of file.
-  """
+
+def read_points(path: pathlib.Path) -> np.ndarray:
+  """Returns the landmarks (t, 68, 2) of a file that `write_points` wrote. Raises InputError."""
+  return _read(path, [f'{axis}{k}' for k in range(68) for axis in 'xy']).reshape(-1, 68, 2)
+
+
+def read_motion(path: pathlib.Path) -> np.ndarray:
+  """Returns the motion (t, 16) of a file that `write_motion` wrote. Raises InputError."""
+  return _read(path, list(parameters.MOTION))
+
+
+def _read(path: pathlib.Path, columns: list[str]) -> np.ndarray:
   try:
     with open(path, newline='') as file:
       rows = list(csv.DictReader(file))
-    return np.array([[float(row[name]) for name in parameters.MOTION] for row in rows], np.float32)
+    return np.array([[float(row[name]) for name in columns] for row in rows], np.float32)
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise InputError(f'{path}: no motion can be read ({reason(error)})') from error
+    raise InputError(
+      f'{path}: cannot be read ({reason(error)}); export or read it again'
+    ) from error
 
 
 def write_clip(out: pathlib.Path, split: str, clip: clips.RenderedClip, name: str) -> None:
   """Writes a clip's landmarks and motion, and then its frames, whose folder marks it complete."""
-  size = clip.frames.shape[1]
-  columns = [f'{axis}{k}' for k in range(68) for axis in 'xy']
-  points = clip.points.reshape(len(clip.points), -1) * size
-  rows = ((k, *(f'{x:.3f}' for x in row)) for k, row in enumerate(points))
-  write_rows(out / 'landmarks' / split / f'{name}.csv', ('frame', *columns), rows)
+  points = clip.points * clip.frames.shape[1]
+  write_points(out / 'landmarks' / split / f'{name}.csv', points)
   write_motion(out / 'motion' / split / f'{name}.csv', clip.times, clip.motion)
   # Beside the splits, whose every entry is a clip to the code that reads them.
   part = out / '.part'
