@@ -14,7 +14,7 @@ read/kept/motion/driving/driver_000.csv and so on.
 import argparse
 import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import flax
 import flax.linen as nn
@@ -25,16 +25,16 @@ import optax
 from tqdm import tqdm
 
 from experiments import script
-from experiments.paper import baselines, pairs, resumable
+from experiments.paper import baselines, inputs, pairs, resumable
 from experiments.world import export_clips
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import sequences, stills
 from hybrid_jax.models.batching import run_in_batches
-from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.models.ops import from_uint8, to_uint8
 from hybrid_jax.world import parameters, people
 
 MOTION, POINTS = len(parameters.MOTION), 68
-TOGETHER = 64  # frames that are read at a time
+TOGETHER = 32  # frames that are read, or drawn, at a time
 NOISE, GAIN = 0.03, 0.1  # of the augmentation
 
 
@@ -134,6 +134,40 @@ def flat(data: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
   count = data['motion'].shape[0] * data['motion'].shape[1]
   values = [data[name].reshape(count, -1) for name in ('motion', 'points')]
   return data['image'].reshape(count, *data['image'].shape[2:]), np.concatenate(values, 1)
+
+
+def batch_at(k: int, seed: int, size: int, data: dict) -> dict:
+  """Returns the batch of step `k`: `size` pairs of two frames of a clip, 'image' and 'motion'."""
+  rng = np.random.default_rng((seed, k))
+  clip = rng.integers(0, len(data['image']), (size, 1))
+  frames = np.stack([rng.permutation(data['image'].shape[1])[:2] for _ in range(size)])
+  return {name: data[name][clip, frames] for name in ('image', 'motion')}
+
+
+def render(
+  kept: pathlib.Path, given: pathlib.Path | None, output: pathlib.Path, draw: Callable, size: int
+) -> None:
+  """Renders every pair of a table with the motion of its driving clip, see `of_driving`.
+
+  Args:
+    draw: maps sources (n, s, s, 3) in [-1, 1] and motion (n, 16) to images like the sources.
+    size: side in px of the pictures that `draw` takes.
+
+  Raises:
+    InputError: a source has another size, or a driving clip has no motion of its length.
+  """
+  output.mkdir(parents=True, exist_ok=True)
+  for pair in tqdm(pairs.read(kept), unit='clip'):
+    source = from_uint8(stills.read_image(pair.source).astype(np.float32))
+    if source.shape != (size, size, 3):
+      raise InputError(f'{pair.source}: {len(source)} px; this network has {size} px')
+    times = [frame.time for frame in sequences.read(pair.driving)]
+    motion = of_driving(kept, given, pair.driving)
+    if len(motion) != len(times):
+      raise InputError(f'{pair.driving}: {len(times)} frames, and {len(motion)} rows of motion')
+    sources = np.broadcast_to(source, (len(motion), *source.shape))
+    drawn = np.asarray(to_uint8(jnp.asarray(run_in_batches(draw, sources, motion, size=TOGETHER))))
+    inputs.write_clip(output / f'{pair.name}.mp4', zip(drawn, times, strict=True))
 
 
 def of_driving(kept: pathlib.Path, given: pathlib.Path | None, driving: pathlib.Path) -> np.ndarray:

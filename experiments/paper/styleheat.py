@@ -1,18 +1,16 @@
 """StyleHEAT (Yin et al., ECCV 2022, arXiv 2203.04036): our own reimplementation in JAX.
 
-It is no public code and no public weights; every row is named "StyleHEAT (ours, in JAX)". What the
-paper says, and where it is here:
+No public code and no public weights are in it; its rows are named "StyleHEAT (ours, in JAX)".
 
-  inversion: the source's latent w and its feature map F          `reenact`, `synthesize`
-  motion generator: driving parameters -> descriptor -> flow      `Warper`
+  inversion: the source's latent w and feature map F              `reenact`, `synthesize`
+  motion generator: driving parameters -> descriptor, flow        `Warper`
   F_w = warp(F, flow), inside the frozen generator                `synthesize`, `warp`
   calibration network: F_c = F_w (1 + scale) + shift              `Calibration`, `synthesize`
-  stage 1 trains the motion generator on the warped source image,
-  stage 2 the whole                                               styleheat_train.py
+  stage 1: the motion generator alone; stage 2: the whole         styleheat_train.py
 
-The audio branch and editing are not part of a comparison by video. `Config` has every choice, with
-where its value is from: "paper", "code" (FeiiYin/StyleHEAT at 83b28c8), "PIRenderer" (its motion
-generator is that of RenYurui/PIRender) or "ours". Images are NHWC in [-1, 1].
+`Config` has the choices with the source of each value: "code" (FeiiYin/StyleHEAT at 83b28c8, from
+which the steps above are too; the paper's abstract names the same parts), "PIRenderer" (whose
+motion generator it has; RenYurui/PIRender) or "ours". Images are NHWC in [-1, 1].
 """
 
 import dataclasses
@@ -32,34 +30,26 @@ from hybrid_jax.models.stylegan2 import Generator
 from hybrid_jax.weights import shipped
 from hybrid_jax.world import parameters
 
-NAME = 'StyleHEAT (ours, in JAX)'
-
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Choices of networks and losses; steps, batch and seeds are in baselines.json."""
 
-  # Side of the feature map that is warped, px. Paper: 64 of 1024, the middle of nine sizes. Ours:
+  # Side of the feature map that is warped, px. Code: 64 of 1024, the middle of nine sizes. Ours:
   # 32 of 64, the fourth of five; at 16 px an eye is one pixel.
   warp_size: int = 32
-  # Whether the RGB sum of the smaller layers is warped too. Code: no. Ours: it has half of the
-  # picture's side, where the code's has 1/32, and would stay behind as a ghost.
-  warp_rgb: bool = True
-  # Driving parameters: those of the rendered world at one moment. Paper: 73 of a 3D morphable model
-  # in a window of 27 frames. Ours: frames of our training clips are 6 s apart.
-  motion: int = len(parameters.MOTION)
   # Width of the descriptor, and channels of the motion generator from half the image's side down.
   # PIRenderer: 256, and 32 doubling to 256. Ours: as PIRenderer's in baselines.json.
   descriptor: int = 128
   warper_widths: tuple[int, ...] = (64, 128, 128, 128)
   # Channels of the calibration network, from half of `warp_size` down. Code: 256. Ours.
   calibration_widths: tuple[int, ...] = (64, 96, 128)
-  # Share of the steps that train the motion generator alone. The paper starts from PIRenderer's,
-  # pretrained for 200,000 steps. Ours: as PIRenderer's in baselines.json.
+  # Share of the steps that train the motion generator alone. The code starts from PIRenderer's,
+  # which has 200,000 steps. Ours: as PIRenderer's in baselines.json.
   warping_alone: float = 0.3
   # Weights of the losses: perceptual loss of the warped inversion and of the result, L1 of the
-  # result. PIRenderer: 2.5 and 4, for VGG19. Ours: an adversary, as the paper has, is left out; the
-  # frozen generator keeps pictures sharp, and FOMM and PIRenderer train without one, too.
+  # result. PIRenderer: 2.5 and 4, for VGG19. Ours: without the code's adversary. The generator is
+  # frozen, and FOMM and PIRenderer train without one, too.
   warped: float = 1.0
   perceptual: float = 1.0
   l1: float = 1.0
@@ -133,6 +123,8 @@ class Warper(nn.Module):
   @nn.compact
   def __call__(self, image: jax.Array, motion: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Maps image (n, s, s, 3), motion (n, 16) to descriptor (n, d), flow (n, s / 2, s / 2, 2)."""
+    # One moment of 16 parameters. Code: 73 of a 3D morphable model, convolved over a window; frames
+    # of our training clips are 6 s apart.
     d = nn.Dense(self.config.descriptor)(4 * (motion - 0.5))  # of about unit variance
     for _ in range(2):
       d = d + nn.Dense(self.config.descriptor)(jax.nn.leaky_relu(d, 0.1))
@@ -167,25 +159,18 @@ def bundled() -> tuple[networks.Networks, dict]:
 
 
 def synthesize(
-  generator: Generator,
-  weights: dict,
-  w_plus: jax.Array,
-  config: Config,
-  flow: jax.Array | None = None,
-  calibrate=None,
+  config: Config, generator: Generator, G: dict, w_plus: jax.Array, flow=None, calibrate=None
 ) -> jax.Array:
   """Returns the image (n, r, r, 3) of w_plus (n, l, d); with a flow, F is replaced by F_c.
 
   Args:
-    weights: tree of the generator. flow: (n, h, w, 2).
+    G: tree of the generator. flow: (n, h, w, 2).
     calibrate: maps F_w (n, h, w, c) to scale and shift, each (n, h, w, c).
   """
-  bound = generator.bind({'params': weights['params']})
-  styles = bound.to_style_space(w_plus)
-  noise = iter(weights['noise_const'])
+  bound, noise = generator.bind({'params': G['params']}), iter(G['noise_const'])
+  styles, table = bound.to_style_space(w_plus), latents.style_layers(generator.channels)
   x = jnp.broadcast_to(bound.const, (len(w_plus), *bound.const.shape))
   rgb = None
-  table = latents.style_layers(generator.channels)
   for layer, module, style in zip(table, bound.layers, styles, strict=True):
     if layer.kind == 'to_rgb':
       rgb = module(x, style) + (0 if rgb is None else upsample_skip(rgb))
@@ -193,8 +178,9 @@ def synthesize(
     x = module(x, style, next(noise))
     # As in the code: after the first convolution of that size.
     if flow is not None and (layer.kind, layer.resolution) == ('up_conv', config.warp_size):
-      x = warp(x, flow)  # F_w
-      rgb = warp(rgb, flow) if config.warp_rgb else rgb
+      # Code: the RGB sum of the smaller layers, 1/32 of the picture's side, stays. Here it has half
+      # of the side, and would stay behind as a ghost.
+      x, rgb = warp(x, flow), warp(rgb, flow)  # F_w
       scale, shift = calibrate(x)
       x = x * (1 + scale) + shift  # F_c
   return rgb
@@ -203,13 +189,11 @@ def synthesize(
 def init(config: Config, generator: Generator, key: jax.Array, size: int) -> dict:
   """Returns fresh weights of both networks: {'warper', 'calibration'}."""
   key_w, key_c = jax.random.split(key)
-  image, motion = jnp.zeros((1, size, size, 3)), jnp.zeros((1, config.motion))
+  image, motion = jnp.zeros((1, size, size, 3)), jnp.zeros((1, len(parameters.MOTION)))
   width = generator.channels[(config.warp_size // 4).bit_length() - 1]
   features = jnp.zeros((1, config.warp_size, config.warp_size, width))
-  return {
-    'warper': Warper(config).init(key_w, image, motion),
-    'calibration': Calibration(config).init(key_c, features, jnp.zeros((1, config.descriptor))),
-  }
+  calibration = Calibration(config).init(key_c, features, jnp.zeros((1, config.descriptor)))
+  return {'warper': Warper(config).init(key_w, image, motion), 'calibration': calibration}
 
 
 def reenact(
@@ -222,9 +206,9 @@ def reenact(
     source: (n, s, s, 3) in [-1, 1]. motion: (n, 16), of the driving frames.
   """
   G, generator = weights['generator'], hybrid.generator
-  w_plus = hybrid.identity(weights['inversion'], G, source)  # the inversion, in HFGI's role
-  inverted = synthesize(generator, G, w_plus, config)
+  w_plus = hybrid.identity(weights['inversion'], G, source)  # in the role of HFGI
+  inverted = synthesize(config, generator, G, w_plus)
   descriptor, flow = Warper(config).apply(params['warper'], inverted, motion)
   calibrate = lambda x: Calibration(config).apply(params['calibration'], x, descriptor)  # noqa: E731
-  drawn = synthesize(generator, G, w_plus, config, flow, calibrate)
+  drawn = synthesize(config, generator, G, w_plus, flow, calibrate)
   return drawn, warp(inverted, flow)

@@ -20,17 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 
 from experiments import script
-from experiments.paper import baselines, inputs, pairs, resumable, signals, styleheat
+from experiments.paper import baselines, resumable, signals, styleheat
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import sequences, stills
 from hybrid_jax.method.networks import Networks
-from hybrid_jax.models.batching import run_in_batches
-from hybrid_jax.models.ops import from_uint8, to_uint8
-
-TOGETHER = 16  # frames that are rendered at a time
+from hybrid_jax.models.ops import from_uint8
 
 
 @flax.struct.dataclass
@@ -65,8 +60,8 @@ class Training:
 
   def _losses(self, params, weights, source, motion, target, warping):
     lpips = functools.partial(self.nets.lpips.apply, weights['lpips'])
-    reenact = functools.partial(styleheat.reenact, self.config, self.nets.hybrid)
-    drawn, warped = reenact(weights, params, source, motion)
+    hybrid = self.nets.hybrid
+    drawn, warped = styleheat.reenact(self.config, hybrid, weights, params, source, motion)
     terms = {'warped': lpips(warped, target).mean()}
     if not warping:  # stage 2
       terms |= {'perceptual': lpips(drawn, target).mean(), 'l1': jnp.abs(drawn - target).mean()}
@@ -91,14 +86,6 @@ class Training:
     return styleheat.reenact(self.config, self.nets.hybrid, weights, params, source, motion)[0]
 
 
-def batch_at(k: int, seed: int, size: int, data: dict) -> dict:
-  """Returns the batch of step `k`: `size` pairs of two frames of a clip."""
-  rng = np.random.default_rng((seed, k))
-  clip = rng.integers(0, len(data['image']), (size, 1))
-  frames = np.stack([rng.permutation(data['image'].shape[1])[:2] for _ in range(size)])
-  return {name: data[name][clip, frames] for name in ('image', 'motion')}
-
-
 def train(args: argparse.Namespace) -> None:
   """Trains, or goes on."""
   budget, config = baselines.PROTOCOL['budget'], styleheat.Config(rate=args.rate)
@@ -108,10 +95,10 @@ def train(args: argparse.Namespace) -> None:
   data, held_out = (signals.load(args.world, given, split) for split in ('train', 'validation'))
   training = Training(config, args.steps, *styleheat.bundled())
   state = resumable.restore(args.workdir, training.first_state(args.seed))
-  check = batch_at(0, 1, 32, held_out)
+  check = signals.batch_at(0, 1, 32, held_out)
 
   def advance(state, k):
-    return training.advance(state, k, batch_at(k, args.seed, batch, data))
+    return training.advance(state, k, signals.batch_at(k, args.seed, batch, data))
 
   def report(state):
     image = from_uint8(check['image'].astype(np.float32))
@@ -131,19 +118,7 @@ def render(args: argparse.Namespace) -> None:
   training = Training(config, given['steps'], *styleheat.bundled())
   params = resumable.trained(args.workdir, training.first_state(given['seed'])).average
   draw = functools.partial(training.draw, params, training.weights)
-  args.output.mkdir(parents=True, exist_ok=True)
-  for pair in tqdm(pairs.read(args.kept), unit='clip'):
-    source = from_uint8(stills.read_image(pair.source).astype(np.float32))
-    if len(source) != training.nets.frame_size:
-      raise InputError(f'{pair.source}: {len(source)} px; this network has 64 px')
-    times = [frame.time for frame in sequences.read(pair.driving)]
-    motion = signals.of_driving(args.kept, args.signals, pair.driving)
-    if len(motion) != len(times):
-      raise InputError(f'{pair.driving}: {len(times)} frames, and {len(motion)} rows of motion')
-    sources = np.broadcast_to(source, (len(motion), *source.shape))
-    drawn = np.asarray(to_uint8(jnp.asarray(run_in_batches(draw, sources, motion, size=TOGETHER))))
-    inputs.write_clip(args.output / f'{pair.name}.mp4', zip(drawn, times, strict=True))
-  print(f'{args.output}: pass it on with --method "{styleheat.NAME}={args.output}"')
+  signals.render(args.kept, args.signals, args.output, draw, training.nets.frame_size)
 
 
 def parse_args() -> argparse.Namespace:

@@ -44,7 +44,7 @@ def data():
 
 def run(training, data, workdir, steps):
   def advance(state, k):
-    return training.advance(state, k, styleheat_train.batch_at(k, 0, 2, data))
+    return training.advance(state, k, signals.batch_at(k, 0, 2, data))
 
   state = resumable.restore(workdir, training.first_state(0))
   return resumable.run(workdir, state, steps, advance, lambda state: {}, 1)
@@ -77,7 +77,7 @@ def test_shapes_and_before_training_it_is_the_inversion(training, data):
   np.testing.assert_allclose(drawn, inversion, atol=2e-5)
   # A flow moves what the layers up to `warp_size` have drawn.
   flow, still = jnp.ones((4, 16, 16, 2)), lambda x: (0, 0)
-  moved = styleheat.synthesize(hybrid.generator, G, w_plus, CONFIG, flow, still)
+  moved = styleheat.synthesize(CONFIG, hybrid.generator, G, w_plus, flow, still)
   assert moved.shape == inversion.shape and float(jnp.abs(moved - inversion).max()) > 1e-3
 
 
