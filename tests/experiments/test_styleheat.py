@@ -26,8 +26,9 @@ CONFIG = styleheat.Config(
 @pytest.fixture(scope='module')
 def training():
   nets = networks.build(small.small_config().model)
-  weights = networks.random_frozen(nets, jax.random.key(0))
-  weights['inversion'] = networks.init_encoder(nets, jax.random.key(1))
+  keys = jax.random.split(jax.random.key(0))
+  weights = jax.jit(lambda key: networks.random_frozen(nets, key))(keys[0])
+  weights['inversion'] = jax.jit(lambda key: networks.init_encoder(nets, key))(keys[1])
   return styleheat_train.Training(CONFIG, 8, nets, weights)
 
 
@@ -71,13 +72,18 @@ def test_shapes_and_before_training_it_is_the_inversion(training, data):
   image, motion = from_uint8(data['image'][0].astype(np.float32)), data['motion'][0]
   drawn = training.draw(state.params, training.weights, image, motion)
   hybrid = training.nets.hybrid
-  w_plus = hybrid.identity(training.weights['inversion'], G, image)
+
+  @jax.jit
+  def expected(E, G, image):
+    w_plus = hybrid.identity(E, G, image)
+    # A flow moves what the layers up to `warp_size` have drawn.
+    flow, still = jnp.ones((4, 16, 16, 2)), lambda x: (0, 0)
+    moved = styleheat.synthesize(CONFIG, hybrid.generator, G, w_plus, flow, still)
+    return hybrid.synthesize(G, hybrid.combine(G, w_plus, None)), moved
+
+  inversion, moved = expected(training.weights['inversion'], G, image)
   # Flow and calibration are zero at first.
-  inversion = hybrid.synthesize(G, hybrid.combine(G, w_plus, None))
   np.testing.assert_allclose(drawn, inversion, atol=2e-5)
-  # A flow moves what the layers up to `warp_size` have drawn.
-  flow, still = jnp.ones((4, 16, 16, 2)), lambda x: (0, 0)
-  moved = styleheat.synthesize(CONFIG, hybrid.generator, G, w_plus, flow, still)
   assert moved.shape == inversion.shape and float(jnp.abs(moved - inversion).max()) > 1e-3
 
 
