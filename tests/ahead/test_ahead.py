@@ -82,7 +82,7 @@ def test_a_refused_topology_is_told_apart_from_a_missing_compiler(
     devices.target('v5e:3x7')
   assert ('pip install' in str(raised.value)) != installed
   if not installed:
-    with pytest.raises(InputError, match=r'in the extra \[cuda\]: pip install -e .\.\[cuda\]$'):
+    with pytest.raises(InputError, match=r'in the extra \[cuda\]: pip install -e .\.\[cuda\].$'):
       devices.target('h100')
 
 
