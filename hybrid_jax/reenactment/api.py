@@ -193,7 +193,10 @@ class Video:
       path = pathlib.Path(folder) / 'preview.mp4'
       self._write_preview(path)
       data = base64.b64encode(path.read_bytes()).decode()
-    return f'<video controls loop autoplay muted src="data:video/mp4;base64,{data}"></video>'
+    # At 64 px the player's controls would cover the face.
+    style = 'min-width: 256px; max-width: 100%'
+    source = f'data:video/mp4;base64,{data}'
+    return f'<video controls loop autoplay muted style="{style}" src="{source}"></video>'
 
 
 def reenact(
@@ -379,7 +382,14 @@ def _bars(progress: Progress | None | bool) -> Progress:
     return silent
   if progress is not True:
     return progress
-  from tqdm.auto import tqdm  # a widget in a notebook
+  import warnings
+
+  from tqdm import TqdmWarning
+
+  with warnings.catch_warnings():
+    # Without ipywidgets it is a line of text, which needs no warning.
+    warnings.simplefilter('ignore', TqdmWarning)
+    from tqdm.auto import tqdm  # a widget in a notebook
 
   return lambda items, description, total: tqdm(items, desc=description, total=total)
 
