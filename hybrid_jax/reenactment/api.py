@@ -382,14 +382,7 @@ def _bars(progress: Progress | None | bool) -> Progress:
     return silent
   if progress is not True:
     return progress
-  import warnings
-
-  from tqdm import TqdmWarning
-
-  with warnings.catch_warnings():
-    # Without ipywidgets it is a line of text, which needs no warning.
-    warnings.simplefilter('ignore', TqdmWarning)
-    from tqdm.auto import tqdm  # a widget in a notebook
+  from tqdm.auto import tqdm  # a widget in a notebook
 
   return lambda items, description, total: tqdm(items, desc=description, total=total)
 
