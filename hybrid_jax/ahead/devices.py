@@ -79,7 +79,7 @@ def _tpus(name: str) -> list[Any]:
       reason = f'libtpu refuses it; take for example {EXAMPLES[name.partition(":")[0]]} '
       reason += f'({_first_words(error)})'
     else:
-      reason = f"TPUs need  pip install 'hybrid_jax[tpu]'  ({_first_words(error)})"
+      reason = "a TPU's compiler is in the extra [tpu]: pip install -e '.[tpu]'"
     raise InputError(f'--topology={name}: {reason}') from error
 
 
@@ -96,10 +96,10 @@ def _h100() -> Target:
     ).devices
   except (RuntimeError, ValueError) as error:
     if any(importlib.util.find_spec(name) for name in CUDA_PLUGINS):
-      reason = "JAX's CUDA plug-in refuses it"
+      reason = f"JAX's CUDA plug-in refuses it ({_first_words(error)})"
     else:
-      reason = "it needs  pip install 'hybrid_jax[cuda]' "
-    raise InputError(f'--topology={H100}: {reason} ({_first_words(error)})') from error
+      reason = "a GPU's compiler is in the extra [cuda]: pip install -e '.[cuda]'"
+    raise InputError(f'--topology={H100}: {reason}') from error
   # Autotuning times kernels on the device.
   options = {'xla_gpu_autotune_level': 0, 'xla_gpu_enable_triton_gemm': False}
   return Target(H100, _mesh(devices), 80 * 10**9, 0.0, options)

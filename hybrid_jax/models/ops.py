@@ -253,8 +253,12 @@ def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
   if x.shape[1] % size == 0 and x.shape[2] % size == 0:
     n, h, w, c = x.shape
     return x.reshape(n, size, h // size, size, w // size, c).mean(axis=(2, 4))
-  rows, columns = (adaptive_matrix(s, size) for s in x.shape[1:3])
-  return jnp.einsum('ah,bw,nhwc->nabc', rows, columns, x)
+  n, h, w, c = x.shape
+  rows, columns = adaptive_matrix(h, size), adaptive_matrix(w, size)
+  # Not one einsum: XLA moves h to the end for it, and for sides such as 188 finds no tiles of that
+  # product on a GPU without autotuning.
+  x = jnp.matmul(rows, x.reshape(n, h, w * c)).reshape(n * size, w, c)  # n*a w c
+  return jnp.matmul(columns, x).reshape(n, size, size, c)
 
 
 def from_uint8(image: jax.Array) -> jax.Array:

@@ -193,7 +193,10 @@ class Video:
       path = pathlib.Path(folder) / 'preview.mp4'
       self._write_preview(path)
       data = base64.b64encode(path.read_bytes()).decode()
-    return f'<video controls loop autoplay muted src="data:video/mp4;base64,{data}"></video>'
+    # At 64 px the player's controls would cover the face.
+    style = 'min-width: 256px; max-width: 100%'
+    source = f'data:video/mp4;base64,{data}'
+    return f'<video controls loop autoplay muted style="{style}" src="{source}"></video>'
 
 
 def reenact(

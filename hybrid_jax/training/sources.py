@@ -22,11 +22,11 @@ _MOST_HEADERS = 1000
 
 
 def check(data: Any, stage: str) -> None:
-  """Checks, without opening a file, that a config names one source and that its videos exist.
+  """Checks, without opening a file, that a config names one source and that it exists.
 
   Raises:
-    InputError: none or several sources are set, a folder has no video, or stage 2 lacks what its
-      masks come from.
+    InputError: none or several sources are set, a folder has no video or is no packed set, or
+      stage 2 lacks what its masks come from.
   """
   named = {
     'videos': bool(data.videos),
@@ -39,6 +39,8 @@ def check(data: Any, stage: str) -> None:
       f'set one of config.data.videos=DIR, .packed=DIR and .rendered_people=N, not '
       f'{" and ".join(chosen) or "none"}'
     )
+  if data.packed:
+    triplets.check_packed(data.packed)
   if data.videos:
     triplets.find_videos(data.videos)
     if stage == 'finetune' and not data.face_detector:
@@ -117,7 +119,10 @@ def load(
     train, held_out = (triplets.PackedClips(data.packed, s) for s in ('train', 'validation'))
     found = train.read(0, [0], masks=False)[0].shape[1]
     if found != size:
-      raise InputError(f'{data.packed}: frames of {found} px; config.model.frame_size is {size}')
+      raise InputError(
+        f'{data.packed}: packed at {found} px; config.model.frame_size is {size}: pack again with '
+        f'--size={size} and another --name (rendered people: --config=heads_{size})'
+      )
     if masks and not train.has_masks:
       raise InputError(
         f'{data.packed}: has no masks, which stage 2 needs: pack again with --face_detector and '

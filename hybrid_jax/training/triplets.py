@@ -90,11 +90,8 @@ class PackedClips:
   """
 
   def __init__(self, data_dir: str, split: str):
-    if importlib.util.find_spec('tensorflow_datasets') is None:
-      raise InputError("packed data needs the extra [data]: pip install -e '.[data]'")
+    check_packed(data_dir)
     path = epath.Path(data_dir)
-    if not media.exists(path / INDEX):
-      raise InputError(f'{data_dir}: no {INDEX} in it; give the folder of a packed data set')
     index = json.loads((path / INDEX).read_text())
     rows = index['splits'].get(split, [])
     if not rows:
@@ -133,6 +130,18 @@ class PackedClips:
     builder, skip = tfds.builder_from_directory(self._path), KeepEncoded()
     decoders = {name: skip for name in ('frames', 'masks') if name in builder.info.features}
     return builder.as_data_source(split=self._split, decoders=decoders)
+
+
+def check_packed(folder: str) -> None:
+  """Checks that a folder holds a packed data set, and that this installation can read it.
+
+  Raises:
+    InputError: it does not, or tensorflow_datasets is not installed.
+  """
+  if importlib.util.find_spec('tensorflow_datasets') is None:
+    raise InputError("packed data needs the extra [data]: pip install -e '.[data]'")
+  if not media.exists(epath.Path(folder) / INDEX):
+    raise InputError(f'{folder}: no {INDEX} in it; give the folder of a packed data set')
 
 
 def find_videos(folder: str) -> list[tuple[str, pathlib.Path]]:

@@ -63,10 +63,10 @@ def write(args: argparse.Namespace) -> None:
   total = films.frames_of_world(
     people=args.people, clips=args.clips, seconds=args.seconds, fps=args.fps
   )
-  with tqdm(total=total, unit='frame') as bar:
+  with tqdm(total=total, unit='frame', mininterval=1) as bar:
 
     def progress(description: str, frames: int) -> None:
-      bar.set_description(description)
+      bar.set_description(description, refresh=False)
       bar.update(frames)
 
     films.write_world(

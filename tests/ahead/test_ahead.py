@@ -8,8 +8,10 @@ import sys
 import jax
 import pytest
 
-from hybrid_jax.ahead import costs, devices
+from hybrid_jax.ahead import costs, devices, programs
 from hybrid_jax.errors import InputError
+from hybrid_jax.models.ops import adaptive_avg_pool
+from hybrid_jax.training import parallel
 
 TPU = """
 ENTRY %main {
@@ -63,14 +65,14 @@ def test_an_unknown_topology_is_refused(name):
   ('error', 'installed', 'text'),
   [
     ('INVALID_ARGUMENT: layout is not divisible', True, 'libtpu refuses it; take for example v5e:'),
-    ('JAX TPU support not installed', False, r'pip install .hybrid_jax\[tpu\]'),
+    ('JAX TPU support not installed', False, r'in the extra \[tpu\]: pip install -e .\.\[tpu\]'),
     ('open /tmp/libtpu_lockfile', True, 'another process uses libtpu'),
   ],
 )
 def test_a_refused_topology_is_told_apart_from_a_missing_compiler(
   monkeypatch, error, installed, text
 ):
-  def refuse(**_):
+  def refuse(*_, **__):
     raise RuntimeError(error)
 
   monkeypatch.setattr(devices.os, 'environ', {})
@@ -79,6 +81,9 @@ def test_a_refused_topology_is_told_apart_from_a_missing_compiler(
   with pytest.raises(InputError, match=text) as raised:
     devices.target('v5e:3x7')
   assert ('pip install' in str(raised.value)) != installed
+  if not installed:
+    with pytest.raises(InputError, match=r'in the extra \[cuda\]: pip install -e .\.\[cuda\].$'):
+      devices.target('h100')
 
 
 def doctor(*options):
@@ -92,6 +97,19 @@ def test_a_device_that_cannot_be_compiled_for_is_named_in_one_line(tmp_path):
   assert len(run.stderr.splitlines()) == 1
   run = doctor('--topology=v5e:1x1', f'--output={tmp_path}/none/x.json')
   assert run.returncode == 1 and 'no such folder' in run.stderr
+
+
+@pytest.mark.skipif(
+  not any(map(importlib.util.find_spec, devices.CUDA_PLUGINS)), reason='no CUDA plug-in of JAX'
+)
+@pytest.mark.parametrize(('size', 'out'), [(188, 112), (37, 12)])
+def test_pooling_in_overlapping_windows_compiles_with_triton_products(size, out):
+  """Of the crop that ArcFace sees; nothing is tuned, so that the compiler takes its first tiles."""
+  mesh = devices.target('h100').mesh
+  x = jax.ShapeDtypeStruct((24, size, size, 3), 'float32')
+  x = programs.placed(x, parallel.shardings(mesh)[1])
+  pool = jax.jit(jax.grad(lambda x: (adaptive_avg_pool(x, out) ** 2).sum()))
+  pool.lower(x).compile(compiler_options={'xla_gpu_autotune_level': 0})
 
 
 @pytest.mark.skipif(not importlib.util.find_spec('libtpu'), reason='libtpu is not installed')

@@ -9,12 +9,12 @@ import types
 import numpy as np
 import pytest
 from PIL import Image
-from small import write_clip
+from small import small_config, write_clip
 
 from data.face_clips import layouts, pack
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import clips, faces
-from hybrid_jax.training import sources, triplets
+from hybrid_jax.training import preflight, sources, triplets
 
 pytest.importorskip('tensorflow_datasets', reason='needs the extra [data]')
 
@@ -284,6 +284,17 @@ def test_bad_packed_folders(tmp_path, packed):
     triplets.PackedClips(str(tmp_path), 'train')
   with pytest.raises(InputError, match="its split 'test' has no clip"):
     triplets.PackedClips(str(packed[1]), 'test')
+
+
+def test_frames_of_another_size_are_wrong_and_no_step_is_compiled(packed, tmp_path):
+  config = small_config()
+  config.data.packed, config.model.frame_size = str(packed[1]), 64
+  *_, data, devices, codecs = preflight.examine(config)  # the step would follow
+  assert (devices.name, codecs.name, data.status) == ('devices', 'codecs', 'wrong')
+  assert 'packed at 32 px; config.model.frame_size is 64: pack again with --size=64' in data.message
+  config.data.packed = str(tmp_path)
+  (data,) = preflight.check_data(config)
+  assert data.status == 'missing' and 'no clips.json in it' in data.message
 
 
 def test_heads_must_be_packed_as_the_config_frames_them(packed, tmp_path):

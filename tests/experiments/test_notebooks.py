@@ -10,6 +10,7 @@ import numpy as np
 import outcomes
 import pytest
 
+from configs import pretrain
 from hybrid_jax.media import video
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -27,12 +28,27 @@ def test_a_notebook_is_valid_and_has_no_outputs(path):
   assert path.stat().st_size < 12_000
 
 
+def parameters_of(notebook):
+  """The cell that sets them."""
+  (cell,) = (c for c in notebook.cells if 'parameters' in c.metadata.get('tags', []))
+  return cell
+
+
+def test_a_tpu_of_colab_trains_with_its_own_config():
+  path = ROOT / 'experiments' / 'notebooks' / 'train_tpu.ipynb'
+  names = {}
+  exec(parameters_of(nbformat.read(path, as_version=4)).source, names)
+  file, _, variant = names['CONFIG'].partition(':')
+  assert (file, names['TOPOLOGY']) == ('configs/pretrain.py', 'v5e:1x1')
+  assert pretrain.get_config(variant).optim.micro_batches > 1
+
+
 def execute(name, folder, monkeypatch, **parameters):
   """Executes a notebook in a folder but for its cell that installs; returns it with outputs."""
   notebook = nbformat.read(ROOT / 'experiments' / 'notebooks' / f'{name}.ipynb', as_version=4)
   tagged = lambda cell, tag: tag in cell.metadata.get('tags', [])  # noqa: E731
   notebook.cells = [cell for cell in notebook.cells if not tagged(cell, 'install')]
-  (cell,) = (cell for cell in notebook.cells if tagged(cell, 'parameters'))
+  cell = parameters_of(notebook)
   assert all(f'\n{key} = ' in f'\n{cell.source}' for key in parameters)
   cell.source += ''.join(f'\n{key} = {value!r}' for key, value in parameters.items())
   paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]

@@ -70,7 +70,10 @@ def start(videos, workdir, cache, *fields, devices=1):
 
 
 def finish(process):
-  output, _ = process.communicate(timeout=500)
+  try:
+    output, _ = process.communicate(timeout=1500)  # half a minute on quiet cores
+  finally:
+    process.kill()
   assert process.returncode == 0, output[-2000:]
   return output
 

@@ -51,18 +51,20 @@ def examine(
   if check.blocks:
     return  # the other checks read its fields
   nets = networks.build(config.model)
-  fits = True
+  fits = True  # whether the step that the config describes is one to compile
   for check in weight_files.check_weights(config, nets, thorough):
     fits &= (check.name, check.status) != ('agreement', 'wrong')
     yield check
-  yield from check_data(config, thorough)
+  for check in check_data(config, thorough):
+    fits &= (check.name, check.status) != ('data', 'wrong')
+    yield check
   yield from check_start(config, nets, thorough)
   if workdir is not None:
     yield check_workdir(config, workdir)
   yield machine.check_devices(config)
   if thorough:
     yield machine.check_codecs()
-    # Networks of another size than the files' would be compiled for nothing.
+    # Networks of another size than the files', or for other frames, would be compiled for nothing.
     if fits:
       yield from machine.check_step(config, nets, compile_step)
 
@@ -85,10 +87,12 @@ def check_config(config: Any) -> Check:
 def check_data(config: Any, thorough: bool = True) -> Iterator[Check]:
   """Checks the source of clips and the face detector."""
   from hybrid_jax.media.landmarkers import open_landmarker
+  from hybrid_jax.training import sources
   from hybrid_jax.training.preflight.weight_files import facts
   from hybrid_jax.weights import public
 
-  yield attempt('data', lambda: _clips(config, thorough), 'missing')
+  named = attempt('data', lambda: sources.check(config.data, config.stage) or '', 'missing')
+  yield named if named.blocks else attempt('data', lambda: _clips(config, thorough), 'wrong')
   path = config.data.face_detector
   detector_kind = public.detector_of(path)
   origin = public.FILES[detector_kind]
@@ -110,7 +114,6 @@ def _clips(config: Any, thorough: bool) -> str:
   from hybrid_jax.training import sources, triplets
 
   data, finetune = config.data, config.stage == 'finetune'
-  sources.check(data, config.stage)
   if data.packed:
     if not thorough:
       return data.packed
