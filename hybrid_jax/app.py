@@ -17,16 +17,24 @@ In Colab or Jupyter, either run the command with --share, or open the page in a 
   app.show()
 
 Uploads and results lie in a temporary folder: results are removed when the page is closed, uploads
-two hours after they were made, and everything when the command ends (Ctrl-C). Renders wait for each
-other in a queue.
+two hours after they were made, and everything when the command ends (Ctrl-C, or a signal). Renders
+wait for each other in a queue.
 """
 
 import argparse
 import contextlib
+import os
+import signal
 import threading
 
 from hybrid_jax import cli
 from hybrid_jax.errors import InputError
+
+# What Colab's browser tab cannot reach by itself.
+IN_COLAB = (
+  'This machine is in Colab, and your browser cannot open that address: add --share, or run in a '
+  'cell  from hybrid_jax import app; app.show()'
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -83,9 +91,14 @@ def show(*arguments: str) -> None:
 def main() -> None:
   """Runs the command."""
   args = parse_args()
+  for number in (signal.SIGTERM, signal.SIGHUP):  # a service manager, a closed terminal
+    if signal.getsignal(number) is signal.SIG_DFL:  # and not one that nohup ignores
+      signal.signal(number, signal.default_int_handler)
   with cli.running('the page is closed'), opened(args) as addresses:
     for address in addresses:
       cli.report(f'open {address}')
+    if 'COLAB_RELEASE_TAG' in os.environ and not args.share:
+      cli.report(IN_COLAB)
     threading.Event().wait()
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import shutil
 import tempfile
+import threading
 
 from hybrid_jax import environment
 from hybrid_jax.page.stages import Stages
@@ -11,6 +12,9 @@ from hybrid_jax.world import films
 
 # What is drawn. Of the test split: no bundled network was trained on these people.
 WORLD = {'people': 3, 'clips': 2, 'size': 128, 'seconds': 2.0, 'fps': 25}
+
+
+_drawing = threading.Lock()  # visitors that come meanwhile wait for the same files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,23 +41,27 @@ def found() -> Examples | None:
 
 
 def draw(stages: Stages) -> Examples:
-  """Returns the examples, drawn if they were not yet.
+  """Returns the examples, drawn if they were not yet; waits if they are just being drawn.
 
   Raises:
     Stopped: see `Stages`.
     OSError: the cache folder cannot be written.
   """
-  if examples := found():
-    return examples
+  with _drawing:
+    return found() or _draw(stages)
+
+
+def _draw(stages: Stages) -> Examples:
   total = films.frames_of_world(**{k: v for k, v in WORLD.items() if k != 'size'}, answers=False)
-  bar = iter(stages(range(total), 'Drawing examples, on the first visit only', total))
+  bar = iter(stages(range(total), 'Drawing examples, for the first visit only', total))
+  next(bar)  # says that compiling the renderer takes a while
   folder().parent.mkdir(parents=True, exist_ok=True)
   part = pathlib.Path(tempfile.mkdtemp(dir=folder().parent, prefix='.part'))
 
   def advance(description: str, frames: int) -> None:
     stages.check()
     for _ in range(frames):
-      next(bar)
+      next(bar, None)
 
   try:
     films.write_world(part, **WORLD, answers=False, progress=advance)

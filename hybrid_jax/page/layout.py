@@ -1,8 +1,6 @@
 """The page itself: its components, and what each of them calls."""
 
-import functools
 import html
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +10,7 @@ from hybrid_jax.errors import InputError
 from hybrid_jax.page import examples
 from hybrid_jax.page.session import Session, Sessions
 from hybrid_jax.page.stages import Show, Stages, Stopped, left
+from hybrid_jax.page.texts import guarded, origin
 from hybrid_jax.page.work import Work
 
 LAYOUTS = (
@@ -41,6 +40,11 @@ GIVEN = (
 STRONGEST = 1.0, 5.0  # of a slider: for the bundled model's edits, for public directions
 BAR = gr.Progress()  # as a default, it asks Gradio for the bar of the call
 PRIVATE = {'api_visibility': 'private'}  # the page has no interface for programs
+# Gradio reports an upload that the browser cannot play as an error, although `media` may read it:
+# its player never hears of it. Capturing, since errors of media do not bubble.
+SCRIPT = """() => document.addEventListener('error', (event) => {
+  if (event.target.closest?.('#clip')) event.stopImmediatePropagation();
+}, true)"""
 
 
 def as_uploaded(component: Any) -> Any:
@@ -52,55 +56,9 @@ def as_uploaded(component: Any) -> Any:
   return component
 
 
-def guarded(function: Any) -> Any:
-  """Shows errors of the user's input as one line, without a traceback."""
-
-  @functools.wraps(function)
-  def wrapped(*args: Any, **kwargs: Any) -> Any:
-    try:
-      return function(*args, **kwargs)
-    except (InputError, FloatingPointError) as error:
-      raise gr.Error(shown(str(error)), title='', print_exception=False) from None
-    except OSError as error:
-      text = f'{error.filename or "a file"}: cannot be used ({error.strerror or error})'
-      raise gr.Error(shown(text), title='', print_exception=False) from None
-
-  return wrapped
-
-
-def shown(message: str) -> str:
-  """Returns a message without the folders of this machine, and safe to show as HTML."""
-  words = (pathlib.Path(word).name if word.startswith('/') else word for word in message.split(' '))
-  # A message begins with the path, whose name may have spaces: its folder is cut off as a whole.
-  folder, slash, rest = message.partition(': ')[0].rpartition('/')
-  text = message.replace(f'{folder}{slash}', '') if message.startswith('/') else ' '.join(words)
-  return html.escape(text)
-
-
 def shower(bar: gr.Progress) -> Show:
   """Returns what shows the stages of a job in Gradio's bar."""
   return lambda fraction, text: bar(fraction, desc=text)
-
-
-def origin(record: dict[str, Any]) -> str:
-  """Returns what a result was made from, as a table in Markdown."""
-  made = record['record']
-  options = made['options']
-  changed = [f'{name} {options[name]}' for name in ('motion', 'layout', 'edit', 'cma')]
-  rows = {
-    'Portrait': _hashed(made['source']['name'], made['source']['sha256']),
-    'Driving clip': _hashed(made['driving']['name'], made['driving']['sha256']),
-    'Encoder': _hashed('', made['weights']['encoder_sha256']),
-    'Generator': _hashed('', made['weights']['generator_sha256']),
-    'Options': html.escape(', '.join(text for text in changed if not text.endswith(' '))),
-    'Written': f'{record["written"]}, hybrid_jax {made["hybrid_jax"]}',
-  }
-  lines = [f'| {name} | {value} |' for name, value in rows.items()]
-  return '\n'.join(['| | |', '|---|---|', *lines, '', f'{made["made"].capitalize()}.'])
-
-
-def _hashed(name: str, sha256: str) -> str:
-  return f'{html.escape(name).replace("|", " ")} SHA-256 {sha256[:16]}...'.strip()
 
 
 class Page:
@@ -122,6 +80,7 @@ class Page:
       with gr.Row():
         with gr.Column(scale=6):
           self._inputs()
+          self._crops()
           self._options()
         with gr.Column(scale=5):
           self._results()
@@ -131,14 +90,15 @@ class Page:
   def _title(self) -> str:
     size = f'{self.work.model.resolution} px'
     takes = (
-      'Portraits and films: the face is found in them.'
+      'The face is found in portraits and clips.'
       if self.work.face_detector
-      else 'It takes square crops of heads (start with --face-detector for photographs and films).'
+      else 'Portraits and clips must be square and show one head, as the examples do.'
     )
     return (
       '# One portrait, any motion\n'
-      f'The person of the portrait makes the motion of the clip. Model: {self.work.model.name}, '
-      f'{size}. {takes} Re-enact people only with their consent, and label the result as synthetic.'
+      'The person of the portrait makes the motion of the clip. Re-enact people only with their '
+      'consent, and label the result as synthetic.\n\n'
+      f'Model: {html.escape(self.work.model.name)}, {size}. {takes}'
     )
 
   # --- Components ---------------------------------------------------------------------------------
@@ -172,7 +132,7 @@ class Page:
     )  # fmt: skip
 
   def _options(self) -> None:
-    with gr.Accordion('Options', open=True):
+    with gr.Accordion('Options: motion, layout, sound, tuning', open=False, elem_id='options'):
       self.motion = gr.Radio(MOTIONS, value='absolute', label='Motion')
       with gr.Row():
         self.gain = gr.Slider(0, 2, 1, step=0.05, label='Strength of the changes', visible=False)
@@ -197,13 +157,16 @@ class Page:
           for name in self.work.edits
         ]
 
-  def _results(self) -> None:
+  def _crops(self) -> None:
     gr.Markdown('### What the model sees')
     with gr.Row(elem_id='crops', equal_height=True):
       plain = {'show_label': False, 'interactive': False, 'format': 'png', 'buttons': []}
       self.head = gr.Image(elem_id='head', scale=1, min_width=110, height=130, **plain)
       self.heads = gr.Image(elem_id='heads', scale=5, min_width=200, height=130, **plain)
-    self.source_line, self.driving_line = gr.Markdown(), gr.Markdown()
+    with gr.Column(elem_id='lines'):
+      self.source_line, self.driving_line = gr.Markdown(), gr.Markdown()
+
+  def _results(self) -> None:
     with gr.Row():
       self.start = gr.Button('Re-enact', variant='primary', elem_id='start')
       self.cancel = gr.Button('Cancel', variant='stop', visible=False, elem_id='cancel')
@@ -221,9 +184,8 @@ class Page:
         self.report = gr.Markdown(elem_id='report')
       with gr.Tab('Provenance'):
         self.provenance = gr.Markdown(elem_id='provenance')
-        self.record = gr.JSON(
-          label='The whole record, which the video holds too', open=False, max_height=320
-        )
+        with gr.Accordion('The whole record, which the video holds too', open=False):
+          self.record = gr.JSON(show_label=False, max_height=320)
       with gr.Tab('Download'):
         self.files = gr.File(
           label='Video, record, and table of the quality', file_count='multiple', interactive=False,
@@ -234,7 +196,8 @@ class Page:
 
   def _connect(self, page: gr.Blocks) -> None:
     look = {'concurrency_id': 'look', 'concurrency_limit': 1, **PRIVATE}
-    alone = {'concurrency_id': 'render', 'concurrency_limit': 1, **PRIVATE}
+    # `Work` runs them one at a time: a job that waits in Gradio's queue cannot be cancelled.
+    alone = {'concurrency_id': 'render', 'concurrency_limit': None, **PRIVATE}
     at_once = {'queue': False, 'show_progress': 'hidden', **PRIVATE}
     for change in (self.portrait.change, self.source_face.change):
       change(
@@ -266,33 +229,43 @@ class Page:
       dataset.click(lambda sample: sample[0], dataset, component, **at_once)
     page.load(
       self.find_examples, None, [self.portraits, self.clips, self.drawing],
-      concurrency_id='examples', concurrency_limit=1, show_progress_on=self.drawing, **PRIVATE,
+      concurrency_id='examples', concurrency_limit=None, show_progress_on=self.drawing, **PRIVATE,
     )  # fmt: skip
     page.unload(self.leave)
 
   def _session(self, request: gr.Request) -> Session:
     return self.sessions[request.session_hash]
 
-  @guarded
-  def look_at_portrait(self, path: str | None, face: str, request: gr.Request) -> tuple:
+  @guarded(None)
+  def look_at_portrait(
+    self, path: str | None, face: str, request: gr.Request, bar: gr.Progress = BAR
+  ) -> tuple:
     """Returns the head of the portrait, and a line about it."""
-    if not path:
-      return None, ''
-    preview = self.work.preview_source(self._session(request), path, face)
-    return preview.picture, f'Portrait: {html.escape(preview.line)}'
+    return self._look('Portrait', self.work.preview_source, path, face, request, bar)
 
-  @guarded
+  @guarded(None)
   def look_at_clip(
     self, path: str | None, face: str, request: gr.Request, bar: gr.Progress = BAR
   ) -> tuple:
     """Returns heads of the clip, and a line about it."""
+    return self._look('Clip', self.work.preview_driving, path, face, request, bar)
+
+  def _look(
+    self,
+    what: str,
+    preview: Any,
+    path: str | None,
+    face: str,
+    request: gr.Request,
+    bar: gr.Progress,
+  ) -> tuple:
     if not path:
       return None, ''
     try:
-      preview = self.work.preview_driving(self._session(request), path, face, shower(bar))
+      seen = preview(self._session(request), path, face, shower(bar))
     except Stopped:
       return None, ''
-    return preview.picture, f'Clip: {html.escape(preview.line)}'
+    return seen.picture, f'{what}: {html.escape(seen.line)}'
 
   def cma_time(self, on: bool) -> Any:
     """Returns the box of CMA with its estimated time."""
@@ -311,13 +284,13 @@ class Page:
     self._session(request).cancelled.set()
     return gr.Button(
       'Stopping ...', interactive=False
-    ), 'Stopping after this frame; while a program is compiled it takes longer.'
+    ), 'Stopping after this frame; while a program is being compiled it takes longer.'
 
   def end(self) -> tuple:
     """Returns the buttons after a render."""
     return gr.Button(interactive=True), gr.Button('Cancel', visible=False)
 
-  @guarded
+  @guarded(*[gr.skip()] * 7)
   def render(self, request: gr.Request, bar: gr.Progress = BAR, *given: Any) -> tuple | Any:
     """Returns the result of a re-enactment, for the values of `GIVEN` and of the edits."""
     chosen = dict(zip(GIVEN, given, strict=False))
@@ -343,7 +316,8 @@ class Page:
     """Yields the examples; draws them first where there are none, also if the visitor leaves."""
     hidden, nothing = gr.Dataset(visible=False), gr.Markdown(visible=False)
     if not examples.found():
-      yield hidden, hidden, gr.Markdown('Drawing examples, on the first visit ...', visible=True)
+      line = 'Examples are being drawn, for the first visit only. Uploads work meanwhile.'
+      yield hidden, hidden, gr.Markdown(line, visible=True)
     try:
       drawn = examples.draw(Stages(shower(bar), self.sessions.ended))
     except Stopped:

@@ -1,8 +1,10 @@
 """Serves the page until it is ended, and removes what visitors uploaded."""
 
 import contextlib
+import fcntl
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 
@@ -11,7 +13,26 @@ from hybrid_jax.page import examples
 from hybrid_jax.page.session import Sessions
 from hybrid_jax.page.work import Work
 
-WAITING = 20  # jobs in the queue
+WAITING = 100  # previews and jobs that Gradio keeps; `turns.Turns` refuses jobs before
+# Gradio's grey texts have a contrast of 2.5 to 1; people with weak eyes need 4.5.
+READABLE = {
+  'body_text_color_subdued': '*neutral_600', 'body_text_color_subdued_dark': '*neutral_300',
+  'block_info_text_color': '*neutral_600', 'block_info_text_color_dark': '*neutral_300',
+}  # fmt: skip
+FOLDER = 'hybrid_jax_page_'  # how temporary folders begin
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[pathlib.Path]:
+  """Gives a temporary folder, and removes those of servers that were killed."""
+  for folder in pathlib.Path(tempfile.gettempdir()).glob(f'{FOLDER}*'):
+    # Not locked by a server that runs, or not ours.
+    with contextlib.suppress(OSError), open(folder / 'lock') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      shutil.rmtree(folder)
+  with tempfile.TemporaryDirectory(prefix=FOLDER) as root, open(f'{root}/lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield pathlib.Path(root)
 
 
 @contextlib.contextmanager
@@ -28,27 +49,29 @@ def open_page(
   Raises:
     InputError: Gradio is missing, or the address cannot be used.
   """
-  with tempfile.TemporaryDirectory(prefix='hybrid_jax_') as root:
+  with _folder() as root:
     # Gradio reads these when it is imported, or when the first upload arrives.
-    os.environ['GRADIO_TEMP_DIR'] = str(pathlib.Path(root, 'uploads'))
+    os.environ['GRADIO_TEMP_DIR'] = str(root / 'uploads')
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     try:
       import gradio as gr
 
-      from hybrid_jax.page.layout import Page
+      from hybrid_jax.page.layout import SCRIPT, Page
     except ImportError as error:
       raise InputError(
         f"the page needs Gradio ({error}): install it with  pip install -e '.[app]'"
       ) from None
-    sessions = Sessions(pathlib.Path(root))
+    sessions = Sessions(root)
     page = Page(work, sessions).build()
     try:
       _, local, public = page.queue(max_size=WAITING, api_open=False).launch(
         server_name=host, server_port=port, share=share, quiet=True, prevent_thread_lock=True,
         footer_links=[], run_history=False, enable_monitoring=False,
         max_file_size=f'{work.limits.megabytes}mb', allowed_paths=[str(examples.folder())],
-        theme=gr.themes.Soft(font=['system-ui', 'sans-serif'], font_mono=['monospace']),
-        css_paths=pathlib.Path(__file__).with_name('page.css'),
+        theme=gr.themes.Soft(font=['system-ui', 'sans-serif'], font_mono=['monospace']).set(
+          **READABLE
+        ),
+        js=SCRIPT, css_paths=pathlib.Path(__file__).with_name('page.css'),
       )  # fmt: skip
     except OSError as error:
       where = f'{host}:{port}' if port else host

@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Hashable, Iterator
 
+from hybrid_jax.page.stages import LOOK, Stages, Stopped
 from hybrid_jax.reenactment.inputs import Input
 
 
@@ -21,20 +22,37 @@ class Session:
   def __init__(self, folder: pathlib.Path):
     self.folder, self.cancelled, self.closed = folder, threading.Event(), threading.Event()
     self._opened: dict[str, tuple[Hashable, Input]] = {}
-    self._lock = threading.Lock()
+    self._opening = threading.Lock()
+    self._working, self._idle = 0, threading.Condition()
 
   @contextlib.contextmanager
   def working(self) -> Iterator[None]:
-    """Keeps the folder while a job of this visitor runs; another one waits."""
-    with self._lock:
+    """Keeps the folder inside of the block. Raises Stopped if the page was closed."""
+    with self._idle:
+      if self.closed.is_set():
+        raise Stopped
+      self._working += 1
+    try:
       yield
+    finally:
+      with self._idle:
+        self._working -= 1
+        self._idle.notify_all()
 
-  def opened(self, role: str, key: Hashable, make: Callable[[], Input]) -> Input:
-    """Returns the input of a role, made anew only where `key` has changed."""
-    if role not in self._opened or self._opened[role][0] != key:
-      self._opened.pop(role, None)
-      self._opened[role] = key, make()
-    return self._opened[role][1]
+  def opened(self, role: str, key: Hashable, make: Callable[[], Input], stages: Stages) -> Input:
+    """Returns the input of a role, made anew only where `key` has changed.
+
+    One is opened at a time: a job that was started early waits here for the preview.
+    """
+    while not self._opening.acquire(timeout=LOOK):
+      stages.check()
+    try:
+      if role not in self._opened or self._opened[role][0] != key:
+        self._opened.pop(role, None)
+        self._opened[role] = key, make()
+      return self._opened[role][1]
+    finally:
+      self._opening.release()
 
   def result_folder(self) -> pathlib.Path:
     """Returns an empty folder; the result before is removed."""
@@ -46,7 +64,8 @@ class Session:
   def close(self) -> None:
     """Stops the work, and removes the folder when it has ended."""
     self.closed.set()
-    with self._lock:
+    with self._idle:
+      self._idle.wait_for(lambda: not self._working)
       self._opened.clear()
       shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -84,5 +103,7 @@ class Sessions:
   def close_all(self) -> None:
     """Ends all sessions, with the server."""
     self.ended.set()
+    for session in list(self._sessions.values()):
+      session.closed.set()
     for key in list(self._sessions):
       self.close(key)

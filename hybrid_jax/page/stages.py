@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 # show(fraction, text): fraction of the stage in [0, 1], None if its length is not known.
 Show = Callable[[float | None, str], None]
+LOOK = 0.3  # s between two looks of a waiting job at whether it was cancelled
 # What a stage of the library is called on the page.
 _WORDS = {
   'tracking': 'Finding the head',
@@ -34,6 +35,11 @@ class Stages:
     """Raises Stopped if the job was cancelled."""
     if any(event.is_set() for event in self._stop):
       raise Stopped
+
+  def note(self, text: str) -> None:
+    """Shows a line without a fraction; raises Stopped if the job was cancelled."""
+    self.check()
+    self._show(None, text)
 
   def __call__(
     self, items: Iterable, description: str | Callable[[], str], total: int | None

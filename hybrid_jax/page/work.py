@@ -15,6 +15,7 @@ from hybrid_jax.method import cma
 from hybrid_jax.page.limits import Limits
 from hybrid_jax.page.session import Session
 from hybrid_jax.page.stages import Show, Stages
+from hybrid_jax.page.turns import Turns
 from hybrid_jax.reenactment import edits, motion, run
 from hybrid_jax.reenactment.inputs import Input, open_clip, open_picture
 from hybrid_jax.reenactment.model import Model
@@ -63,12 +64,14 @@ class Work:
     face_detector: file, see `Options`; '' takes square crops of heads only.
     directions: folder of edits, see `Options`; '' for those of the bundled model.
     limits: of uploads.
+    turns: of the renders of all visitors.
   """
 
   model: Model
   face_detector: str = ''
   directions: str = ''
   limits: Limits = Limits()
+  turns: Turns = dataclasses.field(default_factory=Turns)
 
   @functools.cached_property
   def edits(self) -> tuple[str, ...]:
@@ -96,7 +99,7 @@ class Work:
     step = PASSES * program.cost_analysis()['flops'] / estimate.flops_per_second(1024, 1)
     return COMPILING + cma.Options().steps * step
 
-  def source(self, session: Session, path: str, face: str) -> Input:
+  def source(self, session: Session, path: str, face: str, stages: Stages) -> Input:
     """Opens the portrait of a visitor, or returns it where it is open.
 
     Raises:
@@ -104,14 +107,14 @@ class Work:
     """
     options = self._options(path, '', source_face=face).crop_options('source')
     make = functools.partial(open_picture, path, options, self.model)
-    return session.opened('source', (path, face), make)
+    return session.opened('source', (path, face), make, stages)
 
-  def driving(self, session: Session, path: str, face: str, show: Show) -> Input:
+  def driving(self, session: Session, path: str, face: str, stages: Stages) -> Input:
     """Opens and tracks the clip of a visitor, or returns it where it was tracked.
 
     Raises:
       InputError: too large or too long, or see `inputs.open_clip`.
-      Stopped: the page was closed.
+      Stopped: see `Stages`.
     """
 
     def make() -> Input:
@@ -119,21 +122,20 @@ class Work:
       options = self._options('', path, face=face).crop_options('driving')
       track = session.folder / 'track.npz'
       track.unlink(missing_ok=True)  # of another clip
-      stages = Stages(show, session.closed)
       return open_clip(path, options, self.model, track, stages)
 
-    return session.opened('driving', (path, face), make)
+    return session.opened('driving', (path, face), make, stages)
 
-  def preview_source(self, session: Session, path: str, face: str) -> Preview:
-    """Returns the head of the portrait as the model sees it."""
+  def preview_source(self, session: Session, path: str, face: str, show: Show) -> Preview:
+    """Returns the head of the portrait as the model sees it. Raises as `source`, and Stopped."""
     with session.working():
-      opened = self.source(session, path, face)
+      opened = self.source(session, path, face, Stages(show, session.closed))
     return Preview(_enlarged(opened.head(self.model.size)), self._line(opened, 'source'))
 
   def preview_driving(self, session: Session, path: str, face: str, show: Show) -> Preview:
-    """Returns heads spread over the clip as the model sees them."""
+    """Returns heads spread over the clip as the model sees them. Raises as `driving`."""
     with session.working():
-      opened = self.driving(session, path, face, show)
+      opened = self.driving(session, path, face, Stages(show, session.closed))
     last = len(opened.track) - 1
     numbers = np.linspace(0, last, min(SHOWN, last + 1)).round().astype(int).tolist()
     heads = [_enlarged(head) for head in opened.crops(numbers, self.model.size)]
@@ -156,16 +158,15 @@ class Work:
     for role, what in (('source', 'a portrait'), ('driving', 'a driving clip')):
       if not chosen.get(role):
         raise InputError(f'give {what} first')
-    with session.working():
-      stages = Stages(show, session.cancelled, session.closed)
-      stages.check()  # cancelled while it waited in the queue
+    stages = Stages(show, session.cancelled, session.closed)
+    with session.working(), self.turns.turn(stages):
       folder = session.result_folder()
       options = self._options(output=str(folder / 'reenacted.mp4'), quality=True, **chosen)
       try:
         job = dataclasses.replace(
           run.check(self.model, options),
-          source=self.source(session, options.source, options.source_face),
-          driving=self.driving(session, options.driving, options.face, show),
+          source=self.source(session, options.source, options.source_face, stages),
+          driving=self.driving(session, options.driving, options.face, stages),
           # Not in the user's cache: a tuned generator, and the pictures beside it, show the person.
           tunings=session.folder / 'cma',
         )

@@ -116,7 +116,8 @@ class Input:
       line += f', {len(self.track)} frames in {duration:.2f} s{shots}'
     sides = self.sides
     upper = f' to {sides.max():.0f}' if self.moving else ''
-    line += f', crop {self.kind} of {sides.min():.0f}{upper} px'
+    cut = f'crop {self.kind} of {sides.min():.0f}{upper} px'
+    line += ', taken whole' if self.kind == 'whole' else f', {cut}'
     line += self._turn()
     # Below half the size, more than three of four pixels are interpolated.
     return line + f' (small for a model that sees {size} px)' * bool(sides.min() < size / 2)

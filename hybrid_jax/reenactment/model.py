@@ -315,7 +315,7 @@ def load_model(workdir: str) -> Model:
     E = shipped.load('encoder_64')
     networks = build(config.model)
     rows = networks.hybrid.encoder.num_ws
-    return Model(config, networks, E, shipped.generator(), rows, 'shipped, of the rendered world')
+    return Model(config, networks, E, shipped.generator(), rows, 'bundled, for rendered people')
   if load.is_there(workdir):
     config = ConfigDict(exported.read_config(workdir))
     networks = build(config.model)
