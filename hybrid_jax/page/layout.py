@@ -110,12 +110,14 @@ class Page:
           label='Portrait', sources=['upload', 'webcam', 'clipboard'], height=300,
           elem_id='portrait', webcam_options=gr.WebcamOptions(mirror=False), buttons=[],
         ))  # fmt: skip
+        self.source_line = gr.Markdown(elem_id='portrait_line')
         self.portraits = self._examples('Example portraits', 'image')
       with gr.Column(min_width=240):
         self.clip = as_uploaded(gr.Video(
           label='Driving clip', sources=['upload', 'webcam'],
           height=300, elem_id='clip', webcam_options=gr.WebcamOptions(mirror=False), buttons=[],
         ))  # fmt: skip
+        self.driving_line = gr.Markdown(elem_id='clip_line')
         self.clips = self._examples('Example clips', 'video')
     self.drawing = gr.Markdown(elem_id='drawing', visible=False)
     limits = self.work.limits
@@ -162,9 +164,7 @@ class Page:
     with gr.Row(elem_id='crops', equal_height=True):
       plain = {'show_label': False, 'interactive': False, 'format': 'png', 'buttons': []}
       self.head = gr.Image(elem_id='head', scale=1, min_width=110, height=130, **plain)
-      self.heads = gr.Image(elem_id='heads', scale=5, min_width=200, height=130, **plain)
-    with gr.Column(elem_id='lines'):
-      self.source_line, self.driving_line = gr.Markdown(), gr.Markdown()
+      self.heads = gr.Image(elem_id='heads', scale=5, min_width=280, height=130, **plain)
 
   def _results(self) -> None:
     with gr.Row():
@@ -241,31 +241,20 @@ class Page:
     self, path: str | None, face: str, request: gr.Request, bar: gr.Progress = BAR
   ) -> tuple:
     """Returns the head of the portrait, and a line about it."""
-    return self._look('Portrait', self.work.preview_source, path, face, request, bar)
+    if not path:
+      return None, ''
+    seen = self.work.preview_source(self._session(request), path, face, shower(bar))
+    return seen.picture, html.escape(seen.line)
 
   @guarded(None)
   def look_at_clip(
     self, path: str | None, face: str, request: gr.Request, bar: gr.Progress = BAR
   ) -> tuple:
     """Returns heads of the clip, and a line about it."""
-    return self._look('Clip', self.work.preview_driving, path, face, request, bar)
-
-  def _look(
-    self,
-    what: str,
-    preview: Any,
-    path: str | None,
-    face: str,
-    request: gr.Request,
-    bar: gr.Progress,
-  ) -> tuple:
     if not path:
       return None, ''
-    try:
-      seen = preview(self._session(request), path, face, shower(bar))
-    except Stopped:
-      return None, ''
-    return seen.picture, f'{what}: {html.escape(seen.line)}'
+    seen = self.work.preview_driving(self._session(request), path, face, shower(bar))
+    return seen.picture, html.escape(seen.line)
 
   def cma_time(self, on: bool) -> Any:
     """Returns the box of CMA with its estimated time."""
@@ -297,10 +286,7 @@ class Page:
     chosen['cma'] = 'cma' if chosen['cma'] else ''
     strengths = zip(self.work.edits, given[len(GIVEN) :], strict=True)
     chosen['edit'] = ','.join(f'{name}={value:g}' for name, value in strengths if value)
-    try:
-      result = self.work.reenact(self._session(request), shower(bar), **chosen)
-    except Stopped:
-      return *[gr.skip()] * 7, 'Cancelled.'
+    result = self.work.reenact(self._session(request), shower(bar), **chosen)
     return (
       result.video,
       result.timeline,

@@ -14,11 +14,6 @@ from hybrid_jax.page.session import Sessions
 from hybrid_jax.page.work import Work
 
 WAITING = 100  # previews and jobs that Gradio keeps; `turns.Turns` refuses jobs before
-# Gradio's grey texts have a contrast of 2.5 to 1; people with weak eyes need 4.5.
-READABLE = {
-  'body_text_color_subdued': '*neutral_600', 'body_text_color_subdued_dark': '*neutral_300',
-  'block_info_text_color': '*neutral_600', 'block_info_text_color_dark': '*neutral_300',
-}  # fmt: skip
 FOLDER = 'hybrid_jax_page_'  # how temporary folders begin
 
 
@@ -68,9 +63,7 @@ def open_page(
         server_name=host, server_port=port, share=share, quiet=True, prevent_thread_lock=True,
         footer_links=[], run_history=False, enable_monitoring=False,
         max_file_size=f'{work.limits.megabytes}mb', allowed_paths=[str(examples.folder())],
-        theme=gr.themes.Soft(font=['system-ui', 'sans-serif'], font_mono=['monospace']).set(
-          **READABLE
-        ),
+        theme=gr.themes.Soft(font=['system-ui', 'sans-serif'], font_mono=['monospace']),
         js=SCRIPT, css_paths=pathlib.Path(__file__).with_name('page.css'),
       )  # fmt: skip
     except OSError as error:

@@ -6,12 +6,13 @@ import pathlib
 from typing import Any
 
 from hybrid_jax.errors import InputError, memory_named
+from hybrid_jax.page.stages import Stopped
 
 LESS_MEMORY = 'take a shorter clip or a smaller picture'
 
 
 def guarded(*others: Any) -> Any:
-  """Shows errors of the user's input as one line, which stays until the input is changed.
+  """Shows errors of the user's input, and that a job was cancelled, as a line beside the input.
 
   Args:
     others: values of all outputs but the last, which takes the line.
@@ -23,6 +24,8 @@ def guarded(*others: Any) -> Any:
       try:
         with memory_named(LESS_MEMORY):
           return function(*args, **kwargs)
+      except Stopped:
+        return *others, 'Cancelled.'
       except (InputError, FloatingPointError) as error:
         text = str(error)
       except OSError as error:
