@@ -88,12 +88,17 @@ def show(*arguments: str) -> None:
     threading.Event().wait()
 
 
+def end_by_signals() -> None:
+  """Makes the signals of a service manager and of a closed terminal end the command as Ctrl-C."""
+  for number in (signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_DFL:  # and not one that nohup ignores
+      signal.signal(number, signal.default_int_handler)
+
+
 def main() -> None:
   """Runs the command."""
   args = parse_args()
-  for number in (signal.SIGTERM, signal.SIGHUP):  # a service manager, a closed terminal
-    if signal.getsignal(number) is signal.SIG_DFL:  # and not one that nohup ignores
-      signal.signal(number, signal.default_int_handler)
+  end_by_signals()
   with cli.running('the page is closed'), opened(args) as addresses:
     for address in addresses:
       cli.report(f'open {address}')

@@ -37,6 +37,8 @@ GIVEN = (
   'source', 'driving', 'source_face', 'face', 'motion', 'gain', 'smooth_motion', 'layout', 'audio',
   'cma',
 )  # fmt: skip
+# Of a recording: the browser encodes it while it is taken. Heads are larger than the models see.
+CAMERA = {'video': {'width': {'ideal': 1280}, 'height': {'ideal': 720}}}
 STRONGEST = 1.0, 5.0  # of a slider: for the bundled model's edits, for public directions
 BAR = gr.Progress()  # as a default, it asks Gradio for the bar of the call
 PRIVATE = {'api_visibility': 'private'}  # the page has no interface for programs
@@ -58,7 +60,8 @@ def as_uploaded(component: Any) -> Any:
 
 def shower(bar: gr.Progress) -> Show:
   """Returns what shows the stages of a job in Gradio's bar."""
-  return lambda fraction, text: bar(fraction, desc=text)
+  # Without a fraction, Gradio would show nothing.
+  return lambda fraction, text: bar(fraction or 0.0, desc=text)
 
 
 class Page:
@@ -114,8 +117,8 @@ class Page:
         self.portraits = self._examples('Example portraits', 'image')
       with gr.Column(min_width=240):
         self.clip = as_uploaded(gr.Video(
-          label='Driving clip', sources=['upload', 'webcam'],
-          height=300, elem_id='clip', webcam_options=gr.WebcamOptions(mirror=False), buttons=[],
+          label='Driving clip', sources=['upload', 'webcam'], height=300, elem_id='clip',
+          webcam_options=gr.WebcamOptions(mirror=False, constraints=CAMERA), buttons=[],
         ))  # fmt: skip
         self.driving_line = gr.Markdown(elem_id='clip_line')
         self.clips = self._examples('Example clips', 'video')

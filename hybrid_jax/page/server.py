@@ -1,33 +1,16 @@
 """Serves the page until it is ended, and removes what visitors uploaded."""
 
 import contextlib
-import fcntl
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.page import examples
+from hybrid_jax.page import examples, temporary
 from hybrid_jax.page.session import Sessions
 from hybrid_jax.page.work import Work
 
 WAITING = 100  # previews and jobs that Gradio keeps; `turns.Turns` refuses jobs before
-FOLDER = 'hybrid_jax_page_'  # how temporary folders begin
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[pathlib.Path]:
-  """Gives a temporary folder, and removes those of servers that were killed."""
-  for folder in pathlib.Path(tempfile.gettempdir()).glob(f'{FOLDER}*'):
-    # Not locked by a server that runs, or not ours.
-    with contextlib.suppress(OSError), open(folder / 'lock') as lock:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      shutil.rmtree(folder)
-  with tempfile.TemporaryDirectory(prefix=FOLDER) as root, open(f'{root}/lock', 'w') as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    yield pathlib.Path(root)
 
 
 @contextlib.contextmanager
@@ -44,7 +27,7 @@ def open_page(
   Raises:
     InputError: Gradio is missing, or the address cannot be used.
   """
-  with _folder() as root:
+  with temporary.folder() as root:
     # Gradio reads these when it is imported, or when the first upload arrives.
     os.environ['GRADIO_TEMP_DIR'] = str(root / 'uploads')
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'

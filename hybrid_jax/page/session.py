@@ -95,10 +95,11 @@ class Sessions:
 
   def close(self, key: str) -> None:
     """Ends the session of a key, if there is one."""
-    with self._lock:
-      session = self._sessions.pop(key, None)
-    if session:
+    if session := self._sessions.get(key):
+      # Found under its key until then: a late call of the page makes no new folder, and the end of
+      # the server waits for the work.
       session.close()
+      self._sessions.pop(key, None)
 
   def close_all(self) -> None:
     """Ends all sessions, with the server."""

@@ -45,7 +45,10 @@ def address(world):
 def browser():
   """Chromium without a window."""
   with playwright.sync_playwright() as driver:
-    arguments = ['--no-sandbox', '--autoplay-policy=no-user-gesture-required']
+    arguments = [
+      '--no-sandbox', '--autoplay-policy=no-user-gesture-required',
+      '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream',
+    ]  # fmt: skip
     browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
     yield browser
     browser.close()
@@ -71,6 +74,7 @@ def upload(page, role, path):
   clear = page.locator(f'#{role} button[aria-label^="Remove"], #{role} button[aria-label="Clear"]')
   if clear.count():
     clear.first.click()
+    page.wait_for_function(f'!document.querySelector("#{role}_line").innerText.trim()')
   page.set_input_files(f'#{role} input[type=file]', str(path))
 
 
@@ -131,14 +135,35 @@ def test_an_unusable_file_is_one_line(page, tmp_path, role, name, message):
   else:
     films.write_film(tmp_path / name, np.zeros((60, 64, 64, 3), np.uint8), np.zeros((60, 16)), 25)
   upload(page, role, tmp_path / name)
-  toast = page.locator('.toast-body').filter(has_text=message).last
-  toast.wait_for()
-  assert 'Traceback' not in toast.inner_text() and str(tmp_path.parent) not in toast.inner_text()
+  page.locator(f'#{role}_line .wrong').filter(has_text=message).wait_for()
+  line = page.inner_text(f'#{role}_line')
+  assert '\n' not in line.strip() and str(tmp_path.parent) not in line
 
 
-def test_a_closed_page_leaves_no_folder(page):
+def test_a_large_file_is_refused_before_it_is_sent(page, tmp_path):
+  with open(tmp_path / 'large.mp4', 'wb') as file:
+    file.truncate(2_000_000_000)  # a hole
+  upload(page, 'clip', tmp_path / 'large.mp4')
+  page.locator('.toast-body').filter(has_text='exceed the maximum allowed size').wait_for()
+
+
+def test_a_picture_of_the_camera_arrives(page):
+  # Chromium's own camera is not square, which the bundled model refuses.
+  page.locator('#portrait button[aria-label*="Remove"]').click()
+  page.click('#portrait button[aria-label="Capture from camera"]')
+  page.locator('#portrait').get_by_text('Click to Access Webcam').click()
+  page.click('#portrait button[aria-label="capture photo"]')
+  page.locator('#portrait_line .wrong').filter(has_text='is not square; crop the head').wait_for()
+
+
+def test_a_page_that_is_closed_during_a_job_leaves_no_folder(page):
   root = pathlib.Path(os.environ['GRADIO_TEMP_DIR']).parent
   assert list(root.glob('visitor_*'))
+  page.locator('#image_examples img').first.click()
+  page.locator('#video_examples video').first.click()
+  page.wait_for_selector('#heads img')
+  page.click('#start')
+  page.wait_for_selector('#cancel:visible')
   page.close()
   until = time.monotonic() + 60
   while list(root.glob('visitor_*')) and time.monotonic() < until:

@@ -1,7 +1,14 @@
 """The work behind the page, without a browser: limits, stages, sessions, previews, renders."""
 
+import contextlib
+import os
+import queue
+import signal
+import subprocess
 import sys
+import tempfile
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -9,10 +16,11 @@ from small import write_clip
 
 from hybrid_jax import app
 from hybrid_jax.errors import InputError
-from hybrid_jax.page import examples
+from hybrid_jax.page import examples, temporary
 from hybrid_jax.page.limits import Limits, extent
 from hybrid_jax.page.session import Sessions
 from hybrid_jax.page.stages import Stages, Stopped, left
+from hybrid_jax.page.turns import Turns
 from hybrid_jax.page.work import Work
 from hybrid_jax.world import films
 
@@ -84,9 +92,78 @@ def test_a_visitor_leaves_nothing(tmp_path):
   sessions.close('never seen')
 
 
+def test_a_closed_page_takes_no_more_work(tmp_path):
+  sessions = Sessions(tmp_path)
+  session, closing = sessions['key'], threading.Thread(target=sessions.close, args=['key'])
+  with session.working():
+    closing.start()
+    assert session.closed.wait(60)
+    # A late call of the page finds the session that is being closed, whose folder stays until then.
+    with pytest.raises(Stopped), sessions['key'].working():
+      pass
+    assert session.folder.exists()
+  closing.join()
+  assert not list(tmp_path.iterdir())
+
+
+def test_jobs_run_one_at_a_time_and_can_be_cancelled_while_they_wait():
+  turns, ran, texts = Turns(most=1), [], queue.SimpleQueue()
+  go, cancelled = threading.Event(), threading.Event()
+
+  def job(name, *stop):
+    stages = Stages(lambda fraction, text: texts.put(text), *stop)
+    with contextlib.suppress(Stopped), turns.turn(stages):
+      ran.append(name)
+      go.wait(60)
+
+  first, second = (threading.Thread(target=job, args=args) for args in (('a',), ('b', cancelled)))
+  with turns.turn(Stages(ignore)):
+    first.start()
+    assert texts.get(timeout=60) == 'Waiting for 1 other job'
+    with pytest.raises(InputError, match='1 other jobs are waiting'), turns.turn(Stages(ignore)):
+      pass
+    assert not ran
+  first_began = time.monotonic()
+  while not ran and time.monotonic() < first_began + 60:
+    time.sleep(0.01)
+  second.start()
+  assert texts.get(timeout=60) == 'Waiting for 1 other job'
+  cancelled.set()
+  second.join(60)
+  assert ran == ['a'] and not second.is_alive()
+  go.set()
+  first.join(60)
+
+
+def test_a_terminated_server_removes_what_it_and_killed_ones_left(tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+  for name in ('hybrid_jax_page_killed', 'other'):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'lock').touch()
+  code = (
+    'import threading; from hybrid_jax import app; from hybrid_jax.page import temporary; '
+    'app.end_by_signals(); page = temporary.folder(); '
+    'page.__enter__(); print("open", flush=True); '
+    'exec("try: threading.Event().wait()\\nfinally: page.__exit__(None, None, None)")'
+  )
+  environ = {**os.environ, 'TMPDIR': str(tmp_path)}
+  with subprocess.Popen(
+    [sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ
+  ) as process:
+    assert process.stdout.readline() == b'open\n'
+    # The folder of a server that runs stays.
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len(names) == 2 and 'hybrid_jax_page_killed' not in names
+    with temporary.folder() as folder:
+      assert len(list(tmp_path.iterdir())) == 3 and folder.parent == tmp_path
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60)
+  assert [path.name for path in tmp_path.iterdir()] == ['other']
+
+
 def test_previews_and_a_result(model, inputs, visitor):
   work = Work(model)
-  head = work.preview_source(visitor, inputs[0], 'largest')
+  head = work.preview_source(visitor, inputs[0], 'largest', ignore)
   heads = work.preview_driving(visitor, inputs[1], 'largest', ignore)
   assert head.picture.shape[0] >= 192 and heads.picture.shape[1] > 5 * head.picture.shape[1]
   assert 'frames in' in heads.line and inputs[1] not in heads.line
@@ -130,6 +207,8 @@ def test_examples_are_drawn_once(tmp_path, monkeypatch):
 
   def write_world(out, *, progress, **world):
     drawn.append(world)
+    if len(drawn) == 1:
+      stop.set()
     for name in ('portraits/a.png', 'driving/a.mp4'):
       (out / name).parent.mkdir()
       (out / name).touch()
@@ -137,7 +216,6 @@ def test_examples_are_drawn_once(tmp_path, monkeypatch):
 
   monkeypatch.setattr(films, 'write_world', write_world)
   stop = threading.Event()
-  stop.set()
   with pytest.raises(Stopped):
     examples.draw(Stages(ignore, stop))
   assert not examples.found()
