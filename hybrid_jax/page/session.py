@@ -10,6 +10,9 @@ from collections.abc import Callable, Hashable, Iterator
 from hybrid_jax.page.stages import LOOK, Stages, Stopped
 from hybrid_jax.reenactment.inputs import Input
 
+# s for which the end of a server waits for a job, which may be compiling for minutes.
+PATIENCE = 10
+
 
 class Session:
   """A visitor: a folder, the inputs that were opened last, and the flags that stop the work.
@@ -61,11 +64,11 @@ class Session:
     folder.mkdir(parents=True)
     return folder
 
-  def close(self) -> None:
-    """Stops the work, and removes the folder when it has ended."""
+  def close(self, patience: float | None = None) -> None:
+    """Stops the work, and removes the folder when it has ended, or after `patience` s."""
     self.closed.set()
     with self._idle:
-      self._idle.wait_for(lambda: not self._working)
+      self._idle.wait_for(lambda: not self._working, patience)
       self._opened.clear()
       shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -104,7 +107,8 @@ class Sessions:
   def close_all(self) -> None:
     """Ends all sessions, with the server."""
     self.ended.set()
-    for session in list(self._sessions.values()):
+    sessions = list(self._sessions.values())
+    for session in sessions:
       session.closed.set()
-    for key in list(self._sessions):
-      self.close(key)
+    for session in sessions:
+      session.close(PATIENCE)
