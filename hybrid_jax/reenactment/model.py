@@ -18,7 +18,6 @@ from hybrid_jax.method.hybrid import Directions
 from hybrid_jax.method.networks import Networks, build, init_encoder
 from hybrid_jax.models.batching import batched, pad
 from hybrid_jax.models.ops import from_uint8, to_uint8
-from hybrid_jax.training import checkpoint, steps
 from hybrid_jax.weights import exported, load, shipped
 
 # Batches that the device computes while the host decodes and encodes; each costs the memory of a
@@ -319,6 +318,13 @@ def load_model(workdir: str) -> Model:
     networks = build(config.model)
     G, E = load.load_e4e(networks, workdir)
     return Model(config, networks, E, G, networks.hybrid.encoder.num_ws, workdir)
+  return _trained(workdir)
+
+
+def _trained(workdir: str) -> Model:
+  # Imported here: Orbax and Grain are a third of the imports of a command.
+  from hybrid_jax.training import checkpoint, steps
+
   config = ConfigDict(checkpoint.read_config(workdir))
   networks = build(config.model)
   # Shapes only: the paper's encoder has 392 million parameters, which would be initialised just to

@@ -10,8 +10,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
-
-import orbax.checkpoint as ocp
+from typing import Any
 
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import reason
@@ -92,6 +91,9 @@ def read(path: str | os.PathLike, *needed: str) -> tuple[dict, dict]:
   return manifest, tree
 
 
-def _checkpointer() -> ocp.Checkpointer:
+def _checkpointer() -> Any:
+  # Imported here: most commands read no such folder, and Orbax is a third of their imports.
+  import orbax.checkpoint as ocp
+
   # Weights hardly compress, and one file for each array is written in a third of the time.
   return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_compression=False))

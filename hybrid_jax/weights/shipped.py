@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 import flax.traverse_util
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hybrid_jax.errors import InputError
@@ -71,9 +70,10 @@ def read(path: str | os.PathLike) -> dict:
     InputError: no such file, or another kind of file.
   """
   try:
-    # float16 halves the package. Networks compute in float32, so that the type changes here, once.
+    # float16 halves the package. Networks compute in float32, so that the type changes here, once;
+    # on the host, where no program has to be compiled for each shape.
     with np.load(path) as file:
-      flat = {key: jnp.asarray(file[key], jnp.float32) for key in file.files}
+      flat = jax.device_put({key: file[key].astype(np.float32) for key in file.files})
   except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
     raise InputError(f'{path}: not an .npz file of weights ({error})') from error
   return flax.traverse_util.unflatten_dict(flat, sep='/')
@@ -96,7 +96,8 @@ def generator(size: int = 64) -> dict:
   """
   tree = load(f'generator_{size}')
   shapes = latents.noise_shapes(channels(size))
-  return {**tree, 'noise_const': tuple(jnp.zeros(shape) for shape in shapes)}
+  zeros = tuple(np.zeros(shape, np.float32) for shape in shapes)
+  return {**tree, 'noise_const': jax.device_put(zeros)}
 
 
 def config() -> dict:

@@ -1,0 +1,25 @@
+"""What a short re-enactment waits for: imports, weights, and programs that are compiled."""
+
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_a_command_starts_without_training_libraries_and_loads_without_compiling():
+  """In a process of its own: other tests import everything."""
+  code = (
+    'import sys, jax\n'
+    'from hybrid_jax import live, reenact\n'
+    'from hybrid_jax.reenactment.model import load_model\n'
+    'events = []\n'
+    'jax.monitoring.register_event_duration_secs_listener(\n'
+    '  lambda name, seconds, **rest: events.append(name))\n'
+    'load_model("").digests\n'
+    'assert not [name for name in events if "compile" in name], events\n'
+    'slow = {"orbax", "grain", "clu", "tensorflow", "matplotlib", "mediapipe", "c2pa"}\n'
+    'assert not slow & set(sys.modules), slow & set(sys.modules)\n'
+  )
+  result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+  assert result.returncode == 0, result.stderr
