@@ -13,6 +13,7 @@ import pathlib
 import platform
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TextIO
 
@@ -132,12 +133,33 @@ def progress(
   describe = description if callable(description) else lambda: description
   bar = tqdm(items, describe(), total, initial=done, unit=unit)
   trim_heap()  # of what compiling and loading have left
-  for k, item in enumerate(bar):
-    yield item
-    if callable(description):
-      bar.set_description(describe(), refresh=False)
-    if k % TRIM_EVERY == 0:
-      trim_heap()
+  with ticking(bar):
+    for k, item in enumerate(bar):
+      yield item
+      if callable(description):
+        bar.set_description(describe(), refresh=False)
+      if k % TRIM_EVERY == 0:
+        trim_heap()
+
+
+@contextlib.contextmanager
+def ticking(bar: Any) -> Iterator[None]:
+  """Lets the seconds of a progress bar pass in a terminal, also while nothing else moves it."""
+  over = threading.Event()
+
+  def tick() -> None:
+    while not over.wait(1.0):
+      bar.refresh()
+
+  thread = threading.Thread(target=tick, name='progress bar', daemon=True)
+  if sys.stderr.isatty():  # a log would have a line for every second
+    thread.start()
+  try:
+    yield
+  finally:
+    over.set()
+    if thread.is_alive():
+      thread.join()
 
 
 def report(line: str) -> None:

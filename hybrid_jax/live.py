@@ -29,7 +29,8 @@ second (--calibration), or from the present one after the key c (in a terminal: 
 The head is smoothed by the One Euro filter (--min-cutoff, --beta, --speed-cutoff), which looks
 back only. Latency is from the decoded frame to the picture shown, or handed to the encoder of a
 file: median, 95 % and worst, every five seconds and at the end, and in --log. The exit code is 1
-after an error; what was made until then is finished.
+after an error, and where the driver ended too early: a file that breaks off, a camera or a stream
+that sends nothing any more. What was made until then is finished.
 """
 
 import functools
@@ -37,6 +38,7 @@ import select
 import sys
 
 from hybrid_jax import cli
+from hybrid_jax.errors import InputError
 from hybrid_jax.reenactment.live import options, run
 from hybrid_jax.reenactment.model import load_model
 
@@ -60,6 +62,8 @@ def main() -> None:
       report = run.reenact(model, chosen, live, say=say, keys=typed, stop=stop)
     for line in report.lines():
       say(line)
+    if report.broken:
+      raise InputError(report.broken)
 
 
 if __name__ == '__main__':

@@ -1,11 +1,14 @@
 """How commands end: memory or disk that runs out, and output that is read no further."""
 
 import errno
+import io
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
+import tqdm
 
 from hybrid_jax import cli
 from hybrid_jax.errors import InputError, memory_named
@@ -37,6 +40,23 @@ def test_other_errors_pass_through_memory():
 def test_a_full_disk_is_one_line():
   with pytest.raises(SystemExit, match='^error: a/b: cannot be used .No space left'), cli.running():
     raise OSError(errno.ENOSPC, 'No space left on device', 'a/b')
+
+
+def test_the_seconds_of_a_bar_pass_in_a_terminal_alone(monkeypatch):
+  class Terminal(io.StringIO):
+    terminal = True
+
+    def isatty(self):
+      return self.terminal
+
+  for terminal in (True, False):
+    stream, Terminal.terminal = Terminal(), terminal
+    monkeypatch.setattr(sys, 'stderr', stream)
+    bar = tqdm.tqdm(total=1, desc='compiling')
+    with cli.ticking(bar):
+      time.sleep(1.5)  # compiles
+    bar.close()
+    assert ('00:01' in stream.getvalue().rpartition('\r')[0]) == terminal
 
 
 @pytest.mark.parametrize('stream', ['stdout', 'stderr'])

@@ -76,6 +76,16 @@ class Source:
     host, slash, path = rest.partition('/')
     return scheme + found + host.rpartition('@')[2] + slash + path.partition('?')[0]
 
+  def check(self, timeout: float) -> None:
+    """Raises MediaError for a file or a device that cannot be read; see `frames`.
+
+    Addresses and pipes are left alone: some senders accept one reader, once.
+    """
+    if self.kind == 'file':
+      video.probe(self.name)
+    elif self.kind == 'camera':
+      self._open(timeout).close()
+
   def frames(self, timeout: float) -> Iterator[LiveFrame]:
     """Yields the frames; a stream that changes its size gives frames of that size from then on.
 

@@ -52,21 +52,22 @@ def check(args: argparse.Namespace) -> None:
 
 def write(args: argparse.Namespace) -> None:
   """Writes the files behind a progress bar."""
-  # Imported here, so that neither --help nor a misspelled option waits for JAX.
   from tqdm import tqdm
-
-  from hybrid_jax.world import films
 
   # Before the bar is drawn, so that a folder that cannot be written is one line.
   pathlib.Path(args.out).mkdir(parents=True, exist_ok=True)
-  cli.use_compilation_cache()
-  total = films.frames_of_world(
-    people=args.people, clips=args.clips, seconds=args.seconds, fps=args.fps
-  )
-  with tqdm(total=total, unit='frame', mininterval=1) as bar:
+  with tqdm(desc='starting', unit='frame', mininterval=1) as bar, cli.ticking(bar):
+    # Imported here, so that nothing waits for JAX: neither --help, nor a misspelled option, nor the
+    # first sign of work.
+    from hybrid_jax.world import films
+
+    cli.use_compilation_cache()
+    bar.total = films.frames_of_world(
+      people=args.people, clips=args.clips, seconds=args.seconds, fps=args.fps
+    )
 
     def progress(description: str, frames: int) -> None:
-      bar.set_description(description, refresh=False)
+      bar.set_description(description, refresh=not frames)  # of each film once
       bar.update(frames)
 
     films.write_world(

@@ -112,7 +112,8 @@ def write_world(
   renderer, times = Renderer(size), _times(seconds, fps)
   sources = []  # identity and scene: an answer shows the portrait's person and background
   for k in range(people):
-    progress(f'portrait {k}', 0)
+    # The first picture waits for the compiler, at 256 px for up to a minute.
+    progress(f'portrait {k}' if k else 'compiling the renderer', 0)
     sources.append(_write_portrait(out, renderer, k))
     progress(f'portrait {k}', 1)
   for clip in range(clips):

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from fractions import Fraction
@@ -15,14 +16,15 @@ import pytest
 from reenacting import frames_of, pixels, run
 from small import SIZE, write_clip
 
+from hybrid_jax import live as live_command
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import stills
+from hybrid_jax.media import stills, video
 from hybrid_jax.media.broadcast import StreamWriter, open_source
 from hybrid_jax.reenactment.live import run as live_run
 from hybrid_jax.reenactment.live.options import Live
 from hybrid_jax.reenactment.options import Options
 
-RATE = 25
+RATE, DOUBLE = 25, (2 * SIZE, 2 * SIZE)
 
 
 def reenact(model, inputs, output, live=None, stop=None, **options):
@@ -33,22 +35,22 @@ def reenact(model, inputs, output, live=None, stop=None, **options):
   return report, [*lines, *report.lines()]
 
 
-def pictures(count, size=SIZE):
+def pictures(count, shape=(SIZE, SIZE)):
   """A square that moves."""
   for k in range(count):
-    rgb = np.full((size, size, 3), 40, np.uint8)
-    rgb[4 : size // 2, k % 16 : k % 16 + 12] = (200, 150, 90)
+    rgb = np.full((*shape, 3), 40, np.uint8)
+    rgb[4 : shape[0] // 2, k % 16 : k % 16 + 12] = (200, 150, 90)
     yield rgb
 
 
-def stream_bytes(folder, count, size=SIZE):
+def stream_bytes(folder, count, shape=(SIZE, SIZE)):
   """The bytes of MPEG-TS with `count` frames."""
-  path = folder / f'{count}x{size}.ts'
+  path = folder / f'{count}x{shape[0]}x{shape[1]}.ts'
   if not path.exists():
     with av.open(str(path), 'w', format='mpegts') as container:
       stream = container.add_stream('libx264', rate=RATE, options={'tune': 'zerolatency'})
-      stream.width = stream.height = size
-      for rgb in pictures(count, size):
+      stream.height, stream.width = shape
+      for rgb in pictures(count, shape):
         container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb)))
       container.mux(stream.encode(None))
   return path.read_bytes()
@@ -131,7 +133,7 @@ def test_a_pipe_with_every_frame(model, inputs, pipe, tmp_path):
     os.dup2(before, 0)
     os.close(before)
     os.close(reader)
-  reenact(model, inputs, tmp_path / 'file.mp4', driving=str(tmp_path / f'12x{SIZE}.ts'))
+  reenact(model, inputs, tmp_path / 'file.mp4', driving=str(tmp_path / f'12x{SIZE}x{SIZE}.ts'))
   piped, filed = frames_of(tmp_path / 'pipe.mp4'), frames_of(tmp_path / 'file.mp4')
   assert len(piped) == 12 and report.figures['dropped'] == 0
   assert (
@@ -153,7 +155,7 @@ def test_an_unplugged_source_leaves_a_finished_file(model, inputs, pipe, tmp_pat
 def test_a_stream_that_is_joined_in_its_middle(pipe, tmp_path):
   """What cannot be decoded is left out, up to the next key frame."""
   data = stream_bytes(tmp_path, 12)
-  driving = pipe(data[len(data) // 2 + 77 :] + stream_bytes(tmp_path, 8, 2 * SIZE))
+  driving = pipe(data[len(data) // 2 + 77 :] + stream_bytes(tmp_path, 8, DOUBLE))
   sizes = [frame.read().shape[0] for frame in open_source(driving).frames(5)]
   assert sizes[-8:] == [2 * SIZE] * 8
 
@@ -161,11 +163,11 @@ def test_a_stream_that_is_joined_in_its_middle(pipe, tmp_path):
 def test_a_stalled_source_is_held_faded_and_given_up(model, inputs, pipe, tmp_path):
   driving = pipe(stream_bytes(tmp_path, 40), 60)
   live = Live(wait=1.5, hold=0.2, fade=0.3, log=str(tmp_path / 'log.csv'))
-  report, lines = reenact(model, inputs, tmp_path / 'a.mp4', live, driving=driving)
+  report, _ = reenact(model, inputs, tmp_path / 'a.mp4', live, driving=driving)
   # MPEG-TS shows where a frame ends by the beginning of the next one.
   assert 36 <= report.figures['frames'] + report.figures['dropped'] <= 40
   assert report.figures['held'] > 3
-  assert 'sends nothing for 1.5 s' in lines[-1]
+  assert report.broken.endswith('sends nothing for 1.5 s')
   shown = frames_of(tmp_path / 'a.mp4')
   assert len(shown) == report.figures['frames'] + report.figures['held']
   assert all(a.time < b.time for a, b in zip(shown, shown[1:], strict=False))
@@ -188,7 +190,7 @@ def row_of(model):
 
 def test_a_size_that_changes_midway(model, inputs, pipe, tmp_path):
   """Without a detector a square is taken whole; the result keeps its size."""
-  driving = pipe(stream_bytes(tmp_path, 8) + stream_bytes(tmp_path, 8, 2 * SIZE))
+  driving = pipe(stream_bytes(tmp_path, 8) + stream_bytes(tmp_path, 8, DOUBLE))
   report, _ = reenact(model, inputs, tmp_path / 'a.mp4', Live(realtime=False), driving=driving)
   shown = frames_of(tmp_path / 'a.mp4')
   assert report.figures['frames'] == len(shown) == 16
@@ -210,11 +212,11 @@ def test_a_stream_that_breaks_off_is_opened_again(model, inputs, tmp_path):
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
     live, driving = Live(realtime=False, wait=1.0), f'tcp://127.0.0.1:{server.getsockname()[1]}'
-    report, lines = reenact(model, inputs, tmp_path / 'a.mp4', live, driving=driving)
+    report, _ = reenact(model, inputs, tmp_path / 'a.mp4', live, driving=driving)
     thread.join(5)
   assert report.figures['frames'] == 24 and report.figures['reopened'] >= 1
   assert [f.time for f in frames_of(tmp_path / 'a.mp4')] == [Fraction(k, RATE) for k in range(24)]
-  assert driving in lines[-1]
+  assert driving in report.broken
 
 
 def free_port():
@@ -297,6 +299,39 @@ def test_an_error_midway_leaves_what_was_made(model, inputs, tmp_path):
   assert made == inputs[2][: len(made)] and 0.9 < made[-1] < inputs[2][-1]
 
 
+def broken_clip(folder):
+  """A clip in Matroska without its last third."""
+  path = folder / 'broken.mkv'
+  with video.VideoWriter(path, SIZE, SIZE, time_base=Fraction(1, RATE)) as writer:
+    for k, rgb in enumerate(pictures(40)):
+      writer.write(rgb, Fraction(k, RATE))
+  path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+  return path
+
+
+def test_a_file_that_breaks_off_ends_the_command_with_an_error(
+  model, inputs, tmp_path, monkeypatch, capsys
+):
+  driving, out = broken_clip(tmp_path), tmp_path / 'a.mp4'
+  argv = ['live', f'--source={inputs[0]}', f'--driving={driving}', f'--output={out}']
+  monkeypatch.setattr(sys, 'argv', argv)
+  monkeypatch.setattr(live_command, 'load_model', lambda workdir: model)
+  with pytest.raises(SystemExit, match=r'^error: .*broken.mkv: breaks off after \d+ frames'):
+    live_command.main()
+  shown = capsys.readouterr().out
+  assert 'frames dropped' in shown and 'breaks off' not in shown  # once, as the error
+  assert 5 < len(frames_of(out)) < 40 and (tmp_path / 'a.mp4.json').is_file()
+
+
+def test_a_size_that_nothing_can_crop_is_an_error(model, inputs, pipe, tmp_path):
+  """And not a face that was lost, which would be held without a word."""
+  wide = stream_bytes(tmp_path, 8, (SIZE, 2 * SIZE))
+  driving = pipe(stream_bytes(tmp_path, 8) + wide)
+  with pytest.raises(InputError, match=f'{2 * SIZE}x{SIZE} is not square; give --face-detector'):
+    reenact(model, inputs, tmp_path / 'a.mp4', Live(realtime=False), driving=driving)
+  assert len(frames_of(tmp_path / 'a.mp4')) == 8
+
+
 # --- Refused -------------------------------------------------------------------------------------
 
 
@@ -310,6 +345,7 @@ def test_what_cannot_be_read_or_written_is_one_line(model, inputs, tmp_path, mon
     ({'driving': 'nowhere.mp4'}, out, 'nowhere.mp4: no such file, device or address'),
     ({'driving': str(tmp_path)}, out, 'is no clip, device, pipe or address'),
     ({'driving': str(tmp_path / 'note.txt')}, out, 'note.txt'),
+    ({'driving': os.devnull}, out, 'null: cannot be opened .*check the address or the device'),
     ({'driving': str(wide)}, out, 'is not square; give --face-detector'),
     ({'driving': 'udp://127.0.0.1:9'}, out, 'udp://127.0.0.1:9'),
     ({'source': 'nobody.png'}, out, 'nobody.png: no such file'),

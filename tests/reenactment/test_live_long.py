@@ -1,7 +1,9 @@
-"""The memory of a long live session: pytest -m slow, some minutes."""
+"""The memory of a long live session: pytest -m slow, a minute."""
 
+import numpy as np
 import outcomes
 import pytest
+from small import SIZE
 
 from experiments.cost import live
 
@@ -10,6 +12,7 @@ pytestmark = pytest.mark.slow
 
 def test_live_memory_does_not_grow(model):
   """10,000 frames; the measurement of experiments/cost/live.py with the small model."""
-  found = live.memory(model, 10_000)
+  driver = np.random.default_rng(0).integers(0, 256, (25, SIZE, SIZE, 3), np.uint8)
+  found = live.memory(model, 10_000, driver)
   assert found['mb_at_the_end'] - found['mb_after_a_tenth'] < 5, found
   outcomes.write(**found)

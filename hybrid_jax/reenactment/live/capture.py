@@ -37,7 +37,7 @@ class Capture:
   Attributes:
     dropped: frames that came too early or too late to be taken.
     ended: whether no frame will come.
-    reason: why it ended; '' at the end of a file or a pipe.
+    reason: why it ended too early; '' at the end of a file or a pipe.
     reopened: how often the source was opened again.
   """
 
@@ -83,13 +83,17 @@ class Capture:
       # What blocks in the system cannot be asked: the silence is measured here.
       if not self._frames and not self.ended and clock.monotonic() - self._last > self._wait:
         self.ended = True
-        self.reason = f'{self._source.shown}: sends nothing for {self._wait:g} s'
+        self.reason = self._silence
       if not self._frames:
         return None
       self._changed.notify_all()
       taken = self._frames.popleft()
     # Where every frame is taken, the time in the queue is that of the frames before it.
     return taken if self._realtime else dataclasses.replace(taken, arrived=clock.monotonic())
+
+  @property
+  def _silence(self) -> str:
+    return f'{self._source.shown}: sends nothing for {self._wait:g} s'
 
   def _since(self, moment: float) -> Fraction:
     return round(Fraction(moment - self._began) / TICK) * TICK
@@ -121,6 +125,8 @@ class Capture:
         break
       if not self._stop.wait(AGAIN):
         self.reopened += 1
+    # Only a file and a pipe have an end of their own.
+    reason = reason or (self._silence if self._source.returns else '')
     with self._changed:
       self.ended, self.reason = True, self.reason or reason
       self._changed.notify_all()

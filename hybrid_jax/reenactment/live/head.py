@@ -43,12 +43,12 @@ class Head:
     """Returns the head in a frame (h, w, 3) uint8 of a time in seconds.
 
     Raises:
-      MediaError: the first frame is not square, and nothing locates the face.
+      MediaError: the frame is not square, and nothing locates the face.
     """
     before, self._size = self._size, rgb.shape[:2]
     resized = before is not None and before != self._size
     if self._tracker is None:
-      return Sighting(self._whole(before is None), resized or before is None)
+      return Sighting(self._whole(), resized or before is None)
     if resized:
       # Places in frames of another size mean nothing in this one.
       self._tracker.forget()
@@ -61,13 +61,11 @@ class Head:
     cut, self._cut = self._cut, False
     return Sighting(self._square(face, float(time)), cut)
 
-  def _whole(self, first: bool) -> np.ndarray | None:
+  def _whole(self) -> np.ndarray:
     h, w = self._size
-    if h == w:
-      return align.upright((0, 0, w, w))
-    if first:
+    if h != w:
       raise MediaError(f'driving: {w}x{h} is not square; give --face-detector, or a square crop')
-    return None
+    return align.upright((0, 0, w, w))
 
   def _square(self, face: Face, time: float) -> np.ndarray:
     if self._kind == 'ffhq':

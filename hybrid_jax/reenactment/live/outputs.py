@@ -38,18 +38,11 @@ class Window:
   """
 
   def __init__(self, shape: tuple[int, int]):
-    # Part of Python, but a package of its own in some distributions.
-    try:
-      import tkinter
+    self._root = _desktop()
+    import tkinter
 
-      from PIL import ImageTk
+    from PIL import ImageTk
 
-      self._root = tkinter.Tk()
-    except Exception as error:  # ImportError or TclError: no Tk, no display
-      line = ' '.join(str(error).split())[:120]
-      raise InputError(
-        f'--output=window: no window can be opened ({line}); give a file or an address'
-      ) from error
     self._make, self._keys, self.closed = ImageTk.PhotoImage, '', False
     self._root.title('hybrid_jax.live')
     self._root.bind('<Key>', lambda event: self._press(event.char))
@@ -199,9 +192,28 @@ class File:
 Output = Window | Stream | File
 
 
+def _desktop() -> Any:
+  """Returns the root of a window. Raises InputError without a desktop."""
+  try:
+    # Part of Python, but a package of its own in some distributions; as Pillow's part for it.
+    import tkinter
+
+    from PIL import ImageTk  # noqa: F401
+
+    return tkinter.Tk()
+  except Exception as error:  # ImportError or TclError: no Tk, no display
+    line = ' '.join(str(error).split())[:120]
+    raise InputError(
+      f'--output=window: no window can be opened ({line}); give a file or an address'
+    ) from error
+
+
 def check(options: Options) -> None:
   """Raises InputError for an output that could not be written, before any work."""
-  if options.output == 'window' or stream_format(options.output):
+  if options.output == 'window':
+    _desktop().destroy()
+    return
+  if stream_format(options.output):
     return
   files = [name for name in (options.source, options.driving) if os.path.isfile(name)]
   refuse_overwriting([options.output], files)

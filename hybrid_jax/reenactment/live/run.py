@@ -73,13 +73,15 @@ class Report:
   Attributes:
     figures: counts, rate and latency in milliseconds.
     stages: share of each stage in the time of a frame.
-    notes: how the driver and the output ended.
+    notes: about the output.
+    broken: why the driver ended too early; '' at its own end, or if the user ended the run.
   """
 
   output: str
   figures: dict[str, Any]
   stages: dict[str, float]
   notes: tuple[str, ...]
+  broken: str
 
   def lines(self) -> Iterator[str]:
     """Yields the lines to show."""
@@ -145,7 +147,7 @@ def reenact(
         raise
     if error is not None:
       raise error
-  return Report(options.output, figures, session.stages.shares(), (capture.reason, *notes))
+  return Report(options.output, figures, session.stages.shares(), tuple(notes), capture.reason)
 
 
 def check(options: Options, live: Live) -> tuple[Source, bool, Options]:
@@ -157,6 +159,7 @@ def check(options: Options, live: Live) -> tuple[Source, bool, Options]:
   if not os.path.isfile(options.source):
     raise InputError(f'{options.source}: no such file')
   source = open_source(options.driving, live.input_format, live.of_format())
+  source.check(live.wait)
   # Sound is copied from files: that of a stream would have to be read beside its pictures.
   options = dataclasses.replace(options, audio=options.audio and source.kind == 'file')
   outputs.check(options)
