@@ -1,14 +1,15 @@
 """A trained model: frames to latents and latents to frames, streamed in batches of one size."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -17,44 +18,13 @@ from hybrid_jax.media import framing
 from hybrid_jax.method.hybrid import Directions
 from hybrid_jax.method.networks import Networks, build, init_encoder
 from hybrid_jax.models.batching import batched, pad
-from hybrid_jax.models.ops import from_uint8, to_uint8
+from hybrid_jax.models.ops import from_uint8
+from hybrid_jax.reenactment.programs import Programs
 from hybrid_jax.weights import exported, load, shipped
 
 # Batches that the device computes while the host decodes and encodes; each costs the memory of a
 # batch of pictures on the device.
 IN_FLIGHT = 2
-
-
-class Programs:
-  """The three compiled steps of one network, at its precision. Frames are uint8 (n, h, w, 3)."""
-
-  def __init__(self, networks: Networks):
-    # Weights are arguments of the programs, never closures: closed-over arrays would be compiled in
-    # as constants, and a tuned generator could not share the programs.
-    hybrid = networks.hybrid
-    edges = np.cumsum(hybrid.encoder.deformation_widths)
-
-    @jax.jit
-    def identity(E, G, image, rows):
-      return hybrid.identity(E, G, from_uint8(image), rows)  # Eq. (1)
-
-    @jax.jit
-    def deformation(E, frames):
-      F = jnp.concatenate(hybrid.deformation(E, from_uint8(frames)), -1).astype(jnp.float32)
-      return F, jnp.isfinite(F).all()  # Eq. (2)
-
-    @jax.jit
-    def synthesis(G, W_S, F, edits=None):
-      # The last edge is the width of all layers: what follows it are strengths of edits, (n, 0)
-      # without edits.
-      *F_D, strength = jnp.split(F, edges, axis=-1)
-      dW, ds = edits.times(strength) if edits else (0.0, None)
-      W = jnp.repeat(W_S, len(F), axis=0)
-      R = hybrid.reenact(G, W, tuple(F_D), dW_edit=dW, ds_edit=ds)  # Eqs. (3) and (4)
-      # Of the float image: in uint8, NaN is a number like any other.
-      return to_uint8(R), jnp.isfinite(R).all()
-
-    self.identity, self.deformation, self.synthesis = identity, deformation, synthesis
 
 
 @dataclasses.dataclass(eq=False)
@@ -103,6 +73,39 @@ class Model:
     other = dataclasses.replace(self, G=G, name=name)
     other.fast, other.precise = self.fast, self.precise
     return other
+
+  def prepare(self, batch: int, *, encode: bool = True, draw: bool = True) -> None:
+    """Starts to compile the programs of batches of that size, in threads; a call waits for its own.
+
+    Args:
+      encode: whether driving frames will be encoded.
+      draw: whether pictures will be drawn without edits.
+    """
+    if ('prepared', batch, encode, draw) in self.memo:
+      return
+    self.memo['prepared', batch, encode, draw] = True
+    fast, size = self.fast, self.size
+
+    def pixels(n: int) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct((n, size, size, 3), np.uint8)
+
+    def source() -> None:
+      W_S = fast.identity.compile(self.E, self.G, pixels(1), self.rows)
+      F = jax.ShapeDtypeStruct((batch, sum(self.widths)), np.float32)
+      if draw:
+        fast.synthesis.compile(self.G, W_S, F, None)
+
+    def driver() -> None:
+      fast.deformation.compile(self.E, pixels(batch))
+
+    def work(compile: Callable[[], None]) -> None:
+      # The call of the program raises the same error, where it can be handled.
+      with contextlib.suppress(Exception):
+        compile()
+
+    # Not daemons: an interpreter that ends while XLA compiles crashes.
+    for each in (source, driver) if encode else (source,):
+      threading.Thread(target=work, args=(each,), name='compiler').start()
 
   @property
   def size(self) -> int:

@@ -4,6 +4,7 @@ Rows are deformation latents s_f (d,) float32, the offsets of all deformation la
 Functions on rows are generators, since a long clip's rows need not fit into memory.
 """
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -13,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 
 from hybrid_jax.errors import InputError
-from hybrid_jax.media import align
+from hybrid_jax.media import MediaError, align, video
 from hybrid_jax.media.prefetch import prefetch
 from hybrid_jax.progress import Progress
 from hybrid_jax.reenactment import in_plane, motion_file
@@ -22,6 +23,7 @@ from hybrid_jax.reenactment.model import Model
 from hybrid_jax.reenactment.motion_file import Motion
 from hybrid_jax.reenactment.options import Options
 
+KEPT = 'motion.safetensors'  # in the folder of a run
 # Crops that are decoded before the encoder needs them: a batch of the default size. Decoding and
 # cropping run in a thread, since PyAV and OpenCV release the interpreter lock.
 READ_AHEAD = 8
@@ -40,6 +42,22 @@ class DrivingMotion:
   motion: Motion
   frames: np.ndarray
   missing: np.ndarray
+
+
+def prepare(model: Model, options: Options, driving: Input | None, folder: pathlib.Path) -> None:
+  """Lets the programs compile while the inputs are opened and the driver's face is followed.
+
+  `driving` is None where it is still a file; the others are as of `read_motion`.
+  """
+  frames, kept = None, motion_file.is_motion(options.driving) or (folder / KEPT).is_file()
+  if driving is not None:
+    frames = len(driving.track)
+  elif not kept:
+    with contextlib.suppress(MediaError):  # opening it says what is wrong
+      frames = video.probe(options.driving).frames
+  # Of a clip that is shorter than a batch, see `extract`.
+  batch = min(options.batch_size, frames or options.batch_size)
+  model.prepare(batch, encode=not kept, draw=not options.edit)
 
 
 def read_motion(
@@ -66,7 +84,7 @@ def read_motion(
     if (motion.model, motion.widths) != (model.digest(), model.widths):
       raise InputError(f'{options.driving}: motion of another model; extract it with this one')
     return DrivingMotion(motion, np.arange(len(motion)), np.zeros(0, bool))
-  store, missing = folder / 'motion.safetensors', driving.missing
+  store, missing = folder / KEPT, driving.missing
   # Written at once when it is complete: a store that exists holds every row.
   if not store.is_file():
     digest = hashes[options.driving]

@@ -196,6 +196,7 @@ def run(
     InputError, FloatingPointError: as `reenact`.
   """
   began, model, options = time.perf_counter(), job.model, job.options
+  motion.prepare(model, options, job.driving, folder)
   inputs = open_inputs(job, folder, progress)
   for line in describe(inputs, options, model.size):
     say(line)
@@ -358,8 +359,7 @@ def tune(
   """Returns the model with its generator tuned (eqs. 15-18 for CMA), and a summary in one line."""
   tuning_options = cma.Options(options.cma, options.cma_lambda, options.cma_rate, options.cma_steps)
   source, driving = inputs.source, inputs.driving
-  side = source.sides[source.first_face]
-  head = source.head(tuning.compared_at(model, side, tuning.ENLARGED))
+  head = source.head(tuning.compared_at(model, source.sides[source.first_face], tuning.ENLARGED))
 
   def crops(numbers: list[int]) -> Iterator[np.ndarray]:
     # One size for all drivers, so that they share a program: that of the smallest.

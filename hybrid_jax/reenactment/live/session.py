@@ -150,6 +150,8 @@ def open_session(model: Model, options: Options, live: Live, source: Any = None)
   Raises:
     InputError: the source or an option cannot be used.
   """
+  # One frame at a time, while the source is opened.
+  model.prepare(1, draw=not options.edit)
   if isinstance(source, Input):
     opened = source if source.kind else recrop(source, options.crop or model.crop)
     return Session(model, opened, options, live)
