@@ -36,6 +36,10 @@ KEY_FRAMES = 2.0  # s between key frames of a stream, at which a viewer may join
 TICK = Fraction(1, 90000)  # s, of MPEG; streams are written in it
 
 
+class WrongAddress(MediaError):
+  """An address that cannot be opened later either: of an unknown protocol, or misspelled."""
+
+
 @dataclasses.dataclass(frozen=True)
 class LiveFrame:
   """A frame that was decoded, and not converted yet.
@@ -110,7 +114,7 @@ class Source:
             upright, size = Upright(frame, stream), (frame.width, frame.height)
           yield LiveFrame(lambda convert=upright, frame=frame: convert(frame), time)
     except (av.FFmpegError, OSError) as error:
-      raise MediaError(f'{self.shown}: breaks off ({reason(error)})') from error
+      raise MediaError(f'{self.shown}: breaks off ({_reason(error)})') from error
 
   def _open(self, timeout: float) -> InputContainer:
     address, options = self.name, dict(_PROBING)
@@ -123,10 +127,16 @@ class Source:
     try:
       return av.open(address, format=self.format or None, options=options, timeout=timeout)
     except (av.FFmpegError, OSError, ValueError) as error:
-      raise MediaError(
-        f'{self.shown}: cannot be opened ({reason(error)}); check the address or the device, or '
+      wrong = isinstance(error, av.error.ProtocolNotFoundError | ValueError)
+      raise (WrongAddress if wrong else MediaError)(
+        f'{self.shown}: cannot be opened ({_reason(error)}); check the address or the device, or '
         'give its --input-format'
       ) from error
+
+
+def _reason(error: Exception) -> str:
+  # FFmpeg calls the end of a timeout 'Immediate exit requested'.
+  return 'sends nothing' if isinstance(error, av.error.ExitError) else reason(error)
 
 
 def open_source(name: str, format: str = '', options: Mapping[str, str] | None = None) -> Source:

@@ -364,6 +364,16 @@ def test_what_cannot_be_read_or_written_is_one_line(model, inputs, tmp_path, mon
     assert not os.path.exists(out) and not (tmp_path / '.a.mp4.parts').exists(), message
 
 
-def test_a_password_is_not_shown():
-  source = open_source('rtsp://me:secret@camera.local/live?token=secret')
-  assert source.shown == 'rtsp://camera.local/live'
+def test_what_is_missing_is_refused_before_the_model_is_loaded(inputs, tmp_path, monkeypatch):
+  monkeypatch.delenv('DISPLAY', raising=False)
+  (tmp_path / 'note.txt').write_text('no clip')
+  cases = [
+    ('/dev/video77', 'a.mp4', '/dev/video77: no such file, device or address'),
+    (os.devnull, 'a.mp4', 'null: cannot be opened'),
+    (str(tmp_path / 'note.txt'), 'a.mp4', 'note.txt'),
+    (inputs[1], 'window', 'no window can be opened .*; give a file or an address'),
+  ]
+  for driving, output, message in cases:
+    with pytest.raises(InputError, match=message) as raised:
+      live_run.check(Options(inputs[0], driving, output), Live())
+    assert '\n' not in str(raised.value)

@@ -1,6 +1,8 @@
 """The parts of live mode: the filter, the motion that is held, figures, and sessions of arrays."""
 
 import math
+import re
+import time as clock
 from fractions import Fraction
 
 import cv2
@@ -11,6 +13,8 @@ from reenacting import pixels, run
 import hybrid_jax
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import align, stills, video
+from hybrid_jax.media.broadcast import open_source
+from hybrid_jax.reenactment.live.capture import Capture
 from hybrid_jax.reenactment.live.head import Head
 from hybrid_jax.reenactment.live.latency import Latency, Stages
 from hybrid_jax.reenactment.live.motion import LiveMotion, Manner
@@ -231,3 +235,28 @@ def test_a_lost_face_fades_and_a_size_may_change(model, small_clip, detector):
   back = [session(rgb, Fraction(15 + k, RATE)) for k, rgb in enumerate(large)]
   assert session.missing == len(LOST) and all(picture.shape == neutral.shape for picture in back)
   assert np.abs(back[-1].astype(int) - neutral).mean() > 1
+
+
+# --- Addresses -----------------------------------------------------------------------------------
+
+
+def test_what_an_address_lacks_is_one_line():
+  cases = {
+    'nope://x': 'nope://x: cannot be opened .Protocol not found.',
+    'tcp://127.0.0.1:9': 'tcp://127.0.0.1:9: cannot be opened .Connection refused.',
+    'rtsp://127.0.0.1:9/a': 'rtsp://127.0.0.1:9/a: cannot be opened .Connection refused.',
+    'udp://127.0.0.1:58431': 'sends nothing',
+  }
+  for name, message in cases.items():
+    began = clock.monotonic()
+    with Capture(open_source(name), True, 0.4 if 'tcp' in name else 1.0) as capture:
+      while not capture.ended:
+        capture.take(0.2)
+    assert re.search(message, capture.reason) and '\n' not in capture.reason
+    # An address that is wrong is not tried again.
+    assert name[0] != 'n' or clock.monotonic() - began < 0.9
+
+
+def test_a_password_is_not_shown():
+  source = open_source('rtsp://me:secret@camera.local/live?token=secret')
+  assert source.shown == 'rtsp://camera.local/live'

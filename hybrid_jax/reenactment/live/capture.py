@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from hybrid_jax.media import MediaError, video
-from hybrid_jax.media.broadcast import TICK, LiveFrame, Source
+from hybrid_jax.media.broadcast import TICK, LiveFrame, Source, WrongAddress
 from hybrid_jax.media.clock import start_of
 
 # Frames that wait where every frame is taken; one where the newest wins.
@@ -47,6 +47,7 @@ class Capture:
     self._changed, self._stop = threading.Condition(), threading.Event()
     self._last = self._began = self._origin = self._time = None
     self.dropped, self.ended, self.reason, self.reopened = 0, False, '', 0
+    self._failure = ''  # of the last attempt to open and read
     # A daemon: a pipe that sends nothing blocks in the system, and must not keep the process.
     self._thread = threading.Thread(target=self._work, name='capture', daemon=True)
 
@@ -93,7 +94,7 @@ class Capture:
 
   @property
   def _silence(self) -> str:
-    return f'{self._source.shown}: sends nothing for {self._wait:g} s'
+    return self._failure or f'{self._source.shown}: sends nothing for {self._wait:g} s'
 
   def _since(self, moment: float) -> Fraction:
     return round(Fraction(moment - self._began) / TICK) * TICK
@@ -109,26 +110,27 @@ class Capture:
     return self._time
 
   def _work(self) -> None:
-    reason = ''
     while not self._stop.is_set() and not self.ended:
       try:
-        reason = ''
         for frame in self._paced(self._source.frames(self._wait)):
           self._put(frame)
           if self._stop.is_set():
             return
+      except WrongAddress as error:
+        self._failure = str(error)
+        break
       except MediaError as error:
-        reason = str(error)
+        self._failure = str(error)
       except Exception as error:  # the run ends with this reason
-        reason = f'{self._source.shown}: {type(error).__name__}: {error}'
+        self._failure = f'{self._source.shown}: {type(error).__name__}: {error}'
       if not self._source.returns or clock.monotonic() - self._last > self._wait:
         break
       if not self._stop.wait(AGAIN):
         self.reopened += 1
-    # Only a file and a pipe have an end of their own.
-    reason = reason or (self._silence if self._source.returns else '')
     with self._changed:
-      self.ended, self.reason = True, self.reason or reason
+      # Only a file and a pipe have an end of their own.
+      found = self._silence if self._source.returns else self._failure
+      self.ended, self.reason = True, self.reason or found
       self._changed.notify_all()
 
   def _paced(self, frames: Iterator[LiveFrame]) -> Iterator[LiveFrame]:
@@ -150,6 +152,7 @@ class Capture:
     else:
       time = self._own_time(frame.time)
     with self._changed:
+      self._failure = ''
       if self._realtime:
         self.dropped += len(self._frames)
         self._frames.clear()
