@@ -48,7 +48,10 @@ def fresh(config: str) -> Model:
   """Returns a model of `pretrain.py:config` that was not trained."""
   chosen = pretrain.get_config(config)
   nets, key = networks.build(chosen.model), jax.random.key(0)
-  E = jax.jit(lambda key: networks.init_encoder(nets, key))(key)
+  E = jax.device_get(jax.jit(lambda key: networks.init_encoder(nets, key))(key))
+  # A fresh encoder gives every frame the same latent, for which no picture is drawn again.
+  rng = np.random.default_rng(0)
+  E = jax.tree.map(lambda x: x + 0.01 * rng.standard_normal(x.shape).astype(np.float32), E)
   G = jax.jit(lambda key: networks.random_frozen(nets, key)['generator'])(key)
   return Model(chosen, nets, E, G, nets.hybrid.encoder.num_ws, f'fresh, of pretrain.py:{config}')
 

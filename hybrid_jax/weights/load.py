@@ -131,11 +131,12 @@ def load_losses(networks: Networks, paths: Mapping[str, str], seed: int) -> dict
   """
   if check_files(paths, networks.lpips.net):
     return _losses_of_files(networks, paths)
-  names = ('lpips', 'arcface')
   if paths['e4e'] != 'shipped':
-    return _random(networks, seed, names)
-  frozen = _shipped(networks)
-  return {name: frozen[name] for name in names}
+    return _random(networks, seed, ('lpips', 'arcface'))
+  # Without the generator: a model of a size that is not bundled has the same loss networks.
+  return _of_world(
+    networks, {'lpips': shipped.load('perceptual'), 'arcface': shipped.load('identity')}
+  )
 
 
 def _losses_of_files(networks: Networks, paths: Mapping[str, str]) -> dict:
@@ -153,14 +154,14 @@ def _load_without_files(
   if paths['e4e'] != 'shipped':
     generator = load_generator(networks, paths, seed)
     return load_losses(networks, paths, seed) | {'generator': generator}, None
-  return _shipped(networks), load_inversion(networks)
+  return _of_world(networks, shipped.frozen(_size(networks))), load_inversion(networks)
 
 
-def _shipped(networks: Networks) -> dict:
-  # Of fixed sizes, so that config.model must be that of the rendered world.
-  frozen, expected = shipped.frozen(_size(networks)), _frozen_shapes(networks)
-  for name in ('generator', 'lpips', 'arcface'):
-    shapes.check(frozen[name], expected[name], f'the shipped {name}', ('w_samples',))
+def _of_world(networks: Networks, frozen: dict) -> dict:
+  """Returns shipped networks: of fixed sizes, so that config.model must be that of their world."""
+  expected = _frozen_shapes(networks)
+  for name, tree in frozen.items():
+    shapes.check(tree, expected[name], f'the shipped {name}', ('w_samples',))
   return frozen
 
 

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import pretrain
 from hybrid_jax.errors import InputError
 from hybrid_jax.evaluation import judges
+from hybrid_jax.method import networks
 from hybrid_jax.models.perceptual import LPIPS, ArcFace
 from hybrid_jax.models.stylegan2 import Generator
-from hybrid_jax.weights import shipped
+from hybrid_jax.weights import load, shipped
 from hybrid_jax.world import clips, latent, people
 from hybrid_jax.world.parameters import MOTION
 
@@ -126,3 +128,10 @@ def test_perceptual_distance_grows_with_what_differs(world):
 def test_an_unknown_network_is_reported():
   with pytest.raises(InputError, match='lacks these weights'):
     shipped.load('none')
+
+
+def test_loss_networks_do_without_the_generator():
+  """A model of another size, whose generator need not be bundled, has the same ones."""
+  config = pretrain.get_config('heads_256')
+  found = load.load_losses(networks.build(config.model), config.weights, 0)
+  assert set(found) == {'lpips', 'arcface'}
