@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hybrid_jax.models.ops import conv
+from hybrid_jax.models.ops import conv, parameter
 
 PAPER_WIDTHS = (64, 128, 256, 512)
 PAPER_UNITS = (3, 4, 14, 3)
@@ -30,8 +30,8 @@ class BatchNorm(nn.Module):
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
     """Normalises x (..., c) by statistics of the batch if `train`, else by the running ones."""
     width = x.shape[-1]
-    scale = self.param('scale', nn.initializers.ones, (width,))
-    bias = self.param('bias', nn.initializers.zeros, (width,))
+    scale = parameter(self, 'scale', nn.initializers.ones, (width,))
+    bias = parameter(self, 'bias', nn.initializers.zeros, (width,))
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (width,))
     running_var = self.variable('batch_stats', 'var', jnp.ones, (width,))
     mean, var = running_mean.value, running_var.value
@@ -55,7 +55,7 @@ class PReLU(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """Applies it to x (..., c)."""
-    slope = self.param('slope', nn.initializers.constant(0.25), (x.shape[-1],))
+    slope = parameter(self, 'slope', nn.initializers.constant(0.25), (x.shape[-1],))
     return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 
 
@@ -71,10 +71,10 @@ class Conv(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """Maps x (n, h, w, i) to (n, h / stride, w / stride, features)."""
     shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-    kernel = self.param('kernel', nn.initializers.he_normal(), shape)
+    kernel = parameter(self, 'kernel', nn.initializers.he_normal(), shape)
     x = conv(x, kernel, stride=self.stride)
     if self.use_bias:
-      x = x + self.param('bias', nn.initializers.zeros, (self.features,)).astype(x.dtype)
+      x = x + parameter(self, 'bias', nn.initializers.zeros, (self.features,)).astype(x.dtype)
     return x
 
 

@@ -6,6 +6,7 @@ unit variance and are scaled at run time ("equalised learning rate", Karras et a
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -29,6 +30,15 @@ def _leaky_relu_jvp(primals, tangents):
   return y, jnp.where(y >= 0, SQRT2, 0.2 * SQRT2).astype(y.dtype) * tangents[0]
 
 
+def parameter(module: nn.Module, name: str, init: Callable, shape: tuple[int, ...]) -> jax.Array:
+  """Returns a parameter of a module: the one it was given, or in `init` a new one."""
+  # Flax traces the initialiser of a given parameter too, to compare shapes: half of the time in
+  # which an encoder is traced. Here the readers of weights compare them.
+  if module.has_variable('params', name):
+    return module.get_variable('params', name)
+  return module.param(name, init, shape)
+
+
 class EqualizedDense(nn.Module):
   """Dense layer with weight scale `lr_multiplier / sqrt(in)` and bias scale `lr_multiplier`."""
 
@@ -45,8 +55,8 @@ class EqualizedDense(nn.Module):
     def init(key, shape):
       return self.kernel_init(key, shape) / self.lr_multiplier
 
-    kernel = self.param('kernel', init, (fan_in, self.features))
-    bias = self.param('bias', nn.initializers.constant(self.bias_init), (self.features,))
+    kernel = parameter(self, 'kernel', init, (fan_in, self.features))
+    bias = parameter(self, 'bias', nn.initializers.constant(self.bias_init), (self.features,))
     kernel = kernel * (self.lr_multiplier / math.sqrt(fan_in))
     # Latents and styles stay float32 on every device: a TPU's default product is bfloat16.
     return jnp.dot(x, kernel, precision='highest') + bias * self.lr_multiplier
