@@ -67,7 +67,7 @@ def write(args: argparse.Namespace) -> None:
     )
 
     def progress(description: str, frames: int) -> None:
-      bar.set_description(description, refresh=False)
+      bar.set_description(description, refresh=not frames)  # of each film once
       bar.update(frames)
 
     films.write_world(
