@@ -32,7 +32,7 @@ def commands():
 
 
 def test_the_python_lines_run_as_printed(tmp_path):
-  small = ['--people=1', '--clips=2', '--size=64', '--seconds=0.4']
+  small = ['--people=2', '--clips=2', '--size=64', '--seconds=0.4']
   for command in (['-m', 'hybrid_jax.world', 'out/', *small], ['-c', block('python')]):
     environment = {'PYTHONPATH': str(ROOT), 'TMPDIR': str(tmp_path)}
     result = subprocess.run(
