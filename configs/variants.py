@@ -15,13 +15,13 @@ VARIANTS = {
 # How 8 triplets at 1024 px fit the memory of a device (`hybrid_jax.doctor --topology`).
 DEVICES = {
   # One TPU v5e, 16 GB, as Colab lends it: two triplets at a time, the 512 and 1024 px layers again
-  # in the backward pass.
+  # in the backward pass: 14.9 GiB by its compiler (experiments/results/accelerators.json).
   'v5e1': {'optim': {'micro_batches': 4}, 'model': {'remat_from': 512}},
-  # Eight of them: a triplet each, and an eighth of the state.
+  # Eight of them: a triplet each, and an eighth of the state: 9.3 GiB of 16.
   'v5e8': {},
-  # One TPU v6e, 32 GB: four triplets at a time.
+  # One TPU v6e, 32 GB: four triplets at a time; by arithmetic, not compiled yet.
   'v6e1': {'optim': {'micro_batches': 2}},
-  # One H100, 80 GB: all at once.
+  # One H100, 80 GB: all at once; by arithmetic, not compiled yet.
   'h100': {},
 }
 
