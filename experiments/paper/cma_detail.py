@@ -36,7 +36,6 @@ from tqdm import tqdm
 from experiments import script
 from experiments.world import growth, warm_start
 from hybrid_jax import cli
-from hybrid_jax.evaluation import rendered
 from hybrid_jax.media import composite, stills
 from hybrid_jax.method import cma, networks
 from hybrid_jax.models import latents
@@ -78,7 +77,7 @@ def painted(image: np.ndarray, face: np.ndarray) -> np.ndarray:
 
 def render(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Returns a painted source, its face mask, and POOL + HELD_OUT frames of another person."""
-  person, draw = people.SPLITS['test'] + FIRST + 2 * number, rendered.renderer(SIZE)
+  person, draw = people.SPLITS['test'] + FIRST + 2 * number, clips.Renderer(SIZE)
   identity, motion, scene = clips.vectors(person, 0, np.zeros(1))
   image, masks, _ = draw(identity, motion[0], scene)
   times = np.linspace(0, 10, POOL + HELD_OUT)

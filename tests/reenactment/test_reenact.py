@@ -261,7 +261,7 @@ def test_the_shipped_model(monkeypatch, tmp_path):
   (tmp_path / 'encoder_64.json').write_text(json.dumps(config))
   (tmp_path / 'generator_64.npz').symlink_to(SHIPPED / 'generator_64.npz')
   model = load_model('')
-  assert (model.size, model.resolution) == (64, 64) and 'shipped' in model.name
+  assert (model.size, model.resolution) == (64, 64) and 'bundled' in model.name
   jax.tree.map(np.testing.assert_array_equal, model.E, E)
 
 
