@@ -19,7 +19,7 @@ def rows() -> dict[str, str]:
 def stated(row: str) -> dict[str, Any]:
   """Returns what a result states of the system of a row; {} for one outside the protocol.
 
-  A suffix after the name of a row tells a seed or budget apart, as in 'FOMM, seed 1'.
+  The name of a row may be followed by its seed or budget, as in 'FOMM, seed 1'.
   """
   known = [name for name in rows() if row == name or row.startswith(f'{name}, ')]
   if not known:

@@ -19,11 +19,25 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from experiments import script
+from experiments.paper import baselines
 from hybrid_jax import cli
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import reason, replacing
 
 CHECKPOINT, SETTINGS, LOG = 'checkpoint.msgpack', 'settings.json', 'log.jsonl'
+
+
+def parser_of(doc: str, verbs: tuple[str, ...], steps: int, rate: float, every: int):
+  """Returns the parser of a command that trains: its verb, workdir, and options of the training."""
+  parser = script.parser(doc)
+  add = parser.add_argument
+  add('verb', choices=verbs)
+  add('workdir', type=pathlib.Path, help='folder of the training')
+  add('--steps', type=int, default=steps, help='(%(default)s)')
+  add('--rate', type=float, default=rate, help='of Adam (%(default)s)')
+  add('--seed', type=int, default=baselines.PROTOCOL['seeds']['all'][0], help='(%(default)s)')
+  add('--checkpoint-steps', type=int, default=every, help='(%(default)s)')
+  return parser
 
 
 def begin(workdir: pathlib.Path, settings: dict) -> None:
@@ -45,7 +59,7 @@ def begin(workdir: pathlib.Path, settings: dict) -> None:
 
 
 def settings_of(workdir: pathlib.Path) -> dict:
-  """Returns the settings of a run. Raises InputError if there is none."""
+  """Returns the settings of a run. Raises InputError if `workdir` holds no run."""
   try:
     return json.loads((workdir / SETTINGS).read_text())
   except (OSError, ValueError) as error:
@@ -53,7 +67,7 @@ def settings_of(workdir: pathlib.Path) -> dict:
 
 
 def restore(workdir: pathlib.Path, state: Any) -> Any:
-  """Returns the state of the checkpoint, or `state` where there is none yet.
+  """Returns the state of the checkpoint, or `state` if no checkpoint was written yet.
 
   Raises:
     InputError: the checkpoint is damaged or of other networks.

@@ -24,8 +24,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from experiments import script
-from experiments.paper import baselines, inputs, pairs, resumable
+from experiments.paper import inputs, pairs, resumable
 from experiments.world import export_clips
 from hybrid_jax.errors import InputError
 from hybrid_jax.media import sequences, stills
@@ -174,7 +173,7 @@ def of_driving(kept: pathlib.Path, given: pathlib.Path | None, driving: pathlib.
   """Returns the motion (t, 16) of a driving clip of a table: read, or the true one if not `given`.
 
   Raises:
-    InputError: there is none.
+    InputError: the clip has no readings, or no true motion beside it.
   """
   if given:
     return export_clips.read_motion(given / 'motion' / f'{name_of(kept, driving)}.csv')
@@ -255,19 +254,12 @@ def read(args: argparse.Namespace) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-  budget = baselines.PROTOCOL
-  parser = script.parser(__doc__)
+  parser = resumable.parser_of(__doc__, ('train', 'read'), steps=6000, rate=2e-3, every=500)
   add = parser.add_argument
-  add('verb', choices=('train', 'read'))
-  add('workdir', type=pathlib.Path, help='folder of the training')
   add('--world', type=pathlib.Path, help='an export of the rendered world')
   add('--kept', type=pathlib.Path, help='folder of --keep of a table')
   add('--output', type=pathlib.Path, help='folder of the readings')
-  add('--steps', type=int, default=6000, help='(%(default)s)')
   add('--batch', type=int, default=32, help='(%(default)s)')
-  add('--rate', type=float, default=2e-3, help='falls to 2 %% over all steps (%(default)s)')
-  add('--seed', type=int, default=budget['seeds']['all'][0], help='(%(default)s)')
-  add('--checkpoint-steps', type=int, default=500, help='(%(default)s)')
   return parser.parse_args()
 
 

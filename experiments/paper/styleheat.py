@@ -151,7 +151,7 @@ class Calibration(nn.Module):
 
 
 def bundled() -> tuple[networks.Networks, dict]:
-  """Returns the networks of the rendered world, and the weights that stay as they are."""
+  """Returns the networks of the rendered world, and their weights, which are not trained."""
   kept = shipped.frozen()
   weights = {'generator': kept['generator'], 'lpips': kept['lpips']}
   nets = networks.build(ConfigDict(common.heads()).model)

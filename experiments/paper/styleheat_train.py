@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import script
 from experiments.paper import baselines, resumable, signals, styleheat
 from hybrid_jax.errors import InputError
 from hybrid_jax.method.networks import Networks
@@ -122,19 +121,13 @@ def render(args: argparse.Namespace) -> None:
 
 
 def parse_args() -> argparse.Namespace:
-  protocol = baselines.PROTOCOL
-  parser = script.parser(__doc__)
+  steps, rate = baselines.PROTOCOL['budget']['steps'], styleheat.Config.rate
+  parser = resumable.parser_of(__doc__, ('train', 'render'), steps, rate, every=250)
   add = parser.add_argument
-  add('verb', choices=('train', 'render'))
-  add('workdir', type=pathlib.Path, help='folder of the training')
   add('--world', type=pathlib.Path, help='to train: an export of the rendered world')
   add('--kept', type=pathlib.Path, help='to render: folder of --keep of a table')
   add('--signals', type=pathlib.Path, help='readings of that folder (default: the true motion)')
   add('--output', type=pathlib.Path, help='to render: folder of the videos')
-  add('--steps', type=int, default=protocol['budget']['steps'], help='(%(default)s)')
-  add('--rate', type=float, default=styleheat.Config.rate, help='(%(default)s)')
-  add('--seed', type=int, default=protocol['seeds']['all'][0], help='(%(default)s)')
-  add('--checkpoint-steps', type=int, default=250, help='(%(default)s)')
   return parser.parse_args()
 
 
