@@ -1,20 +1,23 @@
 """Does tuning recover detail that is finer than the encoder's input?
 
-  python -m experiments.paper.cma_detail --output experiments/results/cma_detail.json
+  python -m experiments.paper.cma_detail --squeeze=DIR \\
+      --output experiments/results/cma_detail.json
 
 The bundled 64 px generator is grown to 256 px without changing what it draws (experiments/world/
 growth.py), so that its two upper blocks are untrained; the bundled encoder still sees 64 px.
-Sources are rendered people at 256 px whose face is painted with a checkerboard of squares of 2 px,
-which is plain at 64 px, and which two layers that double the resolution can draw anywhere. CMA and
-PTI compare at the generator's 256 px or at the encoder's 64 px, from the same start and for the
-same number of steps.
+Sources are rendered people at 256 px with lines of 2 px painted on forehead and cheeks, half a
+pixel of the encoder's input. (A checkerboard of 2 px cannot be drawn: the filters that follow each
+doubling of the resolution are zero at its frequency.) CMA and PTI compare at the generator's 256 px
+or at the encoder's 64 px, from the same start and for the same number of steps. LPIPS, in the loss
+as in the figures, is SqueezeNet's, from squeezenet1_1.npz in --squeeze: the bundled perceptual
+network was trained at 64 px, and at 256 px tuning by it turns the face yellow.
 
 Of the reconstruction G(W_S, F_S), inside of the face, with `fine` what a picture of 256 px loses in
 one of 64 px:
 
   fine_energy       mean square of `fine`, as a share of the source's
   fine_correlation  of `fine` with that of the source
-  lpips             at 256 px, by the bundled perceptual network, whose scale is its own
+  lpips             at 256 px
   lpips_pooled      the same at 64 px
   reenacted_energy  `fine_energy` of R = G(W_S, F_D) for frames of the driver that were not in the
                     pool, in the whole picture: the motion has no painted truth
@@ -27,6 +30,7 @@ import functools
 import json
 import pathlib
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,28 +39,34 @@ from tqdm import tqdm
 
 from experiments import script
 from experiments.world import growth, warm_start
+from experiments.world.squeeze import squeeze_lpips
 from hybrid_jax import cli
 from hybrid_jax.media import composite, stills
 from hybrid_jax.method import cma, networks
 from hybrid_jax.models import latents
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
 from hybrid_jax.reenactment import tuning
-from hybrid_jax.reenactment.model import Model, load_model
+from hybrid_jax.reenactment.model import Model
 from hybrid_jax.weights import shipped
 from hybrid_jax.world import clips, people
 
 SIZE = 256
 FIRST = 600_000  # of the people: other experiments use the numbers below
 POOL, HELD_OUT = 8, 4  # frames of the driver
+INK, WIDTH = (20, 40, 110), 2  # of the painted lines: RGB, px
 
 
 def grown(resolution: int = SIZE) -> Model:
-  """Returns the bundled model with its generator grown to `resolution` and the same pictures."""
+  """Returns the bundled model with its generator grown to `resolution` and the same pictures.
+
+  Its perceptual network is SqueezeNet's LPIPS.
+  """
   config = ConfigDict(shipped.config())
   before, more = shipped.CHANNELS, resolution.bit_length() - config.model.resolution.bit_length()
   config.model.resolution = resolution
   *split, fine = config.model.identity_split
   config.model.identity_split = (*split, fine + 2 * more)
+  config.model.lpips_net, config.model.lpips_widths = 'squeeze', ()
   nets, key = networks.build(config.model), jax.random.key(0)
   after, G = nets.hybrid.generator.channels, shipped.generator()
   # Stored maps of noise for the new layers, whose strength starts at zero.
@@ -68,11 +78,19 @@ def grown(resolution: int = SIZE) -> Model:
 
 
 def painted(image: np.ndarray, face: np.ndarray) -> np.ndarray:
-  """Returns a picture (h, w, 3) uint8 with a checkerboard on its face (h, w) uint8."""
-  y, x = np.mgrid[: len(image), : len(image)]
-  dark = (x // 2 + y // 2) % 2 == 1
-  paint = np.where(dark[..., None], image * 0.6, image * 0.8 + 50)
-  return np.where(face[..., None] > 127, paint, image).astype(np.uint8)
+  """Returns a picture (h, w, 3) uint8 with lines of 2 px painted on its face (h, w) uint8."""
+  inside, canvas = np.argwhere(face > 127), image.copy()
+  (top, left), size = inside.min(0), np.ptp(inside, axis=0)
+
+  def line(a: tuple[float, float], b: tuple[float, float]) -> None:  # shares of the face: x, y
+    ends = (tuple((np.array([left, top]) + np.array(p) * size[::-1]).astype(int)) for p in (a, b))
+    cv2.line(canvas, *(tuple(map(int, end)) for end in ends), INK, WIDTH)
+
+  for k in range(3):
+    line((0.3, 0.12 + 0.06 * k), (0.7, 0.12 + 0.06 * k))
+    for outer, inner in ((0.12, 0.32), (0.88, 0.68)):
+      line((outer, 0.58 + 0.08 * k), (inner, 0.6 + 0.05 * k))
+  return np.where(face[..., None] > 127, canvas, image).astype(np.uint8)
 
 
 def render(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -126,7 +144,9 @@ def tune(model: Model, frozen, options: cma.Options, source: np.ndarray, pool: n
   return tuning.adjusted(model, cma.delta(model.G, state))
 
 
-def person(model: Model, number: int, base: cma.Options) -> tuple[dict, list[np.ndarray]]:
+def person(
+  model: Model, frozen: dict, number: int, base: cma.Options
+) -> tuple[dict, list[dict[str, np.ndarray]]]:
   """Returns the figures of each tuning of one source, and a row of pictures."""
   source, face, frames = render(number)
   pool, held_out = frames[:POOL], frames[POOL:]
@@ -134,7 +154,6 @@ def person(model: Model, number: int, base: cma.Options) -> tuple[dict, list[np.
   encode = jax.jit(lambda x: hybrid.encode(model.E, model.G, from_uint8(x), model.rows))
   W, F = encode(pooled(source[None], model.size))
   _, F_D = encode(pooled(held_out, model.size))
-  _, frozen = tuning.program(load_model(''), base)  # perceptual network of the bundled model
   lpips = jax.jit(functools.partial(nets.lpips.apply, frozen['lpips']))
   figures, pictures = {}, [{'S': source, 'R': held_out[-1]}]
   figures['before'], shown = measure(model, lpips, source, face, W, F, F_D)
@@ -162,8 +181,9 @@ def parse_args() -> argparse.Namespace:
   parser = script.parser(__doc__)
   add = parser.add_argument
   add('--output', type=pathlib.Path, required=True, help='.json file to write; a .png beside it')
-  add('--people', type=int, default=1, help='sources (%(default)s)')
-  add('--steps', type=int, default=150, help='of a tuning (%(default)s)')
+  add('--squeeze', type=pathlib.Path, required=True, help='folder with squeezenet1_1.npz')
+  add('--people', type=int, default=2, help='sources (%(default)s)')
+  add('--steps', type=int, default=200, help='of a tuning (%(default)s)')
   # Ten times PTI's: the upper blocks are untrained, and start from a toRGB of zero.
   add('--rate', type=float, default=3e-3, help='of Adam (%(default)s)')
   return parser.parse_args()
@@ -173,11 +193,12 @@ def main() -> None:
   args = parse_args()
   cli.use_compilation_cache()
   measured, model = script.record(), grown()
+  frozen = {'lpips': squeeze_lpips(args.squeeze)}
   # The early stop is off: its threshold belongs to another perceptual network.
   base = cma.Options(steps=args.steps, rate=args.rate, pool=POOL, enough_lpips=0.0)
   results, rows = [], []
   for number in tqdm(range(args.people), 'people'):
-    figures, pictures = person(model, number, base)
+    figures, pictures = person(model, frozen, number, base)
     results.append(figures)
     rows += [[shown[which] for shown in pictures] for which in 'SR']
   names = [f'{which} {k}' for k in range(args.people) for which in 'SR']

@@ -22,6 +22,7 @@ import numpy as np
 
 from experiments import script
 from experiments.world import limits
+from experiments.world.squeeze import squeeze_lpips
 from hybrid_jax.evaluation import blendshapes, rendered
 from hybrid_jax.evaluation.judges import TRUSTED_MOTION
 from hybrid_jax.media import stills
@@ -29,7 +30,7 @@ from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8
 from hybrid_jax.models.perceptual import LPIPS
 from hybrid_jax.reenactment import showcase
 from hybrid_jax.reenactment.model import Model, load_model
-from hybrid_jax.weights import key_maps, shipped
+from hybrid_jax.weights import shipped
 from hybrid_jax.world import clips, parameters, people
 
 SEEDS = (0, 1, 2)
@@ -48,11 +49,7 @@ class Judges(rendered.Judges):
 
   def __init__(self, squeeze: str, landmarker: str, known: dict):
     super().__init__()
-    self.squeeze = None
-    if squeeze:
-      state = dict(np.load(pathlib.Path(squeeze) / 'squeezenet1_1.npz'))
-      keys = key_maps.lpips('squeeze', lin='lpips_lin{}', features='')
-      self.squeeze = key_maps.convert(state, keys, kind='squeeze')
+    self.squeeze = squeeze_lpips(squeeze) if squeeze else None
     self.outside, self.outside_names = None, []
     if landmarker:
       self.outside = blendshapes.Landmarker(landmarker)

@@ -9,11 +9,12 @@ import numpy as np
 
 from experiments.world.growth_steps import W_DIM, channels
 from experiments.world.large_frames import Shards
+from experiments.world.squeeze import squeeze_lpips
 from hybrid_jax.media import stills
 from hybrid_jax.models.ops import adaptive_avg_pool, from_uint8, to_uint8, upsample_skip
 from hybrid_jax.models.perceptual import LPIPS
 from hybrid_jax.models.stylegan2 import Generator
-from hybrid_jax.weights import key_maps, shipped
+from hybrid_jax.weights import shipped
 from hybrid_jax.world import latent
 
 CHUNK = 32
@@ -36,11 +37,7 @@ class Figures:
   def __init__(self, held_out: Shards, squeeze: str = ''):
     count = len(held_out)
     self._data = held_out.rows(np.arange(count), np.zeros(count, int))
-    self._lpips = None
-    if squeeze:
-      state = dict(np.load(pathlib.Path(squeeze) / 'squeezenet1_1.npz'))
-      keys = key_maps.lpips('squeeze', lin='lpips_lin{}', features='')
-      self._lpips = key_maps.convert(state, keys, kind='squeeze')
+    self._lpips = squeeze_lpips(squeeze) if squeeze else None
     self._perceptual = shipped.load('perceptual')
     self._measure = jax.jit(self._terms)
 
