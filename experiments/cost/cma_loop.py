@@ -31,8 +31,8 @@ from experiments.cost.accelerator_tuning import tuner_of
 
 STEPS = 25
 PROGRAMS = (
-  ('late', 'automatic'), ('while', 'canonical'), ('scan', 'canonical'), ('host', 'automatic'),
-  ('while', 'automatic'),
+  ('late', 'automatic'), ('late', 'canonical'), ('while', 'canonical'), ('scan', 'canonical'),
+  ('host', 'automatic'), ('while', 'automatic'),
 )  # fmt: skip
 BASE = 'late, automatic'
 PLAIN = jax.lax.conv_general_dilated
