@@ -304,9 +304,9 @@ class Tuner:
       FloatingPointError: a loss is not finite; the generator of the job is unchanged.
     """
     steps, state, ended = self.options.steps, self.start(job), False
-    # A loop on the host over one compiled step. Inside of lax.while_loop and lax.scan, XLA's CPU
-    # compiler computes the gradients of convolutions many times slower
-    # (experiments/results/cma_loop.json).
+    # A loop on the host over one compiled step. lax.while_loop and lax.scan take more cycles by the
+    # estimates for a TPU, and on a CPU, where XLA computes the gradients of convolutions inside of
+    # loops many times slower, they need gradients of our own (experiments/results/cma_loop.json).
     for k in range(1, steps + 1):
       state, finished = self.step(state, job)
       # The flag of the step before is read, so that the device has work while the host waits.
