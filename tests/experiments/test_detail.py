@@ -18,4 +18,3 @@ def test_paint_is_on_the_face_alone_and_finer_than_64_px():
   added = from_uint8(paint.astype(np.float32)) - from_uint8(np.float32(200))
   assert 0.4 < np.square(lost).mean() / np.square(added).mean() < 1
   assert np.abs(cma_detail.fine(from_uint8(image.astype(np.float32)), 64)).max() < 1e-5
-
