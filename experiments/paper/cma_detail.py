@@ -182,8 +182,8 @@ def parse_args() -> argparse.Namespace:
   add = parser.add_argument
   add('--output', type=pathlib.Path, required=True, help='.json file to write; a .png beside it')
   add('--squeeze', type=pathlib.Path, required=True, help='folder with squeezenet1_1.npz')
-  add('--people', type=int, default=2, help='sources (%(default)s)')
-  add('--steps', type=int, default=200, help='of a tuning (%(default)s)')
+  add('--people', type=int, default=1, help='sources (%(default)s)')
+  add('--steps', type=int, default=1000, help='of a tuning (%(default)s)')
   # Ten times PTI's: the upper blocks are untrained, and start from a toRGB of zero.
   add('--rate', type=float, default=3e-3, help='of Adam (%(default)s)')
   return parser.parse_args()
