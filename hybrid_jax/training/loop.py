@@ -199,6 +199,7 @@ def train(
   report('compiling the training step')
   step_fn = parallel.jit_step(steps.make_step(networks, config, mesh), shapes, mesh)
   step_fn = step_fn.lower(shapes, frozen, example).compile()
+  parallel.wait_for_all('compiled')
   report(estimate.describe(step_fn, total - start))
 
   # --- Loop. Metrics are read only where they are logged or saved: reading waits for the device.

@@ -41,6 +41,17 @@ def join(coordinator: str, processes: int | None, process: int | None) -> None:
     raise InputError(f'--coordinator={coordinator}: {str(error).splitlines()[0]}') from error
 
 
+def wait_for_all(name: str) -> None:
+  """Waits up to an hour until every process of the run is here; no device takes part.
+
+  On CPUs a collective fails where one process comes to it 30 seconds before another, as after
+  compilation, which only process 0 finds in the cache.
+  """
+  import orbax.checkpoint as ocp  # here, since it takes a second and commands without it use this
+
+  ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=3_600_000)
+
+
 def make_mesh(devices: int | None = None) -> Mesh:
   """Returns a mesh with the axis 'data' over the first `devices` devices (all when None)."""
   chosen = jax.devices()[:devices]
