@@ -44,8 +44,8 @@ def join(coordinator: str, processes: int | None, process: int | None) -> None:
 def wait_for_all(name: str) -> None:
   """Waits up to an hour until every process of the run is here; no device takes part.
 
-  On CPUs a collective fails where one process comes to it 30 seconds before another, as after
-  compilation, which only process 0 finds in the cache.
+  On CPUs the first collective fails where one process comes to it 30 seconds before another, as
+  after compilations that take different times.
   """
   import orbax.checkpoint as ocp  # here, since it takes a second and commands without it use this
 
