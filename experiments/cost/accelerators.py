@@ -9,7 +9,7 @@ Compiles configs/pretrain.py, or the config given, as `hybrid_jax.doctor --topol
 each report to the file as soon as it is there: memory, estimated cycles or bytes moved, the
 costliest layers. `--form=plain` compiles the form for CPUs, to see what that for the device gains.
 Needs libtpu, or JAX's CUDA plug-in; one process at a time can use libtpu, for which the training
-step takes 9 to 20 minutes to compile. Estimates of a compiler are good for memory and for ratios,
+step takes 9 to 36 minutes to compile. Estimates of a compiler are good for memory and for ratios,
 and are no measurements.
 """
 

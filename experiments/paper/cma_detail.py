@@ -6,11 +6,12 @@
 The bundled 64 px generator is grown to 256 px without changing what it draws (experiments/world/
 growth.py), so that its two upper blocks are untrained; the bundled encoder still sees 64 px.
 Sources are rendered people at 256 px with lines of 2 px painted on forehead and cheeks, half a
-pixel of the encoder's input. (A checkerboard of 2 px cannot be drawn: the filters that follow each
-doubling of the resolution are zero at its frequency.) CMA and PTI compare at the generator's 256 px
-or at the encoder's 64 px, from the same start and for the same number of steps. LPIPS, in the loss
-as in the figures, is SqueezeNet's, from squeezenet1_1.npz in --squeeze: the bundled perceptual
-network was trained at 64 px, and at 256 px tuning by it turns the face yellow.
+pixel of the encoder's input. (A checkerboard of 2 px was not learnt: the filter that follows the
+doubling to 128 px removes its frequency, and later layers would have to make it anew.) CMA and PTI
+compare at the generator's 256 px or at the encoder's 64 px, from the same start and for the same
+number of steps. LPIPS, in the loss as in the figures, is SqueezeNet's, from squeezenet1_1.npz in
+--squeeze: the bundled perceptual network was trained at 64 px, and tuning by it at 256 px turned a
+face yellow.
 
 Of the reconstruction G(W_S, F_S), inside of the face, with `fine` what a picture of 256 px loses in
 one of 64 px:
@@ -83,8 +84,8 @@ def painted(image: np.ndarray, face: np.ndarray) -> np.ndarray:
   (top, left), size = inside.min(0), np.ptp(inside, axis=0)
 
   def line(a: tuple[float, float], b: tuple[float, float]) -> None:  # shares of the face: x, y
-    ends = (tuple((np.array([left, top]) + np.array(p) * size[::-1]).astype(int)) for p in (a, b))
-    cv2.line(canvas, *(tuple(map(int, end)) for end in ends), INK, WIDTH)
+    ends = ((int(left + x * size[1]), int(top + y * size[0])) for x, y in (a, b))
+    cv2.line(canvas, *ends, INK, WIDTH)
 
   for k in range(3):
     line((0.3, 0.12 + 0.06 * k), (0.7, 0.12 + 0.06 * k))

@@ -47,7 +47,7 @@ def wait_for_all(name: str) -> None:
   On CPUs the first collective fails where one process comes to it 30 seconds before another, as
   after compilations that take different times.
   """
-  import orbax.checkpoint as ocp  # here, since it takes a second and commands without it use this
+  import orbax.checkpoint as ocp  # here: it takes a second, and evaluation imports this module
 
   ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=3_600_000)
 

@@ -152,7 +152,7 @@ def test_a_picture_of_the_camera_arrives(page):
   page.locator('#portrait button[aria-label*="Remove"]').click()
   page.click('#portrait button[aria-label="Capture from camera"]')
   page.locator('#portrait').get_by_text('Click to Access Webcam').click()
-  # A photo that is taken before the first frame is none.
+  # Before the camera's first frame the button takes no photo.
   page.wait_for_function("document.querySelector('#portrait video')?.videoWidth > 0")
   page.click('#portrait button[aria-label="capture photo"]')
   page.locator('#portrait_line .wrong').filter(has_text='is not square; crop the head').wait_for()
